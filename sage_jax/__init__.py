@@ -1,0 +1,1 @@
+"""Low-latency multi-track symbolic music generation in JAX."""

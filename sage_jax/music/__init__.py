@@ -1,0 +1,1 @@
+"""Notes, tokens and corpora: numpy and pretty_midi only, never jax."""

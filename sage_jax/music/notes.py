@@ -1,0 +1,182 @@
+"""A piece of music: notes, tempo map and time signatures on a tick grid."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+DRUMS = 128  # the program of drum notes, one past General MIDI's 0..127
+DEFAULT_QPM = 120.0
+DEFAULT_METER = (4, 4)
+
+NOTE = np.dtype([(field, "i4") for field in ("onset", "program", "pitch", "duration", "velocity")])
+TEMPO = np.dtype([("tick", "i4"), ("qpm", "f8")])
+METER = np.dtype([("tick", "i4"), ("numerator", "i4"), ("denominator", "i4")])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """Notes with the tempo map and the time signatures; onsets, durations and ticks count from 0 on one grid.
+
+    notes: NOTE array in canonical order (onset, program, pitch, duration, velocity); program DRUMS for drums.
+    tempos: TEMPO array, quarters per minute, the first at tick 0.
+    meters: METER array, the first at tick 0. Every one begins a bar, so the bar before it may be cut short (a pickup).
+    Raises ValueError where an array breaks these rules.
+    """
+
+    notes: np.ndarray
+    tempos: np.ndarray
+    meters: np.ndarray
+    ticks_per_quarter: int = 12
+
+    def __post_init__(self):
+        if self.ticks_per_quarter < 1:
+            raise ValueError(f"ticks_per_quarter is {self.ticks_per_quarter}; it must be at least 1")
+        for name, dtype in (("notes", NOTE), ("tempos", TEMPO), ("meters", METER)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        _check_notes(self.notes)
+        _check_changes("tempos", self.tempos)
+        _check_changes("meters", self.meters)
+        if not (self.tempos["qpm"] > 0).all():
+            raise ValueError("a tempo must be more than 0 quarters per minute")
+        if (self.meters["numerator"] < 1).any() or (self.meters["denominator"] < 1).any():
+            raise ValueError("a time signature needs a numerator and a denominator of at least 1")
+        whole = 4 * self.ticks_per_quarter * self.meters["numerator"].astype(np.int64)
+        if (whole % self.meters["denominator"]).any():
+            raise ValueError(f"a bar is not a whole number of ticks at {self.ticks_per_quarter} ticks per quarter")
+        object.__setattr__(self, "notes", canonical(self.notes))
+
+    @classmethod
+    def from_notes(cls, notes, ticks_per_quarter: int = 12, qpm: float = DEFAULT_QPM, meter=DEFAULT_METER) -> "Piece":
+        """A piece of one tempo and one meter; `notes` are (onset, program, pitch, duration, velocity) rows."""
+        if not isinstance(notes, np.ndarray):
+            notes = np.array([tuple(note) for note in notes], NOTE)
+        return cls(notes, np.array([(0, qpm)], TEMPO), np.array([(0, *meter)], METER), ticks_per_quarter)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Piece):
+            return NotImplemented
+        return self.ticks_per_quarter == other.ticks_per_quarter and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("notes", "tempos", "meters")
+        )
+
+    def __repr__(self) -> str:
+        programs = len(np.unique(self.notes["program"]))
+        return f"Piece({len(self.notes)} notes, {programs} instruments, {self.num_bars} bars)"
+
+    @property
+    def end(self) -> int:
+        """The tick at which the last note ends; 0 without notes."""
+        return int((self.notes["onset"].astype(np.int64) + self.notes["duration"]).max()) if len(self.notes) else 0
+
+    @functools.cached_property
+    def bars(self) -> "BarGrid":
+        return BarGrid.from_meters(self.meters, self.ticks_per_quarter)
+
+    @property
+    def num_bars(self) -> int:
+        """Bars up to and with the one in which the last note ends."""
+        return int(self.bars.locate(np.array([self.end - 1]))[0][0]) + 1 if self.end else 0
+
+    def bar_lines(self, until: int | None = None) -> np.ndarray:
+        """Ticks at which bars begin, from 0, below `until` (by default the end of the last note)."""
+        until = self.end if until is None else until
+        if until <= 0:
+            return np.zeros(0, np.int64)
+        last = int(self.bars.locate(np.array([until - 1]))[0][0])
+        return self.bars.start(np.arange(last + 1))
+
+    def slice_bars(self, start: int, stop: int) -> "Piece":
+        """The notes that begin in bars `start` to `stop` - 1, moved to tick 0, with the meter and tempo in force.
+
+        Notes keep their duration, also past the last bar.
+        """
+        if not 0 <= start <= stop:
+            raise ValueError(f"bars {start} to {stop} are not a range")
+        low, high = (int(tick) for tick in self.bars.start(np.array([start, stop])))
+        onset = self.notes["onset"]
+        notes = self.notes[(onset >= low) & (onset < high)].copy()
+        notes["onset"] -= low
+        return Piece(notes, _window(self.tempos, low, high), _window(self.meters, low, high), self.ticks_per_quarter)
+
+    def transpose(self, semitones: int) -> "Piece":
+        """Every note but the drums moved by `semitones`. Raises ValueError where one would leave MIDI's 0..127."""
+        notes = self.notes.copy()
+        notes["pitch"][notes["program"] != DRUMS] += semitones
+        return dataclasses.replace(self, notes=notes)
+
+    def seconds(self, ticks) -> np.ndarray:
+        """The times of `ticks` (any shape) in seconds, through the tempo map."""
+        ticks = np.asarray(ticks, np.float64)
+        starts = self.tempos["tick"].astype(np.float64)
+        per_tick = 60.0 / (self.tempos["qpm"] * self.ticks_per_quarter)
+        offsets = np.concatenate([[0.0], np.cumsum(np.diff(starts) * per_tick[:-1])])
+        segment = np.searchsorted(starts, ticks, "right") - 1
+        return offsets[segment] + (ticks - starts[segment]) * per_tick[segment]
+
+
+@dataclasses.dataclass(frozen=True)
+class BarGrid:
+    """Where bars begin: one row per time signature (starts and lengths in ticks, the number of its first bar)."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    first_bars: np.ndarray
+
+    @classmethod
+    def from_meters(cls, meters: np.ndarray, ticks_per_quarter: int) -> "BarGrid":
+        starts = meters["tick"].astype(np.int64)
+        lengths = bar_ticks(meters["numerator"].astype(np.int64), meters["denominator"], ticks_per_quarter)
+        bars = -(-np.diff(starts) // lengths[:-1])  # a bar that the next meter cuts short is a bar
+        return cls(starts, lengths, np.concatenate([[0], np.cumsum(bars)]))
+
+    def locate(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(bar, position in the bar in ticks, row of the grid) of each tick."""
+        row = np.searchsorted(self.starts, ticks, "right") - 1
+        bar, position = np.divmod(ticks - self.starts[row], self.lengths[row])
+        return self.first_bars[row] + bar, position, row
+
+    def start(self, bars: np.ndarray) -> np.ndarray:
+        """The tick at which each bar begins."""
+        row = np.searchsorted(self.first_bars, bars, "right") - 1
+        return self.starts[row] + (bars - self.first_bars[row]) * self.lengths[row]
+
+
+def bar_ticks(numerator, denominator, ticks_per_quarter: int):
+    """The length of a bar in ticks (exact only where the denominator divides it)."""
+    return 4 * ticks_per_quarter * numerator // denominator
+
+
+def canonical(notes: np.ndarray) -> np.ndarray:
+    """`notes` sorted by onset, program, pitch, duration, velocity."""
+    order = (notes["onset"].astype(np.int64) * (DRUMS + 1) + notes["program"]) * 128 + notes["pitch"]
+    if (np.diff(order) > 0).all():
+        return notes
+    index = np.argsort(order)
+    if (np.diff(order[index]) > 0).all():
+        return notes[index]
+    return notes[np.lexsort((notes["velocity"], notes["duration"], order))]
+
+
+def _window(changes: np.ndarray, low: int, high: int) -> np.ndarray:
+    first = np.searchsorted(changes["tick"], low, "right") - 1
+    last = max(first + 1, np.searchsorted(changes["tick"], high, "left"))
+    window = changes[first:last].copy()
+    window["tick"] = np.maximum(window["tick"] - low, 0)
+    return window
+
+
+def _check_notes(notes: np.ndarray) -> None:
+    if not len(notes):
+        return
+    for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127)):
+        values = notes[field]
+        if values.min() < low or values.max() > high:
+            raise ValueError(f"a note's {field} lies outside {low}..{high}")
+    if notes["onset"].min() < 0 or notes["duration"].min() < 1:
+        raise ValueError("a note begins before tick 0 or lasts less than one tick")
+
+
+def _check_changes(name: str, changes: np.ndarray) -> None:
+    if not len(changes) or changes["tick"][0] != 0 or (np.diff(changes["tick"]) <= 0).any():
+        raise ValueError(f"{name} must begin at tick 0 and go forward in time")

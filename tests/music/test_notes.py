@@ -1,0 +1,158 @@
+"""Pieces and MIDI files: bars, tempo, slices, and files that are read back as they were written."""
+
+import subprocess
+import sys
+
+import mido
+import numpy as np
+import pretty_midi
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage_jax.errors import UserError
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.loss import GridLoss
+from sage_jax.music.midi import BadMidi, from_midi, read_midi, save_midi, to_midi
+from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece
+from tests.music.pieces import pieces
+
+
+@settings(max_examples=60)
+@given(pieces())
+def test_midi_round_trip(tmp_path_factory, piece):
+    """What the tokenizer can tell survives being written to a file and read again, up to the one-beat-bar rule."""
+    tokenizer = NoteEvents()
+    piece = tokenizer.quantize(piece)
+    path = tmp_path_factory.getbasetemp() / "round.mid"
+    save_midi(piece, path)
+    again = tokenizer.quantize(read_midi(path))
+    assert np.array_equal(again.notes, piece.notes)
+    assert np.array_equal(again.tempos, piece.tempos)
+    if (piece.meters["numerator"] > 1).all():
+        assert np.array_equal(again.meters, piece.meters)
+
+
+def test_bars_pickups_and_seconds():
+    meters = np.array([(0, 1, 4), (12, 4, 4), (100, 6, 8)], METER)  # 4/4 is cut short at tick 100, 88 ticks on
+    tempos = np.array([(0, 60), (12, 120)], TEMPO)
+    piece = Piece(np.array([(0, 0, 60, 12, 64), (130, 0, 60, 12, 64)], NOTE), tempos, meters)
+    assert piece.bar_lines().tolist() == [0, 12, 60, 100, 136]
+    assert piece.num_bars == 5
+    assert piece.seconds([0, 12, 24, 36]).tolist() == [0.0, 1.0, 1.5, 2.0]
+    bars = piece.slice_bars(2, 4)
+    assert bars.notes["onset"].tolist() == [70] and bars.bar_lines(76).tolist() == [0, 40]
+    assert bars.meters.tolist() == [(0, 4, 4), (40, 6, 8)] and bars.tempos.tolist() == [(0, 120.0)]
+
+
+@given(pieces(), st.integers(0, 20), st.integers(0, 20))
+def test_slices_partition_the_notes(piece, first, second):
+    cuts = sorted({0, first, second, 10**6})
+    parts = [piece.slice_bars(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+    assert sum(len(part.notes) for part in parts) == len(piece.notes)
+    lines = piece.bars.start(np.array(cuts[:-1]))
+    onsets = [part.notes["onset"] + line for part, line in zip(parts, lines, strict=True)]
+    assert np.array_equal(np.concatenate(onsets), piece.notes["onset"])
+
+
+def test_transpose_leaves_drums_and_refuses_to_leave_the_range():
+    piece = Piece.from_notes([(0, 0, 120, 1, 64), (0, DRUMS, 36, 1, 64)])
+    assert piece.transpose(5).notes["pitch"].tolist() == [125, 36]
+    with pytest.raises(ValueError, match="pitch"):
+        piece.transpose(9)
+
+
+@pytest.mark.parametrize(
+    "notes, tempos, meters, message",
+    [
+        ([(0, 129, 60, 1, 64)], [(0, 120)], [(0, 4, 4)], "program"),
+        ([(0, 0, 128, 1, 64)], [(0, 120)], [(0, 4, 4)], "pitch"),
+        ([(-1, 0, 60, 1, 64)], [(0, 120)], [(0, 4, 4)], "tick 0"),
+        ([], [(1, 120)], [(0, 4, 4)], "tempos"),
+        ([], [(0, 120)], [(0, 4, 4), (0, 3, 4)], "meters"),
+        ([], [(0, 0)], [(0, 4, 4)], "quarters per minute"),
+        ([], [(0, 120)], [(0, 1, 64)], "whole number of ticks"),
+    ],
+)
+def test_impossible_pieces_are_refused(notes, tempos, meters, message):
+    with pytest.raises(ValueError, match=message):
+        Piece(np.array(notes, NOTE), np.array(tempos, TEMPO), np.array(meters, METER))
+
+
+def test_one_beat_bars_become_four_and_pickups_stay():
+    midi = pretty_midi.PrettyMIDI()
+    track = pretty_midi.Instrument(0)
+    track.notes = [pretty_midi.Note(64, 60, 0.5 * beat, 0.5 * beat + 0.25) for beat in range(20)]
+    midi.instruments.append(track)
+    midi.time_signature_changes = [pretty_midi.TimeSignature(1, 4, 0.0)]
+    loss = GridLoss()
+    assert from_midi(midi, loss=loss).meters.tolist() == [(0, 4, 4)] and loss.meters_regrouped == 1
+    midi.time_signature_changes.append(pretty_midi.TimeSignature(3, 4, 0.5))
+    assert from_midi(midi).meters.tolist() == [(0, 1, 4), (12, 3, 4)]
+
+
+def test_grid_loss_is_measured():
+    midi = pretty_midi.PrettyMIDI(initial_tempo=60)
+    midi.instruments = [pretty_midi.Instrument(0), pretty_midi.Instrument(0), pretty_midi.Instrument(5, is_drum=True)]
+    for track in midi.instruments:
+        track.notes = [pretty_midi.Note(64, 60, 1 + 0.25 / 12, 2)]
+    midi.instruments[0].control_changes = [pretty_midi.ControlChange(64, 127, 0.0)]
+    loss = GridLoss()
+    piece = NoteEvents().quantize(from_midi(midi, loss=loss), loss)
+    assert piece.notes["program"].tolist() == [0, DRUMS] and piece.notes["onset"].tolist() == [12, 12]
+    assert (loss.notes, loss.tracks, loss.tracks_merged, loss.duplicate_notes, loss.controls_dropped) == (3, 3, 1, 1, 1)
+    assert loss.onset_error_ticks_max == pytest.approx(0.25) and loss.onset_error_ms_max == pytest.approx(250 / 12)
+    assert loss.to_dict()["onset_error_ticks_mean"] == pytest.approx(0.25)
+
+
+def _bytes(**header) -> bytes:
+    file = mido.MidiFile(**header)
+    file.tracks.append(mido.MidiTrack([mido.Message("note_on", note=60), mido.Message("note_off", note=60, time=480)]))
+    import io
+
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "empty"),
+        (b"RIFF not midi at all", "broken"),
+        (_bytes()[:-9], "broken"),
+        (_bytes()[:12] + b"\0\0" + _bytes()[14:], "no_ticks"),
+        (_bytes()[:12] + b"\xe7\x28" + _bytes()[14:], "no_ticks"),
+        (_bytes().replace(b"\x90\x3c\x40", b"\xc0\xff\x90"), "broken"),
+        (_bytes() + b"\0" * (9 << 20), "too_large"),
+    ],
+)
+def test_bad_files_are_told_in_one_line_that_names_them(tmp_path, content, reason):
+    path = tmp_path / "bad.mid"
+    path.write_bytes(content)
+    with pytest.raises(BadMidi) as error:
+        read_midi(path)
+    assert error.value.reason == reason
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    for path in (tmp_path / "none.mid", tmp_path):
+        with pytest.raises(BadMidi, match="give the path of a MIDI file"):
+            read_midi(path)
+
+
+def test_saving_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        save_midi(Piece.from_notes([]), tmp_path / "file" / "piece.mid")
+
+
+def test_twenty_tracks_keep_their_programs():
+    piece = Piece.from_notes([(12 * program, program, 60, 12, 65) for program in range(20)] + [(0, DRUMS, 36, 12, 65)])
+    assert {track.program for track in to_midi(piece).instruments if not track.is_drum} == set(range(20))
+
+
+def test_music_never_imports_jax():
+    code = "import sys, sage_jax.music.midi, sage_jax.music.events; sys.exit(any(m.split('.')[0] == 'jax' for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
