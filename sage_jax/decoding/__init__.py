@@ -1,0 +1,1 @@
+"""From a model and a prompt to events: grammar, sampling and the compiled loop."""

@@ -1,0 +1,1 @@
+"""The music transformer and its key-value sharing."""

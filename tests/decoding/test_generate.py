@@ -1,0 +1,149 @@
+"""Decoding: valid music whatever the model says, the same in every batch, and compiled once."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.decoding.generate import Generator, bucket
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.models.transformer import Transformer
+from sage_jax.music import events as ev
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.notes import DRUMS, Piece
+from tests.models.small import parameters, tiny_config
+
+TOKENIZER = NoteEvents()
+WILD = SamplingConfig(temperature=3.0)
+
+
+def prompt(bars: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rows = {(int(t), int(p), int(n)): (12, 65) for t, p, n in zip(
+        rng.integers(0, 48 * bars, 6 * bars), rng.choice([0, 33, DRUMS], 6 * bars), rng.integers(30, 80, 6 * bars), strict=True
+    )}
+    return TOKENIZER.encode(Piece.from_notes([(*key, *value) for key, value in sorted(rows.items())]))[:-1]
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(tiny_config(), parameters(tiny_config()), TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def wild(generator):
+    prompts = [prompt(2), prompt(4, 1), prompt(1, 2), prompt(3, 3)]
+    return generator.generate(prompts, max_events=90, sampling=WILD, seed=5, stop_at_end=False)
+
+
+def test_nothing_ill_formed_comes_out(wild):
+    """A model of noise at temperature 3: still every event is canonical, so encoding what was decoded gives it back."""
+    for start, continuation in zip(wild.prompts, wild.continuations, strict=True):
+        assert len(continuation) == 90
+        whole = np.concatenate([start, continuation])
+        piece = TOKENIZER.decode(whole)
+        again = TOKENIZER.encode(piece)[:-1]
+        trailing_rests = len(whole) - len(again)
+        assert np.array_equal(again, whole[: len(again)]) and (whole[len(again) :, ev.INSTRUMENT] == ev.REST).all()
+        assert trailing_rests < 5
+        keys = piece.notes[["onset", "program", "pitch"]]
+        assert len(np.unique(keys)) == len(keys) and (np.diff(piece.notes["onset"]) >= 0).all()
+
+
+def test_a_row_in_a_batch_is_the_row_alone(generator, wild):
+    alone = generator.generate([prompt(2)], max_events=90, sampling=WILD, seed=5, stop_at_end=False)
+    assert np.array_equal(alone.continuations[0], wild.continuations[0])
+
+
+def test_seeds_reproduce_and_differ(generator):
+    runs = [
+        generator.generate([prompt(1)], max_events=20, sampling=WILD, seed=seed, stop_at_end=False).continuations[0]
+        for seed in (1, 1, 2)
+    ]
+    assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
+
+
+def test_the_loop_draws_what_the_full_forward_pass_would(generator):
+    """Greedy decoding, checked token by token against the model without a cache and the grammar's masks by hand."""
+    start = prompt(2)
+    result = generator.generate([start], max_events=12, sampling=SamplingConfig(temperature=0), stop_at_end=False)
+    whole = np.concatenate([start, result.continuations[0]])
+    padded = jnp.zeros((1, 64, 5), jnp.int32).at[0, : len(whole)].set(whole)
+    logits = Transformer(tiny_config()).apply({"params": parameters(tiny_config())}, padded)
+    for n in range(len(start), len(whole)):
+        scores = [logits[0][0, n - 1]] + [logits[a][0, n] for a in range(1, 5)]
+        for a in range(5):
+            legal = [i for i in np.argsort(-np.asarray(scores[a]))[:60] if _is_canonical(whole[:n], whole[n], a, i)]
+            assert legal[0] == whole[n, a]
+
+
+def _is_canonical(before, event, attribute, value) -> bool:
+    """Whether some event that begins like `event` and has `value` next keeps the sequence canonical."""
+    kinds = [5, 6, *range(7, 136)] if attribute == 0 else [value if attribute == 1 else int(event[1])]
+    for kind in reversed(kinds):
+        low, high = TOKENIZER.pitch_ranges[int(ev.pitch_range_of(np.array(kind)))]
+        note = kind >= ev.FIRST_PROGRAM
+        tail = (ev.FIRST, ev.FIRST) if note else (ev.NONE, ev.NONE)
+        pitch = value if attribute == 2 else int(event[2]) if attribute > 2 else high - 1
+        tail = tuple(int(value if attribute == a else t) for a, t in zip((3, 4), tail, strict=True))
+        onset = value if attribute == 0 else int(event[0])
+        candidate = np.array([onset, kind, pitch, *tail])
+        if kind == ev.REST:
+            if attribute < 2 and onset == ev.FIRST + 3 * TOKENIZER.max_position:
+                return True
+            continue
+        try:
+            whole = np.concatenate([before, candidate[None]])
+            piece = TOKENIZER.decode(whole)
+            if np.array_equal(TOKENIZER.encode(piece)[:-1], whole):
+                return True
+        except (ValueError, IndexError):
+            continue
+    return False
+
+
+def test_bars_are_a_bound_on_both_sides(generator):
+    start = prompt(2)
+    last_bar = TOKENIZER.decode(start).num_bars
+    result = generator.generate([start], max_events=64, first_bar=4, stop_bar=6, sampling=WILD, stop_at_end=False)
+    piece = TOKENIZER.decode(np.concatenate([start, result.continuations[0]]))
+    bars = piece.bars.locate(piece.notes["onset"])[0]
+    new = bars[bars >= last_bar]
+    assert len(new) and new.min() >= 4 and bars.max() < 6
+    assert len(result.continuations[0]) < 64 and result.steps == len(result.continuations[0]) + 1
+
+
+def test_only_the_programs_asked_for_play(generator):
+    allowed = [40, DRUMS]
+    result = generator.generate([prompt(2)], max_events=64, sampling=WILD, programs=allowed, stop_at_end=False)
+    notes = TOKENIZER.decode(result.continuations[0]).notes
+    assert len(notes) and set(notes["program"]) <= set(allowed)
+
+
+def test_the_end_of_the_piece_ends_the_row():
+    """A model that always wants EOS gives one EOS event, and the other rows go on."""
+    params = parameters(tiny_config())
+    generator = Generator(tiny_config(), {**params, "head_0": params["head_0"].at[:].set(0.0)}, TOKENIZER)
+    result = generator.generate([prompt(1)], max_events=10, sampling=SamplingConfig(temperature=0))
+    assert result.continuations[0].tolist() == [[ev.EOS] * 5] and result.steps == 1
+
+
+def test_programs_are_compiled_once_per_bucket(generator):
+    compiled = []
+    for length in (10, 30, 60, 64, 65, 80):
+        events = np.concatenate([prompt(2)[:1], np.repeat(prompt(2)[1:2], length - 1, axis=0)])
+        compiled.append(generator.generate([events], max_events=30, sampling=WILD).compile_seconds > 0)
+    again = generator.generate([prompt(1)], max_events=25, stop_bar=9, sampling=SamplingConfig(top_p=0.5), seed=9)
+    assert sum(compiled) <= 2 and not compiled[5] and again.compile_seconds == 0
+
+
+def test_buckets_grow_and_hold():
+    sizes = [bucket(size) for size in range(1, 3000)]
+    assert all(size <= length for size, length in enumerate(sizes, 1)) and sizes == sorted(sizes)
+    assert len(set(sizes)) < 15
+
+
+def test_the_cache_is_written_in_place(generator):
+    """The loop is given the state for good: nothing is held twice."""
+    generator.generate([prompt(1)], max_events=20)
+    texts = [program.as_text() for key, program in generator._programs.items() if key[0] == "_decode"]
+    assert texts and all("input_output_alias" in text for text in texts)

@@ -1,0 +1,77 @@
+"""The sampler on logits made by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.decoding.sampling import NEVER, SamplingConfig, restrict, sample
+from sage_jax.errors import UserError
+
+PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
+LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
+EVERY = jnp.ones((1, 5), bool)
+
+
+def kept(**config) -> list[int]:
+    restricted = restrict(LOGITS, SamplingConfig(**config).knobs)
+    return np.flatnonzero(np.asarray(restricted[0]) > NEVER / 2).tolist()
+
+
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        (dict(), [0, 1, 2, 3, 4]),
+        (dict(top_k=2), [1, 2]),
+        (dict(top_k=99), [0, 1, 2, 3, 4]),
+        (dict(top_p=0.5), [1, 2]),
+        (dict(top_p=0.39), [1]),
+        (dict(top_p=0.71), [1, 2, 3]),
+        (dict(top_p=1e-9), [1]),
+        (dict(min_p=0.3), [1, 2, 3]),
+        (dict(min_p=1.0), [1]),
+        (dict(top_k=3, top_p=0.5, min_p=0.1), [1, 2]),
+    ],
+)
+def test_what_may_be_drawn(config, expected):
+    assert kept(**config) == expected
+
+
+def draw(count: int, allowed=EVERY, **config) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), count)
+    repeat = lambda array: jnp.repeat(array, count, axis=0)
+    return np.asarray(sample(keys, repeat(LOGITS), repeat(allowed), SamplingConfig(**config).knobs))
+
+
+def test_draws_follow_the_probabilities():
+    frequency = np.bincount(draw(20_000), minlength=5) / 20_000
+    np.testing.assert_allclose(frequency, PROBABILITIES, atol=0.012)
+    sharper = PROBABILITIES**2 / (PROBABILITIES**2).sum()
+    frequency = np.bincount(draw(20_000, temperature=0.5), minlength=5) / 20_000
+    np.testing.assert_allclose(frequency, sharper, atol=0.012)
+
+
+def test_greedy_takes_the_likeliest_that_is_allowed():
+    assert set(draw(50, temperature=0)) == {1}
+    assert set(draw(50, allowed=jnp.array([[True, False, False, True, True]]), temperature=0)) == {3}
+
+
+def test_what_is_not_allowed_is_never_drawn():
+    allowed = jnp.array([[False, False, False, False, True]])
+    for config in (dict(), dict(temperature=10), dict(top_k=1), dict(top_p=0.1), dict(min_p=1.0)):
+        assert set(draw(200, allowed=allowed, **config)) == {4}
+
+
+def test_a_row_is_drawn_by_its_own_key():
+    keys = jax.random.split(jax.random.key(3), 4)
+    logits, allowed = jnp.repeat(LOGITS, 4, 0), jnp.repeat(EVERY, 4, 0)
+    knobs = SamplingConfig().knobs
+    together = sample(keys, logits, allowed, knobs)
+    alone = [int(sample(keys[row : row + 1], LOGITS, EVERY, knobs)[0]) for row in range(4)]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("field, value", [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a")])
+def test_impossible_settings_are_refused_by_field(field, value):
+    with pytest.raises(UserError, match=f"sampling.{field}"):
+        SamplingConfig(**{field: value})

@@ -1,0 +1,43 @@
+"""Small models of every key-value sharing, for tests of the models and of what stands on them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.transformer import Transformer
+from sage_jax.music.events import NoteEvents
+
+VOCAB_SIZES = (20, 11, 13, 7, 9)
+SHARINGS = [
+    dict(sharing="mha"),
+    dict(sharing="gqa", kv_heads=5),
+    dict(sharing="mqa"),
+    *(dict(scope=scope, heads_per_attribute=heads) for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
+]
+NAMES = ["-".join(str(value) for value in sharing.values()) for sharing in SHARINGS]
+
+
+def small_config(vocab_sizes=VOCAB_SIZES, **changes) -> ModelConfig:
+    """Two layers, and 40 heads of 2, which every scope can share among four heads per attribute."""
+    values = dict(width=32, layers=2, heads=40, head_width=2, mlp_width=48, query_block=4)
+    return ModelConfig(vocab_sizes=vocab_sizes, **{**values, **changes})
+
+
+def tiny_config(**changes) -> ModelConfig:
+    """One layer over the real vocabulary."""
+    return small_config(NoteEvents().vocab_sizes, **{**dict(layers=1, heads=10, head_width=4), **changes})
+
+
+@functools.cache
+def parameters(config: ModelConfig):
+    """Random parameters, large enough that every path through the model shows in its logits."""
+    params = Transformer(config).init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
+    return jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, params)
+
+
+def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> jax.Array:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(np.stack([rng.integers(0, size, (batch, events)) for size in config.vocab_sizes], -1), jnp.int32)
