@@ -1,0 +1,1 @@
+"""Pieces to see and to hear: piano rolls and recordings."""

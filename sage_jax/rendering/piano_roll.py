@@ -1,0 +1,282 @@
+"""A piece as a picture: a piano roll with one colour per instrument, the drums in a lane of their own."""
+
+import dataclasses
+import math
+import os
+import warnings
+
+import numpy as np
+import pretty_midi
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from sage_jax.files import replacing
+from sage_jax.music.notes import DRUMS, Piece
+
+WIDTH, HEIGHT, DPI = 1600, 700, 100  # pixels
+LEFT, RIGHT, TOP, BOTTOM, GAP = 84, 232, 88, 40, 10  # margins of the panels and the gap between them, pixels
+DRUM_ROW = 19  # pixels, where there are pitched notes too
+PALETTE = (
+    "#2f6fc4", "#e5791a", "#2a9d57", "#d03a4b", "#8658c4", "#0f9fb4", "#b8860b", "#dd559c", "#6f7d1c", "#8a4b32",
+    "#6db4ee", "#f3a963", "#83cb74", "#ef8585", "#b79be6", "#62cfc6", "#d8b93c", "#f0a3cc", "#1d4b77", "#7b2150",
+)  # fmt: skip
+INK, FAINT, DRUM_INK = "#22262e", "#8a919e", "#3b424f"
+PROMPT_PAPER, BLACK_KEY = "#f6efdc", "#f3f5f8"
+SOFTEST = 0.32  # opacity of velocity 1; velocity 127 is opaque
+DRUM_FAMILIES = {  # General MIDI percussion keys, from the bottom row up
+    "Kick": (35, 36),
+    "Snare, clap": (37, 38, 39, 40),
+    "Toms": (41, 43, 45, 47, 48, 50),
+    "Hi-hat": (42, 44, 46),
+    "Cymbals": (49, 51, 52, 53, 55, 57, 59),
+    "Percussion": (),  # all other keys
+}
+
+
+def draw_piano_roll(
+    piece: Piece, path: str | os.PathLike, *, prompt_end: int | None = None, title: str | None = None
+) -> None:
+    """Writes a PNG of 1600 x 700 pixels. Raises UserError where `path` can't be written.
+
+    prompt_end: the tick at which the prompt, shaded and labelled, ends and the continuation begins; None or 0: no prompt.
+    """
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    is_drum = piece.notes["program"] == DRUMS
+    pitched, drums = piece.notes[~is_drum], piece.notes[is_drum]
+    time = TimeAxis.fit(piece, prompt_end)
+    colours = instrument_colours(pitched)
+
+    families = drum_rows(drums["pitch"])
+    panels, bottom = [], BOTTOM
+    if len(drums):
+        height = DRUM_ROW * len(families) if len(pitched) else HEIGHT - TOP - BOTTOM
+        panels.append(_panel(figure, bottom, height))
+        _draw_drums(panels[-1], drums, families, time)
+        bottom += height + GAP
+    if len(pitched) or not len(drums):
+        panels.append(_panel(figure, bottom, HEIGHT - TOP - bottom))
+        _draw_notes(panels[-1], pitched, colours, time)
+    _draw_bars(panels, piece, time)
+    if prompt_end:
+        _draw_prompt(panels, prompt_end, time)
+    _draw_titles(figure, piece, title)
+    _draw_legend(figure, piece.notes, colours)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a title in a script that the font lacks
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeAxis:
+    """The horizontal axis: from tick 0 to `end`, where the last bar ends, with `quarter` ticks to a quarter."""
+
+    end: int
+    quarter: int
+
+    @classmethod
+    def fit(cls, piece: Piece, prompt_end: int | None) -> "TimeAxis":
+        last_tick = np.array([max(piece.end, prompt_end or 0, 1) - 1])
+        bar, _, _ = piece.bars.locate(last_tick)
+        return cls(int(piece.bars.start(bar + 1)[0]), piece.ticks_per_quarter)
+
+    def pixels(self, ticks: float) -> float:
+        return ticks * (WIDTH - LEFT - RIGHT) / self.end
+
+    def ticks(self, pixels: float) -> float:
+        return pixels * self.end / (WIDTH - LEFT - RIGHT)
+
+
+def instrument_colours(notes: np.ndarray) -> dict[int, str]:
+    """A colour for each program, in order of first sounding: what continues one prompt in many ways keeps its colours."""
+    programs, first = np.unique(notes["program"], return_index=True)
+    order = programs[np.argsort(first, kind="stable")].tolist()
+    return {program: PALETTE[index % len(PALETTE)] for index, program in enumerate(order)}
+
+
+def drum_rows(keys: np.ndarray) -> dict[str, np.ndarray]:
+    """The drum families that sound, from the bottom up, each with which of the notes (bool, as `keys`) belong to it."""
+    known = np.concatenate(list(DRUM_FAMILIES.values()))
+    rows = {name: np.isin(keys, family) if family else ~np.isin(keys, known) for name, family in DRUM_FAMILIES.items()}
+    return {name: chosen for name, chosen in rows.items() if chosen.any()}
+
+
+def unison_lanes(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each note (lane, lanes): instruments sounding together on one pitch share its height; none hides another."""
+    order = np.lexsort((notes["onset"], notes["pitch"]))
+    pitch, onset = notes["pitch"][order].astype(np.int64), notes["onset"][order].astype(np.int64)
+    apart = pitch << 40  # notes of different pitches never overlap
+    ends = np.maximum.accumulate(apart + onset + notes["duration"][order])
+    groups = np.cumsum(np.append(True, (apart + onset)[1:] >= ends[:-1])) - 1  # notes that overlap, one after the other
+
+    voices, voice = np.unique(groups * (DRUMS + 1) + notes["program"][order], return_inverse=True)
+    group = voices // (DRUMS + 1)
+    lane, lanes = np.empty(len(notes), np.int64), np.empty(len(notes), np.int64)
+    lane[order] = (np.arange(len(voices)) - np.searchsorted(group, group))[voice]
+    lanes[order] = np.bincount(group)[groups]
+    return lane, lanes
+
+
+def _panel(figure: Figure, bottom: float, height: float) -> Axes:
+    axes = figure.add_axes((LEFT / WIDTH, bottom / HEIGHT, (WIDTH - LEFT - RIGHT) / WIDTH, height / HEIGHT))
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK, pad=5)
+    axes.set_xticks([])
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+        spine.set_linewidth(0.8)
+    return axes
+
+
+def _opacity(velocity: np.ndarray) -> np.ndarray:
+    return SOFTEST + (1 - SOFTEST) * (velocity - 1) / 126
+
+
+def _boxes(left: np.ndarray, bottom: np.ndarray, right: np.ndarray, top: np.ndarray) -> np.ndarray:
+    corners = [(left, bottom), (left, top), (right, top), (right, bottom)]
+    return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(np.float64)
+
+
+def _draw_notes(axes: Axes, notes: np.ndarray, colours: dict[int, str], time: TimeAxis) -> None:
+    axes.set_xlim(0, time.end)
+    if not len(notes):
+        axes.set(yticks=[], ylim=(0, 1))
+        axes.text(time.end / 2, 0.5, "no notes", ha="center", va="center", fontsize=16, color=FAINT, backgroundcolor="white")
+        return
+    low, high = int(notes["pitch"].min()) - 2, int(notes["pitch"].max()) + 2
+    spare = max(0, 24 - (high - low))
+    low, high = low - spare // 2, high + spare - spare // 2
+    axes.set_ylim(low - 0.5, high + 0.5)
+    for pitch in range(low, high + 1):
+        if pitch % 12 in (1, 3, 6, 8, 10):
+            axes.axhspan(pitch - 0.5, pitch + 0.5, color=BLACK_KEY, lw=0, zorder=0)
+        elif pitch % 12 == 0:
+            axes.axhline(pitch - 0.5, color=FAINT, lw=0.7, alpha=0.6, zorder=1)
+    octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    axes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
+
+    lane, lanes = unison_lanes(notes)
+    bottom = notes["pitch"] - 0.44 + 0.88 * lane / lanes
+    right = notes["onset"] + np.maximum(notes["duration"], time.ticks(1.5))
+    faces = np.empty((len(notes), 4))
+    faces[:, :3] = [to_rgb(colours[program]) for program in notes["program"].tolist()]
+    faces[:, 3] = _opacity(notes["velocity"])
+    edges = np.concatenate([0.62 * faces[:, :3], faces[:, 3:]], axis=1)
+    narrow = time.pixels(float(np.median(notes["duration"]))) < 4
+    boxes = _boxes(notes["onset"], bottom, right, bottom + 0.88 / lanes)
+    axes.add_collection(
+        PolyCollection(boxes, facecolors=faces, edgecolors=edges, linewidths=0.2 if narrow else 0.7, zorder=3),
+        autolim=False,
+    )
+
+
+def _draw_drums(axes: Axes, notes: np.ndarray, families: dict[str, np.ndarray], time: TimeAxis) -> None:
+    axes.set_xlim(0, time.end)
+    axes.set_ylim(-0.5, len(families) - 0.5)
+    axes.set_yticks(range(len(families)), list(families))
+    axes.tick_params(labelsize=8)
+    for row in range(0, len(families), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=BLACK_KEY, lw=0, zorder=0)
+    # A stroke has no length worth showing: all are as wide as sixteenths leave room for, within reason.
+    stroke = time.ticks(float(np.clip(0.6 * time.pixels(time.quarter / 4), 1.2, 6)))
+    rows = np.zeros(len(notes))
+    for row, chosen in enumerate(families.values()):
+        rows[chosen] = row
+    faces = np.tile([*to_rgb(DRUM_INK), 1.0], (len(notes), 1))
+    faces[:, 3] = _opacity(notes["velocity"])
+    boxes = _boxes(notes["onset"], rows - 0.36, notes["onset"] + stroke, rows + 0.36)
+    axes.add_collection(PolyCollection(boxes, facecolors=faces, linewidths=0, zorder=3), autolim=False)
+
+
+def _draw_bars(panels: list[Axes], piece: Piece, time: TimeAxis) -> None:
+    """Bar lines, their numbers above, their times below, beats where there is room, and changes of meter."""
+    lines = piece.bar_lines(time.end)
+    spacing = time.pixels(time.end) / len(lines)
+    step = 2 ** max(0, math.ceil(math.log2(34 / spacing)))
+    beats = _beats(piece, time)
+    for axes in panels:
+        low, high = axes.get_ylim()
+        if len(beats):
+            axes.vlines(beats, low, high, color=FAINT, lw=0.5, alpha=0.22, zorder=1)
+        if spacing >= 5 and step > 1:
+            axes.vlines(lines, low, high, color=FAINT, lw=0.5, alpha=0.4, zorder=2)
+        axes.vlines(lines[::step], low, high, color=FAINT, lw=0.7, alpha=0.8, zorder=2)
+
+    changes = {int(np.searchsorted(lines, tick)): (over, under) for tick, over, under in piece.meters[1:].tolist()}
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "annotation_clip": False}
+    reach = -math.inf  # where the last label ends, pixels
+    for bar in sorted({*range(0, len(lines), step), *changes}):
+        if bar >= len(lines) or time.pixels(lines[bar]) < reach:
+            continue
+        number = f"{bar + 1}  {changes[bar][0]}/{changes[bar][1]}" if bar in changes else f"{bar + 1}"
+        minutes, seconds = divmod(round(float(piece.seconds(lines[bar]))), 60)
+        panels[-1].annotate(number, (lines[bar], 1), (2, 4), color=INK, **place)
+        panels[0].annotate(f"{minutes}:{seconds:02d}", (lines[bar], 0), (2, -13), color=FAINT, **place)
+        reach = time.pixels(lines[bar]) + (64 if bar in changes else 34)
+
+
+def _beats(piece: Piece, time: TimeAxis) -> np.ndarray:
+    """The ticks of the beats, each counted from its bar; none where they would stand too close to be seen apart."""
+    lengths = 4 * time.quarter / piece.meters["denominator"]
+    if time.pixels(lengths.min()) < 10:
+        return np.zeros(0, np.int64)
+    ticks = np.arange(time.end)
+    _, position, meter = piece.bars.locate(ticks)
+    return ticks[position % lengths[meter] == 0]
+
+
+def _draw_prompt(panels: list[Axes], prompt_end: int, time: TimeAxis) -> None:
+    for axes in panels:
+        axes.axvspan(0, prompt_end, color=PROMPT_PAPER, lw=0, zorder=0.5, alpha=0.8)
+        axes.axvline(prompt_end, color=INK, lw=1.8, zorder=4)
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
+    flagpole = {"arrowstyle": "-", "color": INK, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+    paper = {"boxstyle": "round,pad=0.35", "facecolor": PROMPT_PAPER, "edgecolor": "none"}
+    top = (prompt_end, 1)
+    panels[-1].annotate("", top, (0, 33), arrowprops=flagpole, **place)
+    panels[-1].annotate("prompt", top, (-6, 21), ha="right", fontsize=10, color=INK, bbox=paper, **place)
+    if prompt_end < time.end:
+        panels[-1].annotate("continuation", top, (6, 21), fontsize=10, color=INK, weight="bold", **place)
+
+
+def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:
+    title = " ".join((title or "").split())
+    title = title if len(title) <= 80 else title[:79] + "\N{HORIZONTAL ELLIPSIS}"
+    figure.text(
+        LEFT / WIDTH, 1 - 30 / HEIGHT, title, fontsize=15, color=INK, weight="bold", va="center", parse_math=False
+    )
+    tempos, meter = piece.tempos["qpm"], piece.meters[0]
+    tempo = f"{tempos.min():.0f}" if np.ptp(tempos) < 1 else f"{tempos.min():.0f}-{tempos.max():.0f}"
+    seconds = round(float(piece.seconds(piece.end)))
+    facts = [
+        f"{piece.num_bars} bar{'s' * (piece.num_bars != 1)}",
+        f"{meter['numerator']}/{meter['denominator']}",
+        f"\N{QUARTER NOTE} = {tempo}",
+        f"{len(piece.notes):,} note{'s' * (len(piece.notes) != 1)}",
+        f"{seconds // 60}:{seconds % 60:02d}",
+    ]
+    figure.text(
+        1 - 20 / WIDTH, 1 - 30 / HEIGHT, "   ".join(facts), fontsize=10, color=FAINT, va="center", ha="right"
+    )
+
+
+def _draw_legend(figure: Figure, notes: np.ndarray, colours: dict[int, str]) -> None:
+    """The instruments beside the panels, from the highest to the lowest, the drums last, each with its notes counted."""
+    programs, counts = np.unique(notes["program"], return_counts=True)
+    heights = [DRUMS * (program == DRUMS) or -notes["pitch"][notes["program"] == program].mean() for program in programs]
+    order = np.argsort(heights, kind="stable")
+    rows = min(len(order), 24)
+    spacing = 25 if rows <= 20 else 24
+    for row, index in enumerate(order[:rows]):
+        program, y = int(programs[index]), HEIGHT - TOP - 12 - spacing * row
+        name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
+        swatch = figure.add_axes(((WIDTH - RIGHT + 18) / WIDTH, (y - 6) / HEIGHT, 14 / WIDTH, 12 / HEIGHT))
+        swatch.set_facecolor(DRUM_INK if program == DRUMS else colours[program])
+        swatch.set(xticks=[], yticks=[])
+        swatch.spines[:].set_visible(False)
+        if row == rows - 1 and len(order) > rows:
+            name = f"and {len(order) - rows + 1} more"
+        figure.text((WIDTH - RIGHT + 40) / WIDTH, y / HEIGHT, name, fontsize=9.5, color=INK, va="center")
+        figure.text((WIDTH - 20) / WIDTH, y / HEIGHT, f"{counts[index]:,}", fontsize=9, color=FAINT, va="center", ha="right")

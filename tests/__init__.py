@@ -1,0 +1,1 @@
+"""Mirrors sage_jax; `python -m pytest` runs it from the root of the checkout."""
