@@ -1,0 +1,40 @@
+"""Turns a corpus of MIDI files into the token shards that training reads.
+
+  python -m launch.preprocess --config=configs/sage.py:demo --workdir=runs/demo
+  python -m launch.preprocess --config=configs/sage.py:base --workdir=runs/mine --config.data.corpus=folder:my_midi
+
+Stop it at any moment: the same command goes on where it stopped. The report is printed and stays beside the shards.
+"""
+
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch._main import run
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.music.report import format_report
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/sage.py", "What to read: a config file, :argument, and --config.section.field=value.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the shards go to `data` in it.", required=True)
+
+
+def main() -> int | None:
+    config = CONFIG.value
+    folder = config.data.shards or os.path.join(WORKDIR.value, "data")
+    try:
+        report = preprocess(
+            config.data.corpus, folder, NoteEvents(**config.tokenizer), PreprocessConfig(**config.preprocess)
+        )
+    except KeyboardInterrupt:
+        print(f"stopped; what is done is kept in {folder}. The same command goes on from there.")
+        return 130
+    print(format_report(report), end="")
+    print(f"{'Reused' if report['reused'] else 'Wrote'} {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

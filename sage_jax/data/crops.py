@@ -1,0 +1,110 @@
+"""Crops of pieces: where they begin, how they are transposed and padded."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from sage_jax.music.events import INSTRUMENT, NUM_ATTRIBUTES, PAD, REST, NoteEvents
+from sage_jax.music.shards import TokenShards
+
+HEAD = 3  # the events that a crop begins with: BOS, the meter and the tempo in force
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A part of a piece, from which one random crop is to be taken: the `index`-th of `count` of about equal length."""
+
+    events: np.ndarray  # [N, A], of the whole piece
+    index: int
+    count: int
+
+
+class Regions:
+    """A grain source with one Region for each `num_events` events of a piece, so that pieces weigh by their length."""
+
+    def __init__(self, shards: TokenShards, num_events: int):
+        self._shards = shards
+        self._counts = -(-shards.lengths // num_events)
+        self._ends = np.cumsum(self._counts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, item: int) -> Region:
+        piece = int(np.searchsorted(self._ends, item, "right"))
+        count = int(self._counts[piece])
+        return Region(self._shards[piece], item - int(self._ends[piece]) + count, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """Takes a crop of `num_events` + 1 events that begins at a random bar line of a region, in a random key.
+
+    transpose: the lowest and the highest number of semitones, narrowed so that no note leaves MIDI's range.
+    """
+
+    tokenizer: NoteEvents
+    num_events: int
+    transpose: tuple[int, int]
+
+    def __call__(self, region: Region, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        bars = self.tokenizer.bar_starts(region.events)
+        # Bars after the first one whose crop reaches the end would only give shorter crops of the same.
+        reaches_end = len(region.events) - (self.num_events + 1 - HEAD)
+        bars = bars[: np.searchsorted(bars, reaches_end) + 1]
+        first, last = (index * len(bars) // region.count for index in (region.index, region.index + 1))
+        start = bars[rng.integers(first, max(last, first + 1))]
+        crop = self.tokenizer.crop(region.events, int(start), self.num_events + 1)
+        lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
+        semitones = rng.integers(max(self.transpose[0], -lowest), min(self.transpose[1], 127 - highest), endpoint=True)
+        return padded(self.tokenizer.transpose(crop, int(semitones)), self.num_events)
+
+
+class Passages:
+    """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
+
+    A crop has at most `num_events` events, so that a model that reads these predicts them all. Only where a bar has more
+    does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone.
+    """
+
+    def __init__(self, shards: TokenShards, tokenizer: NoteEvents, num_events: int, batch_size: int):
+        self._shards, self._tokenizer, self._num_events = shards, tokenizer, num_events
+        self._places = [
+            (piece, start, stop)
+            for piece in range(len(shards))
+            for start, stop in passages(tokenizer, shards[piece], num_events - HEAD)
+        ]
+        self._length = -(-len(self._places) // batch_size) * batch_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        if item >= len(self._places):
+            return padded(np.zeros((0, NUM_ATTRIBUTES), np.int16), self._num_events)
+        piece, start, stop = self._places[item]
+        return padded(self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events), self._num_events)
+
+
+def passages(tokenizer: NoteEvents, events: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of parts of at most `room` events that make up a piece, cut at bar lines where its bars allow it."""
+    bars = tokenizer.bar_starts(events)
+    sounding = np.flatnonzero(events[:, INSTRUMENT] > REST)  # a crop can't begin with a rest or EOS
+    start, end = int(bars[0]), len(events)
+    while start < end:
+        stop = end
+        if start + room < end:
+            later = sounding[sounding > start]
+            choices = bars[(bars > start) & (bars <= start + room)], later[later <= start + room]
+            # If even the rests after an event fill the crop, those that are too many are cut off.
+            stop = next((int(places[-1]) for places in choices if len(places)), int(later[0]) if len(later) else end)
+        yield start, stop
+        start = stop
+
+
+def padded(events: np.ndarray, num_events: int) -> dict[str, np.ndarray]:
+    """{'events': int32 [num_events + 1, A]}: `events` with PAD events on the right."""
+    crop = np.full((num_events + 1, NUM_ATTRIBUTES), PAD, np.int32)
+    crop[: len(events)] = events
+    return {"events": crop}

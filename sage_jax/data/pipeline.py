@@ -1,0 +1,43 @@
+"""The batches that a run reads: grain over token shards, with an iterator state that is exact and fits into JSON."""
+
+import os
+
+import grain
+
+from sage_jax.data.crops import HEAD, Passages, RandomCrop, Regions
+from sage_jax.errors import UserError
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.shards import TokenShards
+
+# Two threads ahead of the consumer; crops are cheap, and threads end with the process.
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+def make_dataset(
+    shards_dir: str | os.PathLike,
+    split: str,
+    tokenizer: NoteEvents,
+    *,
+    num_events: int,
+    batch_size: int,
+    seed: int = 0,
+    transpose: tuple[int, int] = (0, 0),
+    shuffle: bool = True,
+) -> grain.IterDataset:
+    """Batches {'events': int32 [batch_size, num_events + 1, A]} of a split, with PAD events (zeros) on the right.
+
+    With `shuffle` they are random crops in random keys, without end; the iterator's get_state and set_state go on with
+    exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
+    up with padding. Raises UserError for shards of another vocabulary and for a split without pieces.
+    """
+    if num_events <= HEAD:
+        raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 1} at least, {HEAD} of them its head")
+    shards = TokenShards(shards_dir, split, tokenizer)
+    if not len(shards):
+        raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")
+    if shuffle:
+        dataset = grain.MapDataset.source(Regions(shards, num_events)).seed(seed).shuffle().repeat()
+        dataset = dataset.random_map(RandomCrop(tokenizer, num_events, transpose))
+    else:
+        dataset = grain.MapDataset.source(Passages(shards, tokenizer, num_events, batch_size))
+    return dataset.batch(batch_size).to_iter_dataset(READ_OPTIONS)

@@ -1,0 +1,133 @@
+"""What became of a corpus in preprocessing: files, notes, splits, and what the grid lost."""
+
+import collections
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from sage_jax.music.loss import GridLoss
+
+SHOWN = 20  # lines of a list in the text; the JSON has them all
+COUNTS = {"notes": "notes", "bars": "bars", "events": "length"}  # by split: what is counted -> the record's field
+
+
+def make_report(
+    identity: dict[str, Any], records: list[dict], splits: dict[str, list[dict]], copies: dict[str, str]
+) -> dict[str, Any]:
+    """The report, JSON-ready.
+
+    records: one per file of the corpus. splits: those that are used, by split. copies: file left out -> equal file kept.
+    """
+    dropped = collections.defaultdict(dict)
+    for record in records:
+        if "reason" in record:
+            dropped[record["reason"]][record["name"]] = record["message"]
+    read = [record for record in records if "reason" not in record]
+    loss = GridLoss()
+    for record in read:
+        loss.add(GridLoss(**record["loss"]))
+    versions = collections.defaultdict(list)
+    for record in itertools.chain(*splits.values()):
+        versions[record["hash"]].append(record["name"])
+    seconds, parsing = (sum(record[field] for record in read) for field in ("seconds", "parse_seconds"))
+    return {
+        **identity,
+        "files": len(records),
+        "kept": len(read) - len(copies),
+        "dropped": {reason: dropped[reason] for reason in sorted(dropped)},
+        "identical_copies": copies,
+        "versions": [names for names in versions.values() if len(names) > 1],
+        "splits": {split: _counts(pieces) for split, pieces in splits.items()},
+        "loss": loss.to_dict(),
+        "worker_seconds": seconds,
+        "files_per_second_per_core": len(read) / max(seconds, 1e-9),
+        "parsing_share": parsing / max(seconds, 1e-9),
+    }
+
+
+def _counts(pieces: list[dict]) -> dict[str, int]:
+    return {"pieces": len(pieces), **{name: sum(piece[field] for piece in pieces) for name, field in COUNTS.items()}}
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as lines for people."""
+    return "".join(f"{line.rstrip()}\n" for part in (_files, _splits, _loss, _lists) for line in part(report))
+
+
+def _files(report: dict[str, Any]) -> Iterator[str]:
+    reasons = [f"{len(files):,} {reason}" for reason, files in report["dropped"].items()]
+    copies, versions = report["identical_copies"], report["versions"]
+    yield _row("corpus", _printable(report["corpus"]))
+    yield _row("files", f"{report['files']:,}, of them {report['kept']:,} kept")
+    yield _row("dropped", ", ".join(reasons) or "none")
+    yield _row(
+        "duplicates",
+        f"{len(copies):,} identical copies left out; {sum(map(len, versions)):,} pieces are versions of {len(versions):,}",
+        "(in another key, time or scoring), kept in the same split",
+    )
+    yield _row(
+        "speed",
+        f"{report['files_per_second_per_core']:.1f} files per second per core;",
+        f"{report['parsing_share']:.1%} of the time is pretty_midi's parsing",
+    )
+
+
+def _splits(report: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield _row("split", "".join(f"{name:>12}" for name in ("pieces", *COUNTS)))
+    for split, counts in report["splits"].items():
+        yield _row(split, "".join(f"{count:12,}" for count in counts.values()))
+    empty = [split for split, counts in report["splits"].items() if not counts["pieces"]]
+    if empty:
+        yield f"No piece in {' and '.join(empty)}: it takes three different pieces to fill every split."
+
+
+def _loss(report: dict[str, Any]) -> Iterator[str]:
+    loss = report["loss"]
+    yield ""
+    yield f"Lost of {loss['notes']:,} notes on a grid of {report['tokenizer']['ticks_per_quarter']} ticks per quarter"
+    yield _row(
+        "onsets",
+        f"moved by {loss['onset_error_ticks_mean']:.3f} ticks or {loss['onset_error_ms_mean']:.1f} ms on average,",
+        f"{loss['onset_error_ticks_max']:.2f} ticks or {loss['onset_error_ms_max']:.1f} ms at most",
+    )
+    yield _row(
+        "durations",
+        f"changed by {loss['duration_error_ticks_mean']:.3f} ticks on average,",
+        f"{loss['duration_error_ticks_max']:,.1f} at most; {loss['durations_clipped']:,} cut to the longest that there is",
+    )
+    yield _row(
+        "notes",
+        f"{loss['duplicate_notes']:,} dropped ({loss['duplicate_notes'] / max(loss['notes'], 1):.2%}):",
+        "another one has the same onset, instrument and pitch",
+    )
+    yield _row("tempos", f"{loss['tempos']:,}, {loss['tempos_merged']:,} merged; up to {loss['tempo_error_max']:.1%} off")
+    yield _row(
+        "meters",
+        f"{loss['meters']:,}, {loss['meters_merged']:,} merged, {loss['meters_replaced']:,} replaced,",
+        f"{loss['meters_regrouped']:,} runs of one-beat bars told as bars of four",
+    )
+    yield _row("tracks", f"{loss['tracks']:,}, {loss['tracks_merged']:,} merged into another one of the same instrument")
+    yield _row("controls", f"{loss['controls_dropped']:,} dropped: pedal, other control changes, pitch bends")
+
+
+def _lists(report: dict[str, Any]) -> Iterator[str]:
+    dropped = [(name, f"{reason}: {why}") for reason, files in report["dropped"].items() for name, why in files.items()]
+    copies = [(copy, f"a copy of {kept}") for copy, kept in report["identical_copies"].items()]
+    for title, rows in (("Dropped", dropped), ("Identical copies left out", copies)):
+        if rows:
+            yield ""
+            yield title
+        for name, text in rows[:SHOWN]:
+            yield _printable(f"{name}  {text}")
+        if len(rows) > SHOWN:
+            yield f"and {len(rows) - SHOWN:,} more, in report.json"
+
+
+def _row(label: str, *parts: str) -> str:
+    return f"{label:<12}{' '.join(parts)}"
+
+
+def _printable(text: str) -> str:
+    """`text` on one line of a terminal, whatever bytes a file is named with."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,228 @@
+"""Preprocessing: every file is kept or told of, a kill costs seconds, and folders are not mixed up."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.music import preprocess as module
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.midi import read_midi, save_midi
+from sage_jax.music.notes import Piece
+from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.music.report import format_report
+from sage_jax.music.shards import INDEX, LOCK, SHARDS, VOCABULARY, TokenShards
+from tests.music.midi_files import NOTE_ON_OFF, midi_bytes, random_piece, write_hostile_files, write_pieces
+
+SMALL = PreprocessConfig(max_file_mb=1.0, max_events_per_file=2000)
+TOKENIZER = NoteEvents()
+
+
+def run(midi, out, tokenizer=TOKENIZER, config=SMALL):
+    return preprocess(f"folder:{midi}", out, tokenizer, config, show_progress=False)
+
+
+def stored(out, tokenizer=TOKENIZER) -> dict[str, np.ndarray]:
+    """The events of every piece in the shards, by name."""
+    splits = [TokenShards(out, split, tokenizer) for split in ("train", "valid", "test")]
+    return {name: events for shards in splits for name, events in zip(shards.names, shards, strict=True)}
+
+
+@pytest.fixture
+def midi(tmp_path):
+    folder = tmp_path / "midi"
+    folder.mkdir()
+    return folder
+
+
+def test_shards_hold_the_tokens_of_every_file(midi, tmp_path):
+    pieces = write_pieces(midi, 12)
+    report = run(midi, tmp_path / "out")
+    events = stored(tmp_path / "out")
+    assert events.keys() == pieces.keys()
+    for name in pieces:
+        assert np.array_equal(events[name], TOKENIZER.encode(TOKENIZER.quantize(read_midi(midi / name))))
+        assert events[name].dtype == np.int16 and not events[name].flags.writeable
+    assert isinstance(events[name].base.base, np.memmap) or isinstance(events[name].base, np.memmap)
+    counts = report["splits"]
+    assert [counts[split]["pieces"] for split in ("train", "valid", "test")] == [10, 1, 1]
+    assert sum(split["events"] for split in counts.values()) == sum(map(len, events.values()))
+    assert sum(split["notes"] for split in counts.values()) == sum(TOKENIZER.is_note(each).sum() for each in events.values())
+    assert 0 < report["parsing_share"] < 1 and report["loss"]["notes"] == 12 * 200
+
+
+def test_a_hostile_file_costs_one_line(midi, tmp_path):
+    good = write_pieces(midi, 3, num_notes=50)
+    reasons = write_hostile_files(midi)
+    report = run(midi, tmp_path / "out")
+    assert {name: reason for reason, files in report["dropped"].items() for name in files} == reasons
+    assert report["kept"] == 3 and stored(tmp_path / "out").keys() == good.keys()
+    messages = [message for files in report["dropped"].values() for message in files.values()]
+    assert all(message and "\n" not in message and str(midi) not in message for message in messages)
+    text = (tmp_path / "out" / "report.txt").read_text()
+    assert text == format_report(report) and r"line\nbreak \udcff.mid  broken: " in text
+    assert json.loads((tmp_path / "out" / "report.json").read_text()).items() <= report.items()
+
+
+def test_a_file_that_takes_too_long_is_given_up(midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    (midi / "endless.mid").write_bytes(midi_bytes(NOTE_ON_OFF * 400_000))
+    report = run(midi, tmp_path / "out", config=PreprocessConfig(max_seconds_per_file=1.0, workers=1))
+    assert report["dropped"].keys() == {"timeout"} and report["kept"] == 3
+
+
+def test_a_file_that_needs_too_much_memory_is_given_up(midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    (midi / "greedy.mid").write_bytes(midi_bytes(NOTE_ON_OFF * 400_000))
+    report = run(midi, tmp_path / "out", config=PreprocessConfig(max_memory_mb=256, workers=1))
+    ((reason, files),) = report["dropped"].items()
+    assert reason in ("memory", "too_large", "crashed") and files.keys() == {"greedy.mid"} and report["kept"] == 3
+
+
+SLOW_START = """
+import sys
+from sage_jax.music import shards
+from sage_jax.music.preprocess import *
+shards.FLUSH_SECONDS = 0.0
+preprocess(sys.argv[1], sys.argv[2], NoteEvents(), show_progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(midi, tmp_path):
+    write_pieces(midi, 40, num_notes=1500)
+    out, config = tmp_path / "out", PreprocessConfig()
+    process = subprocess.Popen([sys.executable, "-c", SLOW_START, f"folder:{midi}", str(out)])
+    deadline = time.monotonic() + 60
+    while len(list((out / SHARDS).glob("[0-9]*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (out / SHARDS).glob("[0-9]*.json")}
+    assert 5 <= len(before) < 40 and not (out / INDEX).exists()
+    with pytest.raises(UserError, match="no finished token shards"):
+        TokenShards(out, "train", TOKENIZER)
+    # What a kill in the middle of writing leaves: a shard without its records, and temporary files.
+    (out / SHARDS / "00098.npy").write_bytes(b"half")
+    (out / SHARDS / ".00099.json.x.json").write_bytes(b"half")
+
+    report = run(midi, out, config=config)
+    assert report["kept"] == 40 and not report["reused"]
+    left = {path: path.stat().st_mtime_ns for path in (out / SHARDS).iterdir()}
+    assert before.items() <= left.items() and all(path.name[0].isdigit() for path in left) and len(left) % 2 == 0
+    whole = run(midi, tmp_path / "whole", config=config)
+    expected, got = stored(tmp_path / "whole"), stored(out)
+    assert list(got) == list(expected) and all(np.array_equal(got[name], expected[name]) for name in got)
+    assert whole["splits"] == report["splits"] and whole["loss"] == pytest.approx(report["loss"])
+
+
+def test_a_finished_run_is_reused_and_only_what_changed_is_read_again(midi, tmp_path, monkeypatch):
+    write_pieces(midi, 6, num_notes=50)
+    out = tmp_path / "out"
+    first = run(midi, out)
+    tasks = []
+    run_tasks = module.run_tasks
+    monkeypatch.setattr(module, "run_tasks", lambda encode, paths, **kw: tasks.append(paths) or run_tasks(encode, paths, **kw))
+    assert run(midi, out) == {**first, "reused": True} and not tasks
+    save_midi(random_piece(100, 50), midi / "piece00.mid")
+    save_midi(random_piece(101, 50), midi / "new.mid")
+    (midi / "piece01.mid").unlink()
+    second = run(midi, out)
+    assert not second["reused"] and tasks == [[str(midi / "new.mid"), str(midi / "piece00.mid")]]
+    assert stored(out).keys() == {"new.mid", *(f"piece{number:02d}.mid" for number in (0, 2, 3, 4, 5))}
+    run(midi, out, config=PreprocessConfig(max_file_mb=1.0, max_events_per_file=1999))
+    assert len(tasks) == 2 and len(tasks[1]) == 6  # with other limits every file has to prove itself again
+    assert len(list((out / SHARDS).iterdir())) == 2
+
+
+def test_identical_copies_are_left_out_and_versions_stay_together(midi, tmp_path):
+    write_pieces(midi, 8)
+    piece = random_piece(0)
+    shutil.copy(midi / "piece00.mid", midi / "copy.mid")
+    for semitones in (-3, 1, 4):
+        save_midi(piece.transpose(semitones), midi / f"transposed{semitones}.mid")
+    slower = Piece(piece.notes, piece.tempos, piece.meters, 24)  # every note at twice the speed, on another grid
+    save_midi(slower, midi / "retimed.mid")
+    report = run(midi, tmp_path / "out")
+    assert report["identical_copies"] == {"piece00.mid": "copy.mid"} and report["kept"] == 12
+    versions = {"copy.mid", "retimed.mid", "transposed-3.mid", "transposed1.mid", "transposed4.mid"}
+    assert [set(names) for names in report["versions"]] == [versions]
+    splits = [set(TokenShards(tmp_path / "out", split, TOKENIZER).names) & versions for split in ("train", "valid", "test")]
+    assert sorted(map(len, splits)) == [0, 0, 5]
+
+
+@pytest.mark.parametrize("count, empty", [(1, "valid and test"), (2, "test")])
+def test_a_corpus_too_small_for_three_splits_says_so(midi, tmp_path, count, empty):
+    write_pieces(midi, count)
+    report = run(midi, tmp_path / "out")
+    assert f"No piece in {empty}:" in format_report(report) and report["splits"]["train"]["pieces"] == 1
+
+
+def test_a_corpus_without_a_usable_file_is_told(midi, tmp_path):
+    (midi / "bad.mid").write_bytes(b"bad")
+    with pytest.raises(UserError, match="no file of .* can be used; .*report.txt"):
+        run(midi, tmp_path / "out")
+    assert "bad.mid  broken" in (tmp_path / "out" / "report.txt").read_text()
+
+
+def test_folders_that_will_not_do_are_told(midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    out = tmp_path / "out"
+    run(midi, out)
+    with pytest.raises(UserError, match=r"tokenizer.ticks_per_quarter 12, not 24; choose another --workdir"):
+        run(midi, out, NoteEvents(ticks_per_quarter=24))
+    with pytest.raises(UserError, match="another vocabulary.*ticks_per_quarter 12, not 24"):
+        TokenShards(out, "train", NoteEvents(ticks_per_quarter=24))
+    with pytest.raises(UserError, match="has no split 'validation'"):
+        TokenShards(out, "validation", TOKENIZER)
+    with pytest.raises(UserError, match="corpus folder:.*midi, not folder:.*pieces"):
+        run(shutil.copytree(midi, tmp_path / "pieces"), out)
+    with pytest.raises(UserError, match="holds other files"):
+        run(midi, midi)
+    with pytest.raises(UserError, match="can't write to .*Not a directory"):
+        run(midi, midi / "piece00.mid" / "out")
+    with open(out / LOCK) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another preprocess"):
+            run(midi, out)
+    (out / VOCABULARY).write_text("{")
+    with pytest.raises(UserError, match="vocabulary.json can't be read"):
+        run(midi, out)
+
+
+def test_a_folder_that_may_not_be_written_is_told(midi, tmp_path, monkeypatch):
+    write_pieces(midi, 1)
+    monkeypatch.setattr(os, "mkdir", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match="can't write to .*Permission denied"):
+        run(midi, tmp_path / "out")
+
+
+def test_a_damaged_shard_is_told(midi, tmp_path):
+    write_pieces(midi, 1)
+    run(midi, tmp_path / "out")
+    shards = TokenShards(tmp_path / "out", "train", TOKENIZER)
+    (tmp_path / "out" / SHARDS / "00000.npy").write_bytes(b"gone")
+    with pytest.raises(UserError, match="00000.npy can't be read"):
+        shards[0]
+
+
+@pytest.mark.parametrize("field, value", [("max_file_mb", 0), ("max_seconds_per_file", -1), ("workers", -1)])
+def test_impossible_limits_are_told(field, value):
+    with pytest.raises(UserError, match=f"preprocess.{field} is"):
+        PreprocessConfig(**{field: value})
+
+
+def test_the_script_reports_and_fails_in_one_line(midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    command = [sys.executable, "-m", "launch.preprocess", "--config=configs/sage.py:debug", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run([*command, f"--config.data.corpus=folder:{midi}"], capture_output=True, text=True)
+    assert done.returncode == 0 and "3, of them 3 kept" in done.stdout and (tmp_path / "run" / "data" / INDEX).exists()
+    failed = subprocess.run([*command, "--config.data.corpus=folder:/nowhere"], capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "/nowhere is not a folder" in failed.stderr
