@@ -1,0 +1,1 @@
+"""Training: the pure step, its state and optimizer, checkpoints, and the loop that runs them."""

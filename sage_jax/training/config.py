@@ -1,0 +1,161 @@
+"""What a training run depends on: the sections of configs/sage.py as frozen dataclasses that check themselves."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sage_jax.errors import UserError
+from sage_jax.models.config import ModelConfig
+from sage_jax.music.events import NoteEvents
+
+Section = TypeVar("Section")
+
+# Fields that say how long and how closely a run is watched, not what it computes: a resumed run may change them.
+MAY_CHANGE = frozenset(
+    f"train.{field}"
+    for field in ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which music a run reads, and in which crops.
+
+    corpus: 'embedded', 'music21' or 'folder:PATH', for launch.preprocess.
+    shards: folder of token shards; '' means `data` in the workdir.
+    num_events: N, the events that the model reads of a crop. transpose: lowest and highest semitones.
+    """
+
+    corpus: str = "embedded"
+    shards: str = ""
+    num_events: int = 256
+    transpose: tuple[int, int] = (-5, 6)
+
+    def __post_init__(self):
+        object.__setattr__(self, "transpose", tuple(self.transpose))
+        _at_least(self, "data", num_events=4)  # BOS, meter, tempo and one more
+        low_high = self.transpose
+        if len(low_high) != 2 or not -24 <= low_high[0] <= 0 <= low_high[1] <= 24:
+            raise UserError(f"data.transpose is {low_high}; give two numbers like (-5, 6), 0 among them")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW: linear warm-up to `learning_rate`, then cosine decay to `end_fraction` of it at the last step."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    end_fraction: float = 0.1
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.98
+
+    def __post_init__(self):
+        _at_least(self, "optimizer", learning_rate=0, warmup_steps=0, weight_decay=0, clip_norm=1e-6)
+        _between(self, "optimizer", 0, 1, "end_fraction", "b1", "b2")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch and rhythm of a run.
+
+    batch_size: crops in a step, in `accumulate` micro-batches. eval_batches: 0 means the whole valid split.
+    keep: how many of the newest checkpoints stay, beside the best one. max_minutes: a guard on one call's training
+    time, 0 for none; the learning rate follows `steps` alone.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    accumulate: int = 1
+    eval_every: int = 200
+    eval_batches: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 200
+    keep: int = 2
+    seed: int = 0
+    max_minutes: float = 0.0
+
+    def __post_init__(self):
+        ones = ("steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "keep")
+        _at_least(self, "train", eval_batches=0, seed=0, max_minutes=0, **dict.fromkeys(ones, 1))
+        if self.batch_size % self.accumulate:
+            raise UserError(
+                f"train.batch_size is {self.batch_size}; give a multiple of train.accumulate, {self.accumulate}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes."""
+
+    tokenizer: NoteEvents
+    data: DataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> "RunConfig":
+        """The run that `sections` (a ConfigDict or a checkpoint's JSON) tell of; others than a run's are passed over.
+
+        Raises UserError naming the field that is unknown or has an impossible value.
+        """
+        tokenizer = read_section(NoteEvents, "tokenizer", sections)
+        return cls(
+            tokenizer,
+            read_section(DataConfig, "data", sections),
+            read_section(ModelConfig, "model", sections, vocab_sizes=tokenizer.vocab_sizes),
+            read_section(OptimizerConfig, "optimizer", sections),
+            read_section(TrainConfig, "train", sections),
+        )
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The sections, JSON-ready; the vocabulary's sizes follow from the tokenizer and are left out."""
+        sections = dataclasses.asdict(self)
+        del sections["model"]["vocab_sizes"]
+        return sections
+
+    def differences(self, saved: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+        """'section.field' -> (value in `saved`, value here) of what makes this another run than the one saved."""
+        here, there = _flat(self.to_dict()), _flat(saved)
+        names = sorted((here.keys() | there.keys()) - MAY_CHANGE)
+        return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
+
+
+def read_section(cls: type[Section], name: str, sections: Mapping[str, Mapping[str, Any]], **extra: Any) -> Section:
+    """The dataclass `cls` from the section `name`. Raises UserError for a field that is not known or has a wrong value."""
+    if name not in sections:
+        raise UserError(f"the config has no section {name}; start from configs/sage.py")
+    values = {**sections[name], **extra}
+    known = [field.name for field in dataclasses.fields(cls)]
+    for field in values:
+        if field not in known:
+            raise UserError(f"config.{name}.{field} is not a field; known are {', '.join(known)}")
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"config.{error}") from error  # a section's own complaint begins with section.field
+
+
+def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    # JSON knows lists alone, so a tuple is compared as a list.
+    return {
+        f"{name}.{field}": list(value) if isinstance(value, tuple) else value
+        for name, section in sections.items()
+        for field, value in section.items()
+    }
+
+
+def _at_least(config: Any, section: str, **lows: float) -> None:
+    for field, low in lows.items():
+        value = getattr(config, field)
+        if not value >= low:
+            raise UserError(f"{section}.{field} is {value}; it must be at least {low}")
+
+
+def _between(config: Any, section: str, low: float, high: float, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not low <= value <= high:
+            raise UserError(f"{section}.{field} is {value}; it must lie between {low} and {high}")

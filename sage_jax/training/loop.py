@@ -1,0 +1,127 @@
+"""The training run: everything in order, from a config and a workdir to a trained checkpoint."""
+
+import functools
+import itertools
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sage_jax.data.pipeline import make_dataset
+from sage_jax.models.transformer import Transformer
+from sage_jax.music.events import NUM_ATTRIBUTES
+from sage_jax.training.checkpoint import Checkpoints
+from sage_jax.training.config import RunConfig
+from sage_jax.training.interrupt import StopRequest, this_command
+from sage_jax.training.metrics import read_metrics
+from sage_jax.training.optimizer import make_optimizer
+from sage_jax.training.recorder import METRICS_FILE, Recorder
+from sage_jax.training.state import init_state
+from sage_jax.training.step import Batch, Totals, eval_step, train_step
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Trains the run of `config` in `workdir` up to `train.steps`, from its newest checkpoint if there is one.
+
+    Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl, and 'compile_seconds' and 'train_seconds' of
+    this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is not finite. After
+    SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
+    """
+    run = RunConfig.from_dict(config.to_dict())
+    workdir = pathlib.Path(workdir)
+    with Checkpoints(workdir, run) as checkpoints, StopRequest() as stop:
+        # Data, programs, and the state with its place in the data.
+        train_data, valid_data = datasets(run, workdir)
+        batches = iter(train_data)
+        init, update, score = programs(run)
+        state = init(run.train.seed)
+        if checkpoints.latest_step is not None:
+            state, place = checkpoints.restore(state)
+            batches.set_state(place)
+        step = int(state.step)
+        finished = step >= run.train.steps
+
+        with Recorder(workdir, run, step) as recorder:
+            # Compilation, apart from what is timed.
+            compile_seconds = 0.0
+            if not finished:
+                started = time.perf_counter()
+                update = update.lower(state, batch_shape(run)).compile()
+                score = score.lower(state.params, batch_shape(run)).compile()
+                compile_seconds = time.perf_counter() - started
+                recorder.start(step, sum(leaf.size for leaf in jax.tree.leaves(state.params)), compile_seconds)
+
+            # Steps. The metrics of each are fetched when the next one is under way, so that the device never waits.
+            pending = None
+            while not finished:
+                state, metrics = update(state, next(batches))
+                step += 1
+                if pending:
+                    recorder.train(*pending)
+                pending = step, metrics
+                at_end = step >= run.train.steps or recorder.out_of_time
+                finished = at_end or stop.signal is not None
+                evaluating = at_end or step % run.train.eval_every == 0
+                saving = finished or step % run.train.checkpoint_every == 0
+                if evaluating or saving:
+                    recorder.train(*pending)  # raises before a state that is not finite could be saved
+                    pending = None
+                    losses = evaluate(score, state.params, valid_data, run.train.eval_batches) if evaluating else {}
+                    if evaluating:
+                        recorder.valid(step, losses)
+                    if saving:
+                        checkpoints.save(state, batches.get_state(), losses.get("loss"))
+                    recorder.resume()
+            recorder.end(step)
+    if stop.signal:
+        print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
+        sys.exit(stop.exit_code)
+    return {
+        "step": step,
+        "compile_seconds": compile_seconds,
+        "train_seconds": recorder.seconds,
+        **{kind: read_metrics(workdir / METRICS_FILE, kind)[-1] for kind in ("train", "valid")},
+    }
+
+
+def datasets(run: RunConfig, workdir: pathlib.Path) -> tuple[Iterable[Batch], Iterable[Batch]]:
+    """The batches to train on, without end, and those to validate on, the same ones each time."""
+    dataset = functools.partial(
+        make_dataset,
+        run.data.shards or workdir / "data",
+        tokenizer=run.tokenizer,
+        num_events=run.data.num_events,
+        batch_size=run.train.batch_size,
+        seed=run.train.seed,
+    )
+    return dataset("train", transpose=run.data.transpose), dataset("valid", transpose=(0, 0), shuffle=False)
+
+
+def programs(run: RunConfig) -> tuple[Callable, Callable, Callable]:
+    """(init, train step, eval step) of a run under jit: the one place where it is applied, and sharding can be."""
+    model = Transformer(run.model)
+    tx = make_optimizer(run.optimizer, run.train.steps)
+    init = functools.partial(init_state, model=model, tx=tx)
+    update = functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate)
+    return jax.jit(init), jax.jit(update, donate_argnums=0), jax.jit(functools.partial(eval_step, model=model))
+
+
+def batch_shape(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a batch of a run looks like, for compilation ahead of time."""
+    shape = (run.train.batch_size, run.data.num_events + 1, NUM_ATTRIBUTES)
+    return {"events": jax.ShapeDtypeStruct(shape, jnp.int32)}
+
+
+def evaluate(score: Callable, params: Any, batches: Iterable[Batch], num_batches: int = 0) -> dict[str, float]:
+    """Nats per note over `num_batches` batches, 0 for all: 'loss' and each attribute's share."""
+    totals = jax.tree.map(np.float64, jax.device_get(Totals.zeros()))
+    for batch in itertools.islice(batches, num_batches or None):
+        totals = jax.tree.map(np.add, totals, jax.device_get(score(params, batch)))
+    return {name: float(value) for name, value in totals.nats_per_note().items()}

@@ -1,0 +1,94 @@
+"""What a run tells of itself: each step checked, timed, logged and shown."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from sage_jax.errors import UserError
+from sage_jax.training.config import RunConfig
+from sage_jax.training.metrics import MetricsLog
+from sage_jax.training.optimizer import make_schedule
+from sage_jax.training.progress import ProgressReport, Throughput
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Diverged(UserError):
+    """The loss, the gradient or the params are no longer finite."""
+
+
+class Recorder:
+    """Writes the metrics of `run` from `step` on to `workdir`/metrics.jsonl and shows them."""
+
+    def __init__(self, workdir: str | os.PathLike, run: RunConfig, step: int):
+        self._workdir = pathlib.Path(workdir)
+        self._run = run.train
+        self._schedule = make_schedule(run.optimizer, run.train.steps)
+        self._throughput = Throughput()
+        self._log = MetricsLog(self._workdir / METRICS_FILE, step)
+        self._report = ProgressReport(run.train.steps, step)
+        self._train_text = self._valid_text = ""
+
+    def __enter__(self) -> "Recorder":
+        self._report.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._report.stop()
+        self._log.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in training steps."""
+        return self._throughput.seconds
+
+    @property
+    def out_of_time(self) -> bool:
+        return 0 < self._run.max_minutes * 60 <= self.seconds
+
+    def resume(self) -> None:
+        """Leaves out of the timing what was done since the last step."""
+        self._throughput.resume()
+
+    def start(self, step: int, params: int, compile_seconds: float) -> None:
+        """Before the first step of this call."""
+        device = jax.devices()[0].device_kind
+        self._log.write("start", step, params=params, compile_seconds=compile_seconds, device=device)
+        self._report.say(f"{params:,} parameters on {device}; compiled in {compile_seconds:.1f} s")
+        self.resume()
+
+    def train(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """The metrics of the update that led to `step`; waits for them. Raises Diverged where one is not finite."""
+        metrics = jax.device_get(metrics)
+        values = {name: float(metrics[name]) for name in ("loss", *metrics)}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"training stopped: {name} is {value} at step {step}; earlier checkpoints in {self._workdir} are kept: "
+                    "use a lower config.optimizer.learning_rate in another --workdir"
+                )
+        self._throughput.add(values.pop("notes"), values.pop("tokens"))
+        if step % self._run.log_every == 0 or step == self._run.steps:
+            values |= {"learning_rate": float(self._schedule(step - 1)), **self._throughput.read()}
+            self._log.write("train", step, **values)
+            rates = (f"{values[f'{unit}_per_second']:,.0f} {unit}/s" for unit in ("notes", "tokens"))
+            self._train_text = "  ".join([f"loss {values['loss']:.3f}", *rates])
+        self._show(step)
+
+    def valid(self, step: int, losses: dict[str, float]) -> None:
+        """Nats per note on the validation split."""
+        self._log.write("valid", step, **losses)
+        self._valid_text = f"  valid {losses['loss']:.3f}"
+        self._show(step)
+
+    def end(self, step: int) -> None:
+        """After the last step of this call."""
+        reached = f"step {step} of {self._run.steps}  {self._train_text}{self._valid_text}".rstrip()
+        way_on = "" if step >= self._run.steps else "; the same command goes on from here"
+        self._report.say(f"{reached}; checkpoints and metrics are in {self._workdir}{way_on}")
+
+    def _show(self, step: int) -> None:
+        self._report.update(step, self._train_text + self._valid_text)

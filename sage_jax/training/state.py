@@ -1,0 +1,28 @@
+"""The train state: arrays and nothing else, so that it can be donated, sharded and saved as it is."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from sage_jax.music.events import NUM_ATTRIBUTES
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: int32 [], the steps taken. params: plain dict, float32. key: the root of the run's randomness."""
+
+    step: jax.Array
+    params: Any
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def init_state(seed: int, *, model: nn.Module, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step. Pure, so that eval_shape and jit with shardings can wrap it."""
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params = model.init(init_key, jnp.zeros((1, 2, NUM_ATTRIBUTES), jnp.int32))["params"]
+    return TrainState(jnp.int32(0), params, tx.init(params), key)

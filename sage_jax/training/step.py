@@ -1,0 +1,100 @@
+"""The loss and the train step: pure functions, which a caller may wrap in jit with or without shardings.
+
+Shapes: B batch, N events, A attributes, V_a size of attribute a's block of the vocabulary. A batch holds events
+int32 [B, N+1, A]; the model reads the first N of them, and its logits[a] [B, N, V_a] at event n predict that event's
+attribute a, but for the onset, which is the next event's.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from sage_jax.music.events import ATTRIBUTES, NUM_ATTRIBUTES, ONSET, PAD, NoteEvents
+from sage_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class Totals:
+    """Sums over a batch, which add up over batches.
+
+    nll: float32 [A], nats of each attribute's tokens. notes, tokens: int32 [], how many were predicted.
+    """
+
+    nll: jax.Array
+    notes: jax.Array
+    tokens: jax.Array
+
+    @classmethod
+    def zeros(cls) -> "Totals":
+        return cls(jnp.zeros(NUM_ATTRIBUTES), jnp.int32(0), jnp.int32(0))
+
+    def nats_per_note(self) -> dict[str, jax.Array]:
+        """'loss' and its share of each attribute, in nats per note."""
+        notes = jnp.maximum(self.notes, 1)
+        return {"loss": self.nll.sum() / notes, **dict(zip(ATTRIBUTES, self.nll / notes, strict=True))}
+
+
+def count_losses(logits: tuple[jax.Array, ...], events: jax.Array) -> Totals:
+    """The losses of `events` [B, N+1, A] under the model's `logits`; padding counts nothing.
+
+    Targets are events 1 to N: BOS is given, and of event N, which the model does not read, there is the onset alone.
+    """
+    real = events[..., ONSET] != PAD  # padding is whole events
+    nll = []
+    for attribute, block in enumerate(logits):
+        if attribute == ONSET:
+            targets, counted = events[:, 1:, attribute], real[:, 1:]
+        else:
+            block, targets, counted = block[:, 1:], events[:, 1:-1, attribute], real[:, 1:-1]
+        # Masked before the softmax: a NaN at padding then stays out of the gradient too, where 0 * NaN is NaN.
+        block = jnp.where(counted[..., None], block.astype(jnp.float32), 0)
+        nll.append(optax.softmax_cross_entropy_with_integer_labels(block, targets).sum(where=counted))
+    notes = NoteEvents.is_note(events) & real
+    tokens = real[:, 1:].sum() + (NUM_ATTRIBUTES - 1) * real[:, 1:-1].sum()
+    return Totals(jnp.stack(nll), notes[:, 1:-1].sum(), tokens)
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, model: nn.Module, tx: optax.GradientTransformation, accumulate: int = 1
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
+
+    The batch is taken in `accumulate` micro-batches. Sums and counts are accumulated, so that their number changes
+    nothing but memory, whatever padding each of them has. The metrics' loss is that of the params before the update.
+    """
+
+    def loss(params, events, key):
+        logits = model.apply({"params": params}, events[:, :-1], rngs={"dropout": key})
+        totals = count_losses(logits, events)
+        return totals.nll.sum(), totals
+
+    def add_micro_batch(sums, micro_batch):
+        return jax.tree.map(jnp.add, sums, jax.grad(loss, has_aux=True)(state.params, *micro_batch)), None
+
+    # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
+    events = batch["events"].reshape(-1, accumulate, *batch["events"].shape[1:]).swapaxes(0, 1)
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), accumulate)
+    zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros()
+    (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, (events, keys))
+
+    grads = jax.tree.map(lambda grad: grad / jnp.maximum(totals.notes, 1), grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = totals.nats_per_note() | {
+        "notes": totals.notes,
+        "tokens": totals.tokens,
+        "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm(params),
+    }
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def eval_step(params: Any, batch: Batch, *, model: nn.Module) -> Totals:
+    """The losses of a batch, as sums and counts."""
+    return count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"])

@@ -1,0 +1,69 @@
+"""A little corpus, and programs that are compiled once for all runs of one config."""
+
+import functools
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.midi import save_midi
+from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.training import loop
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> pathlib.Path:
+    """Token shards of a dozen random pieces with drums."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        notes = zip(
+            np.sort(rng.integers(0, 384, 60)).tolist(),
+            rng.choice([0, 33, DRUMS], 60).tolist(),
+            rng.integers(40, 80, 60).tolist(),
+            rng.integers(1, 24, 60).tolist(),
+            rng.integers(1, 128, 60).tolist(),
+            strict=True,
+        )
+        save_midi(Piece.from_notes(notes), folder / f"{number}.mid")
+    preprocess(f"folder:{folder}", folder / "data", NoteEvents(), PreprocessConfig(workers=1), show_progress=False)
+    return folder / "data"
+
+
+@pytest.fixture
+def workdir(shards, tmp_path) -> pathlib.Path:
+    """A run's folder with its shards and nothing else."""
+    shutil.copytree(shards, tmp_path / "run" / "data")
+    return tmp_path / "run"
+
+
+class CompiledOnce:
+    """A jitted function that is compiled ahead of time at most once, whoever asks for it."""
+
+    def __init__(self, jitted):
+        self.jitted, self.compiled = jitted, None
+
+    def lower(self, *args):
+        self.compiled = self.compiled or self.jitted.lower(*args).compile()
+        return self
+
+    def compile(self):
+        return self.compiled
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Runs of one config share their programs: compiling them is nearly all that a tiny run does."""
+    programs = loop.programs
+
+    @functools.cache
+    def shared(run):
+        init, update, score = programs(run)
+        return init, CompiledOnce(update), CompiledOnce(score)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "programs", shared)
+        yield

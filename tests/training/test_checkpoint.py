@@ -1,0 +1,127 @@
+"""What is saved comes back, for the run that saved it and for the sampler, and what can't is told in one line."""
+
+import functools
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.models.transformer import Transformer
+from sage_jax.music.events import NoteEvents
+from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
+from sage_jax.training.config import RunConfig
+from sage_jax.training.optimizer import make_optimizer
+from sage_jax.training.state import TrainState, init_state
+from tests.training.tiny import tiny_config
+
+PLACE = {"next_index": 12, "parents": [3, {"exhausted": 0}]}
+
+
+def run_of(**sections) -> RunConfig:
+    return RunConfig.from_dict(tiny_config(**sections).to_dict())
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainState:
+    """The tiny run's state without compiling it: zeros, but for a step and a key."""
+    run = run_of()
+    tx = make_optimizer(run.optimizer, run.train.steps)
+    shapes = jax.eval_shape(functools.partial(init_state, model=Transformer(run.model), tx=tx), 0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
+    return zeros.replace(key=jax.random.key(7))
+
+
+def at(state: TrainState, step: int) -> TrainState:
+    return state.replace(step=jnp.int32(step), params=jax.tree.map(lambda leaf: leaf + step, state.params))
+
+
+@pytest.fixture
+def workdir(tmp_path, state):
+    """A run with the checkpoints of steps 1 to 4, of which step 2 was the best and 2 are kept."""
+    with Checkpoints(tmp_path, run_of()) as checkpoints:
+        for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None)):
+            checkpoints.save(at(state, step), PLACE, loss)
+    return tmp_path
+
+
+def test_state_and_place_come_back(workdir, state):
+    restored, place = restore(workdir, state)
+    assert place == PLACE
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored.replace(key=None), at(state, 4).replace(key=None))
+    assert (jax.random.key_data(restored.key) == jax.random.key_data(state.key)).all()
+
+
+def test_the_newest_and_the_best_are_kept(workdir):
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "3", "4"]
+
+
+def test_a_step_that_is_saved_already_stays(workdir, state):
+    with Checkpoints(workdir, run_of()) as checkpoints:
+        checkpoints.save(at(state, 4), {"next_index": 99})
+        assert checkpoints.restore(state)[1] == PLACE
+
+
+def test_the_sampler_gets_params_and_config(workdir, state):
+    for best, expected in ((False, 4), (True, 2)):
+        params, config, step = load_for_sampling(workdir, best=best)
+        assert (step, config) == (expected, run_of())
+        jax.tree.map(np.testing.assert_array_equal, params, at(state, expected).params)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+
+
+def restore(workdir, state, **sections):
+    with Checkpoints(workdir, run_of(**sections)) as checkpoints:
+        return checkpoints.restore(state)
+
+
+def test_another_run_is_refused_and_its_difference_named(workdir, state):
+    with pytest.raises(UserError, match="another run: config.model.width is 16 there and 32 here; choose another --workdir"):
+        restore(workdir, state, model=dict(width=32))
+    assert int(restore(workdir, state, train=dict(steps=99, eval_every=5))[0].step) == 4
+
+
+def test_another_vocabulary_is_refused(workdir, state, monkeypatch):
+    with pytest.raises(UserError, match="config.tokenizer.num_velocities is 32 there and 16 here"):
+        restore(workdir, state, tokenizer=dict(num_velocities=16))
+    monkeypatch.setattr(NoteEvents, "fingerprint", "changed")
+    for load in (load_for_sampling, functools.partial(restore, state=state)):
+        with pytest.raises(UserError, match="trained with another vocabulary"):
+            load(workdir)
+
+
+def test_a_workdir_without_checkpoints_says_how_to_get_one(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint in .*; train first"):
+        load_for_sampling(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*file.*; choose another --workdir"):
+        Checkpoints(tmp_path / "file", run_of())
+
+
+@pytest.mark.parametrize("damage", ["manifest", "state", "config", "vocabulary"])
+def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_way_back(workdir, state, damage):
+    folder = workdir / "checkpoints" / "4"
+    if damage == "manifest":
+        (folder / "state" / "manifest.ocdbt").write_text("")
+    else:
+        shutil.rmtree(folder / damage)
+    with pytest.raises(UserError) as complaint:
+        load_for_sampling(workdir)
+    assert str(complaint.value).startswith(f"cannot read the checkpoint {folder} ")
+    assert str(complaint.value).endswith("delete that folder to go back to step 3")
+    assert "\n" not in str(complaint.value)
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        restore(workdir, state)
+
+
+def test_a_half_written_checkpoint_does_not_count(workdir):
+    """A kill while saving leaves a folder under another name."""
+    (workdir / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
+    assert load_for_sampling(workdir)[2] == 4

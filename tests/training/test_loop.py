@@ -1,0 +1,229 @@
+"""The order of things in a run, with a model and music that cost nothing."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.music.events import ATTRIBUTES, NUM_ATTRIBUTES
+from sage_jax.training import loop
+from sage_jax.training.checkpoint import Checkpoints
+from sage_jax.training.interrupt import StopRequest
+from sage_jax.training.loop import train
+from sage_jax.training.metrics import read_metrics
+from sage_jax.training.recorder import Diverged, Recorder
+from sage_jax.training.state import TrainState
+from sage_jax.training.step import Totals
+from tests.training.tiny import tiny_config
+
+
+class Numbers:
+    """Batches that are their own numbers, as a dataset that can be resumed; calls `hook` with each one."""
+
+    def __init__(self, hook=lambda number: None):
+        self.hook = hook
+
+    def __iter__(self):
+        return Place(self.hook)
+
+
+class Place:
+    def __init__(self, hook):
+        self.number, self.hook = 0, hook
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.number += 1
+        self.hook(self.number)
+        return {"events": np.int32(self.number)}
+
+    def get_state(self):
+        return {"number": self.number}
+
+    def set_state(self, state):
+        self.number = state["number"]
+
+
+class Program:
+    """What stands for a jitted function and for the compiled one."""
+
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        return self
+
+
+class Score(Program):
+    """A loss that tells the one parameter."""
+
+    def __call__(self, params, batch):
+        return Totals(jnp.full(NUM_ATTRIBUTES, params["sum"], jnp.float32), jnp.int32(5), jnp.int32(25))
+
+
+class Update(Program):
+    """A train step that adds the batch's number to its one parameter; the loss of `bad_step` is NaN."""
+
+    def __init__(self, calls, bad_step):
+        self.calls, self.bad_step = calls, bad_step
+
+    def __call__(self, state, batch):
+        step = int(state.step) + 1
+        self.calls.append(("update", step))
+        loss = jnp.nan if step == self.bad_step else 1 / step
+        metrics = {**dict.fromkeys(("loss", "grad_norm", "param_norm", *ATTRIBUTES), loss), "notes": 10, "tokens": 50}
+        params = {"sum": state.params["sum"] + batch["events"]}
+        return state.replace(step=state.step + 1, params=params), metrics
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """run(hook=, bad_step=, **train) -> (summary, calls): a run in tmp_path, and the order of what it did."""
+    calls = []
+
+    def note(owner, name, label):
+        original = getattr(owner, name)
+
+        def wrapped(self, first, *rest):
+            calls.append((label, int(getattr(first, "step", first))))
+            return original(self, first, *rest)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    note(Recorder, "train", "record")
+    note(Recorder, "valid", "validate")
+    note(Checkpoints, "save", "save")
+
+    def run(hook=lambda number: None, bad_step=None, **sections):
+        calls.clear()
+
+        def init(seed):
+            return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed))
+
+        monkeypatch.setattr(loop, "programs", lambda run: (init, Update(calls, bad_step), Score()))
+        monkeypatch.setattr(loop, "datasets", lambda run, workdir: (Numbers(hook), Numbers()))
+        return train(tiny_config(train=dict(steps=4, eval_every=4, checkpoint_every=4) | sections), tmp_path), calls
+
+    return run
+
+
+def steps_of(workdir, kind="train"):
+    return [line["step"] for line in read_metrics(workdir / "metrics.jsonl", kind)]
+
+
+def checkpoints_in(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_metrics_are_fetched_when_the_next_step_is_under_way(run):
+    _, calls = run()
+    assert calls == [
+        *(("update", 1), ("update", 2), ("record", 1), ("update", 3), ("record", 2), ("update", 4), ("record", 3)),
+        *(("record", 4), ("validate", 4), ("save", 4)),
+    ]
+
+
+def test_validation_and_checkpoints_keep_their_rhythms(run, tmp_path):
+    summary, calls = run(steps=7, eval_every=2, checkpoint_every=3, log_every=2)
+    assert [call for call in calls if call[0] in ("validate", "save")] == [
+        *(("validate", 2), ("save", 3), ("validate", 4), ("validate", 6), ("save", 6), ("validate", 7), ("save", 7)),
+    ]
+    assert steps_of(tmp_path) == [2, 4, 6, 7]
+    assert summary["step"] == 7
+    assert summary["valid"]["loss"] == sum(range(8)) * NUM_ATTRIBUTES / 5
+
+
+def test_the_log_is_json_and_tells_rates_and_the_learning_rate(run, tmp_path):
+    run()
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # neither NaN nor Infinity
+    last = read_metrics(tmp_path / "metrics.jsonl", "train")[-1]
+    assert {"loss", *ATTRIBUTES, "grad_norm", "learning_rate", "notes_per_second", "tokens_per_second"} <= last.keys()
+
+
+def test_a_nan_stops_the_run_and_is_never_saved(run, tmp_path):
+    with pytest.raises(Diverged, match=r"loss is nan at step 4; .* --workdir$"):
+        run(bad_step=4, checkpoint_every=2)
+    assert checkpoints_in(tmp_path) == [2]
+    assert steps_of(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_saves_and_the_same_command_goes_on(run, tmp_path, capsys, number, code):
+    def stop(batch):
+        if batch == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(SystemExit) as ended:
+        run(hook=stop, steps=6)
+    assert ended.value.code == code
+    assert f"stopped by {number.name}; step 3 of 6 is saved. Resume with: " in capsys.readouterr().out
+    assert checkpoints_in(tmp_path) == [3]
+
+    summary, calls = run(steps=6)
+    assert calls[0] == ("update", 4)
+    assert summary["valid"]["loss"] == sum(range(7)) * NUM_ATTRIBUTES / 5  # every batch once
+    assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert steps_of(tmp_path, "start") == [0, 3]
+
+
+def test_steps_after_the_last_checkpoint_are_told_once_after_a_kill(run, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(batch):
+        if batch == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(hook=kill, steps=8, checkpoint_every=3)
+    assert steps_of(tmp_path) == [1, 2, 3, 4]
+    run(steps=8, checkpoint_every=3)
+    assert steps_of(tmp_path) == list(range(1, 9))
+
+
+def test_a_finished_run_only_tells_its_result(run, capsys):
+    first, _ = run()
+    again, calls = run()
+    assert not calls
+    assert (again["step"], again["train"], again["valid"]) == (4, first["train"], first["valid"])
+    assert "step 4 of 4" in capsys.readouterr().out
+
+
+def test_more_steps_can_be_asked_of_a_finished_run(run, tmp_path):
+    run()
+    summary, calls = run(steps=6)
+    assert calls[0] == ("update", 5) and summary["step"] == 6
+    assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_out_of_time_it_ends_in_good_order(run, tmp_path, capsys):
+    summary, calls = run(steps=100, max_minutes=1e-9)
+    assert summary["step"] < 100
+    assert calls[-2:] == [("validate", summary["step"]), ("save", summary["step"])]
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_another_run_is_refused_before_anything_is_changed(run, tmp_path):
+    run()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="another run: config.train.seed is 0 there and 1 here"):
+        run(seed=1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_second_stop_is_not_held_up():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        assert stop.signal is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGINT and stop.exit_code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # the second one ends the process
+    assert signal.getsignal(signal.SIGINT) is before

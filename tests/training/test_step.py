@@ -1,0 +1,155 @@
+"""The loss, and one update by it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.models.transformer import Transformer
+from sage_jax.music.events import ATTRIBUTES, FIRST_PROGRAM, INSTRUMENT, PAD
+from sage_jax.training.config import RunConfig
+from sage_jax.training.optimizer import make_optimizer
+from sage_jax.training.state import init_state
+from sage_jax.training.step import count_losses, eval_step, train_step
+from tests.training.tiny import random_events, tiny_config
+
+GOLDEN = {
+    "duration": 5.0904,
+    "grad_norm": 35.409,
+    "instrument": 5.5027,
+    "loss": 30.4274,
+    "notes": 26.0,
+    "onset": 8.0714,
+    "param_norm": 34.4581,
+    "pitch": 6.972,
+    "tokens": 143.0,
+    "velocity": 4.7909,
+}
+
+
+RUN = RunConfig.from_dict(
+    tiny_config(train=dict(steps=30), optimizer=dict(learning_rate=0.02, warmup_steps=0)).to_dict()
+)
+TX = make_optimizer(RUN.optimizer, RUN.train.steps)
+
+
+def jitted_step(config=RUN.model, accumulate=1):
+    return jax.jit(functools.partial(train_step, model=Transformer(config), tx=TX, accumulate=accumulate))
+
+
+@pytest.fixture(scope="module")
+def state():
+    return jax.jit(functools.partial(init_state, model=Transformer(RUN.model), tx=TX))(0)
+
+
+@pytest.fixture(scope="module")
+def update():
+    return jitted_step()
+
+
+def random_logits(events, seed=0):
+    rng = np.random.default_rng(seed)
+    B, N = events[:, 1:].shape[:2]
+    return tuple(jnp.asarray(rng.normal(size=(B, N, size)), jnp.float32) for size in RUN.model.vocab_sizes)
+
+
+def test_losses_are_those_of_a_plain_loop():
+    events = random_events(3)
+    logits = random_logits(events)
+    nll, notes, tokens = np.zeros(5), 0, 0
+    for b in range(events.shape[0]):
+        for n in range(1, events.shape[1]):
+            if events[b, n, 0] == PAD:
+                continue
+            last = n == events.shape[1] - 1
+            notes += not last and events[b, n, INSTRUMENT] >= FIRST_PROGRAM
+            for a in range(1 if last else 5):
+                scores = np.asarray(logits[a][b, n - 1 if a == 0 else n], np.float64)
+                nll[a] += np.log(np.exp(scores).sum()) - scores[events[b, n, a]]
+                tokens += 1
+    totals = jax.jit(count_losses)(logits, events)
+    np.testing.assert_allclose(totals.nll, nll, rtol=1e-5)
+    assert (totals.notes, totals.tokens) == (notes, tokens)
+    shares = totals.nats_per_note()
+    np.testing.assert_allclose(shares["loss"], sum(shares[name] for name in ATTRIBUTES), rtol=1e-6)
+    np.testing.assert_allclose(shares["pitch"], nll[2] / notes, rtol=1e-5)
+
+
+def test_nan_in_the_logits_of_padding_reaches_neither_the_loss_nor_its_gradient():
+    events = jnp.asarray(random_events(3))
+    logits = random_logits(events)
+    padding = (events[:, 1:, 0] == PAD)[..., None]
+    # The onset's logits stand one event before what they predict.
+    poisoned = tuple(
+        jnp.where(padding if a == 0 else jnp.roll(padding, 1, axis=1).at[:, 0].set(False), jnp.nan, block)
+        for a, block in enumerate(logits)
+    )
+    assert any(jnp.isnan(block).any() for block in poisoned)
+
+    def loss(logits):
+        return count_losses(logits, events).nll.sum()
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    (clean, clean_grads), (dirty, dirty_grads) = value_and_grad(logits), value_and_grad(poisoned)
+    np.testing.assert_array_equal(clean, dirty)
+    jax.tree.map(np.testing.assert_array_equal, clean_grads, dirty_grads)
+
+
+def test_what_stands_in_padding_changes_nothing(state, update):
+    events = random_events(4)
+    garbage = events.copy()
+    padding = events[..., 0] == PAD
+    garbage[padding] = random_events(4, seed=1, num_events=8)[:, [1]].repeat(9, axis=1)[padding]
+    garbage[padding, 0] = PAD
+    assert (garbage != events).any()
+    clean, dirty = (update(state, {"events": each}) for each in (events, garbage))
+    jax.tree.map(np.testing.assert_array_equal, clean[1], dirty[1])
+    jax.tree.map(np.testing.assert_array_equal, clean[0].params, dirty[0].params)
+
+
+def test_golden_metrics_of_one_step(state, update):
+    state, metrics = update(state, {"events": random_events(4)})
+    assert int(state.step) == 1
+    got = {name: round(float(value), 4) for name, value in sorted(metrics.items())}
+    message = f"The first step's metrics changed. If that was meant, set GOLDEN in {__file__} to\n{got}"
+    assert got.keys() == GOLDEN.keys(), message
+    np.testing.assert_allclose(list(got.values()), [GOLDEN[name] for name in got], rtol=5e-4, err_msg=message)
+
+
+def test_micro_batches_add_up_to_the_whole_batch(state, update):
+    """Also where they hold different numbers of notes."""
+    batch = {"events": random_events(4)}
+    lengths = (batch["events"][..., 0] != PAD).sum(axis=1)
+    assert lengths[::2].sum() != lengths[1::2].sum()
+    (one, one_metrics), (two, two_metrics) = update(state, batch), jitted_step(accumulate=2)(state, batch)
+    for name in one_metrics:
+        np.testing.assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-5, err_msg=name)
+    # Its moments, because Adam divides by them, so that rounding shows in params whose gradient is nearly 0.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), one.opt_state, two.opt_state)
+
+
+def test_the_evaluated_loss_is_the_trained_one(state, update):
+    batch = {"events": random_events(4)}
+    score = jax.jit(functools.partial(eval_step, model=Transformer(RUN.model)))
+    evaluated = score(state.params, batch).nats_per_note()["loss"]
+    np.testing.assert_allclose(evaluated, update(state, batch)[1]["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_learns_what_it_sees_again_and_again(state, update, dtype):
+    if dtype != "float32":
+        update = jitted_step(dataclasses.replace(RUN.model, dtype=dtype))
+    batch = {"events": random_events(4)}
+    losses = []
+    for _ in range(RUN.train.steps):
+        state, metrics = update(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+
+
+def test_the_state_holds_arrays_alone(state):
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
