@@ -96,7 +96,9 @@ def demo() -> dict:
         data=dict(num_events=64),
         model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32"),
         optimizer=dict(learning_rate=3e-3, warmup_steps=50, b2=0.98),
-        train=dict(steps=600, batch_size=8, eval_every=200, eval_batches=16, log_every=5, checkpoint_every=200),
+        train=dict(
+            steps=1000, batch_size=8, eval_every=250, eval_batches=16, log_every=5, checkpoint_every=250, max_minutes=10.0
+        ),
     )
 
 

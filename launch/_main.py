@@ -3,36 +3,36 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import app, flags, logging
 
 from sage_jax.errors import UserError
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs `main` under absl; a UserError, or an unknown flag or config key, is printed as one line and exits with 2."""
-
-    def guarded(argv: Sequence[str]) -> int | None:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}; see --help")
-        return main()
-
+def run(main: Callable[[], None]) -> None:
+    """Runs `main` under absl. A UserError, or an unknown config key, is told in one line and the exit code is 2."""
     try:
-        app.run(_reporting(guarded))
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        _fail(error)  # raised while absl read the flags: an unknown config key or a value of the wrong type
+        app.run(lambda _: main(), flags_parser=_parse)
+    except UserError as error:
+        _fail(str(error))
 
 
-def _reporting(main: Callable) -> Callable:
-    def wrapped(argv: Sequence[str]) -> int | None:
-        try:
-            return main(argv)
-        except UserError as error:
-            _fail(error)
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags, and with them the config file and what overrides it."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError) as error:  # how ml_collections tells of a field that a config doesn't have
+        key = str(error.args[0]).split("'")[-2] if "'" in str(error.args[0]) else str(error.args[0])
+        given = [argument for argument in argv if argument.startswith("--config.") and key in argument]
+        _fail(f"{given[0] if given else key} sets a field that the config doesn't have; the file of --config lists them all")
+    except OSError as error:
+        _fail(f"--config: {error}")
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; see --help")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # at INFO absl tells of every backend that jax looks for
+    return rest
 
-    return wrapped
 
-
-def _fail(error: BaseException) -> None:
-    text = " ".join(str(error).split())
-    print(f"error: {text}", file=sys.stderr)
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

@@ -30,8 +30,8 @@ def make_dataset(
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
     up with padding. Raises UserError for shards of another vocabulary and for a split without pieces.
     """
-    if num_events <= HEAD:
-        raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 1} at least, {HEAD} of them its head")
+    if num_events < HEAD + 2:
+        raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 2} at least: its head, a note and EOS")
     shards = TokenShards(shards_dir, split, tokenizer)
     if not len(shards):
         raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")

@@ -39,10 +39,14 @@ class DecodeState:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What came out: for each row the prompt and the continuation, int16 [N, A] each, with times in seconds."""
+    """What came out of a batch, with times in seconds.
 
-    prompts: list[np.ndarray]
+    continuations: for each row the events behind its prompt, int16 [N, A], EOS among them where the model ended the piece.
+    finished: bool [B], the rows that came to their end or to the bar where they stop. steps: event steps of the batch.
+    """
+
     continuations: list[np.ndarray]
+    finished: np.ndarray
     steps: int
     prefill_seconds: float
     decode_seconds: float
@@ -77,17 +81,17 @@ class Generator:
         prompts: list[np.ndarray],
         *,
         max_events: int,
-        first_bar: int = 0,
-        stop_bar: int | None = None,
+        first_bar: int | np.ndarray = 0,
+        stop_bar: int | np.ndarray | None = None,
         sampling: SamplingConfig = SamplingConfig(),
-        seed: int = 0,
+        seed: int | jax.Array = 0,
         stop_at_end: bool = True,
         programs: list[int] | None = None,
     ) -> Generation:
         """Continues each prompt (int [N, A], BOS first, no EOS) by at most `max_events` events.
 
-        first_bar, stop_bar: the continuation begins no earlier than the one and ends before the other, bars counted from
-        the prompt's first. stop_at_end: whether the model may end the piece. programs: the only ones to play (128 for
+        first_bar, stop_bar: a row begins no earlier than the one and ends before the other, bars counted from its prompt's
+        first; one number for all rows or one for each. seed: a number or a jax key. stop_at_end: whether the model may end the piece. programs: the only ones to play (128 for
         drums); None for all.
         """
         width = bucket(max(len(prompt) for prompt in prompts))
@@ -96,7 +100,8 @@ class Generator:
         for row, prompt in zip(padded, prompts, strict=True):
             row[width - len(prompt) :] = prompt
         start = np.array([width - len(prompt) for prompt in prompts], np.int32)
-        keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(len(prompts)))
+        key = jax.random.key(seed) if isinstance(seed, int) else seed
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
         knobs = sampling.knobs
 
         prefill, compile_prefill = self._program(self._prefill, (self.params, padded, start, keys), room=room)
@@ -105,8 +110,8 @@ class Generator:
         prefill_seconds = time.perf_counter() - began
 
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
-        numbers = (jnp.int32(number) for number in (max_events, first_bar, stop_bar))
-        limits = Limits(*numbers, jnp.bool_(stop_at_end), jnp.asarray(self._playable(programs)))
+        bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), len(prompts)) for bar in (first_bar, stop_bar))
+        limits = Limits(jnp.int32(max_events), *bars, jnp.bool_(stop_at_end), jnp.asarray(self._playable(programs)))
         decode, compile_decode = self._program(self._decode, (self.params, state, knobs, limits), donate=(1,))
         began = time.perf_counter()
         state = jax.block_until_ready(decode(self.params, state, knobs, limits))
@@ -114,9 +119,8 @@ class Generator:
 
         drawn = np.asarray(state.events)
         continuations = [row[row[:, ev.ONSET] != ev.PAD] for row in drawn]
-        prompts = [np.asarray(prompt, np.int16) for prompt in prompts]
         seconds = (prefill_seconds, decode_seconds, compile_prefill + compile_decode)
-        return Generation(prompts, continuations, int(state.step), *seconds)
+        return Generation(continuations, np.asarray(state.finished), int(state.step), *seconds)
 
     def _playable(self, programs: list[int] | None) -> np.ndarray:
         playable = np.ones(self.grammar.vocab_sizes[ev.INSTRUMENT], bool)

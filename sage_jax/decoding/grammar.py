@@ -29,8 +29,8 @@ class GrammarState:
 class Limits:
     """When to stop and what may be played: traced, so that changing one compiles nothing.
 
-    max_events: int32, of each row. first_bar, stop_bar: int32, events belong to bars from the one up to, not with, the
-    other, counted from the prompt's first. may_end: bool, whether EOS may be drawn. instruments: bool [V_instrument].
+    max_events: int32, of each row. first_bar, stop_bar: int32 [B], a row's events belong to bars from the one up to, not
+    with, the other, counted from its prompt's first. may_end: bool, whether EOS may be drawn. instruments: bool [V_instrument].
     """
 
     max_events: jax.Array
@@ -60,9 +60,8 @@ class Grammar:
 
     def start(self, batch: int) -> GrammarState:
         """Before the first event: bar 0 of 4/4."""
-        zero = jnp.zeros((batch,), jnp.int32)
         ticks = bar_ticks(*DEFAULT_METER, self.tokenizer.ticks_per_quarter)
-        return GrammarState(zero, zero, zero + ticks, zero, zero)
+        return GrammarState(*(jnp.full((batch,), value, jnp.int32) for value in (0, 0, ticks, 0, 0)))
 
     def onsets(self, state: GrammarState, limits: Limits) -> jax.Array:
         """[B, V] onsets that may come next, EOS among them."""

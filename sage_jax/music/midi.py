@@ -1,5 +1,7 @@
-"""MIDI files to pieces and back, through pretty_midi: the only place that touches it."""
+"""MIDI files to pieces and back, through pretty_midi."""
 
+import itertools
+import operator
 import os
 import pathlib
 import warnings
@@ -125,9 +127,9 @@ def _notes(midi: pretty_midi.PrettyMIDI, clock: _Clock, loss: GridLoss) -> np.nd
     loss.controls_dropped += sum(len(track.control_changes) + len(track.pitch_bends) for track in midi.instruments)
     if not tracks:
         return np.zeros(0, NOTE)
-    columns = np.array(
-        [(note.start, note.end, note.pitch, note.velocity) for track in tracks for note in track.notes], np.float64
-    )
+    fields = operator.attrgetter("start", "end", "pitch", "velocity")
+    values = itertools.chain.from_iterable(fields(note) for track in tracks for note in track.notes)
+    columns = np.fromiter(values, np.float64).reshape(-1, 4)
     seconds, end = columns[:, 0], clock(columns[:, 1])
     onset = clock(seconds)
     start = _nearest(onset)

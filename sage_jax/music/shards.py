@@ -143,6 +143,8 @@ def claim_folder(folder: pathlib.Path, identity: dict[str, Any]) -> Iterator[Non
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
         except BlockingIOError:
             raise UserError(f"another preprocess is writing to {folder}; wait for it, or choose another --workdir") from None
+        except OSError:
+            pass  # a file system that can't lock: nothing keeps two writers apart there
         if saved is None:
             write_json(folder / VOCABULARY, identity, indent=2)
         elif difference := first_difference(saved, identity):

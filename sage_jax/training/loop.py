@@ -79,7 +79,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     if saving:
                         checkpoints.save(state, batches.get_state(), losses.get("loss"))
                     recorder.resume()
-            recorder.end(step)
+            if not stop.signal:
+                recorder.end(step)
     if stop.signal:
         print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
         sys.exit(stop.exit_code)

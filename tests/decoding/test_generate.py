@@ -24,6 +24,9 @@ def prompt(bars: int, seed: int = 0) -> np.ndarray:
     return TOKENIZER.encode(Piece.from_notes([(*key, *value) for key, value in sorted(rows.items())]))[:-1]
 
 
+PROMPTS = [prompt(2), prompt(4, 1), prompt(1, 2), prompt(3, 3)]
+
+
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     return Generator(tiny_config(), parameters(tiny_config()), TOKENIZER)
@@ -31,13 +34,12 @@ def generator() -> Generator:
 
 @pytest.fixture(scope="module")
 def wild(generator):
-    prompts = [prompt(2), prompt(4, 1), prompt(1, 2), prompt(3, 3)]
-    return generator.generate(prompts, max_events=90, sampling=WILD, seed=5, stop_at_end=False)
+    return generator.generate(PROMPTS, max_events=90, sampling=WILD, seed=5, stop_at_end=False)
 
 
 def test_nothing_ill_formed_comes_out(wild):
     """A model of noise at temperature 3: still every event is canonical, so encoding what was decoded gives it back."""
-    for start, continuation in zip(wild.prompts, wild.continuations, strict=True):
+    for start, continuation in zip(PROMPTS, wild.continuations, strict=True):
         assert len(continuation) == 90
         whole = np.concatenate([start, continuation])
         piece = TOKENIZER.decode(whole)

@@ -51,7 +51,6 @@ def test_shards_hold_the_tokens_of_every_file(midi, tmp_path):
     for name in pieces:
         assert np.array_equal(events[name], TOKENIZER.encode(TOKENIZER.quantize(read_midi(midi / name))))
         assert events[name].dtype == np.int16 and not events[name].flags.writeable
-    assert isinstance(events[name].base.base, np.memmap) or isinstance(events[name].base, np.memmap)
     counts = report["splits"]
     assert [counts[split]["pieces"] for split in ("train", "valid", "test")] == [10, 1, 1]
     assert sum(split["events"] for split in counts.values()) == sum(map(len, events.values()))
@@ -97,7 +96,7 @@ preprocess(sys.argv[1], sys.argv[2], NoteEvents(), show_progress=False)
 
 
 def test_a_killed_run_goes_on_where_it_was(midi, tmp_path):
-    write_pieces(midi, 40, num_notes=1500)
+    write_pieces(midi, 24, num_notes=800)
     out, config = tmp_path / "out", PreprocessConfig()
     process = subprocess.Popen([sys.executable, "-c", SLOW_START, f"folder:{midi}", str(out)])
     deadline = time.monotonic() + 60
@@ -106,7 +105,7 @@ def test_a_killed_run_goes_on_where_it_was(midi, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in (out / SHARDS).glob("[0-9]*.json")}
-    assert 5 <= len(before) < 40 and not (out / INDEX).exists()
+    assert 5 <= len(before) < 24 and not (out / INDEX).exists()
     with pytest.raises(UserError, match="no finished token shards"):
         TokenShards(out, "train", TOKENIZER)
     # What a kill in the middle of writing leaves: a shard without its records, and temporary files.
@@ -114,7 +113,7 @@ def test_a_killed_run_goes_on_where_it_was(midi, tmp_path):
     (out / SHARDS / ".00099.json.x.json").write_bytes(b"half")
 
     report = run(midi, out, config=config)
-    assert report["kept"] == 40 and not report["reused"]
+    assert report["kept"] == 24 and not report["reused"]
     left = {path: path.stat().st_mtime_ns for path in (out / SHARDS).iterdir()}
     assert before.items() <= left.items() and all(path.name[0].isdigit() for path in left) and len(left) % 2 == 0
     whole = run(midi, tmp_path / "whole", config=config)
@@ -217,6 +216,11 @@ def test_a_damaged_shard_is_told(midi, tmp_path):
 def test_impossible_limits_are_told(field, value):
     with pytest.raises(UserError, match=f"preprocess.{field} is"):
         PreprocessConfig(**{field: value})
+
+
+def test_preprocessing_never_imports_jax():
+    code = "import sys, sage_jax.music.preprocess; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_script_reports_and_fails_in_one_line(midi, tmp_path):

@@ -1,0 +1,38 @@
+"""What a measurement was taken on, so that a number is never told without it."""
+
+import os
+import pathlib
+import platform
+import resource
+import sys
+from importlib import metadata
+
+import jax
+
+
+def describe() -> dict[str, str | int]:
+    """The device, the processor and the versions of this process."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax")},
+    }
+
+
+def peak_megabytes() -> float:
+    """The most memory so far: the device's own where it counts it, else this process's resident memory."""
+    counted = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in counted:
+        return counted["peak_bytes_in_use"] / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

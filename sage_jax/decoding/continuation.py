@@ -1,0 +1,112 @@
+"""Continuing a piece: as long as wanted, in windows no longer than what the model was trained on."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.errors import UserError
+from sage_jax.music import events as ev
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.notes import Piece
+
+KEPT = 0.75  # how much of the trained context a window may fill before it is continued
+
+
+@dataclasses.dataclass(frozen=True)
+class Takes:
+    """Continuations of one prompt; seconds of decoding (prefill apart) and of compiling.
+
+    pieces: prompt and continuation together. notes: how many of each are new. ended: which the model brought to an end.
+    prompt_end: the tick at which the prompt's last bar ends.
+    """
+
+    pieces: list[Piece]
+    notes: list[int]
+    ended: list[bool]
+    prompt_end: int
+    prefill_seconds: float
+    decode_seconds: float
+    compile_seconds: float
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """New notes of all takes for each second of decoding, and the seconds."""
+        return dict(
+            notes_per_second=sum(self.notes) / self.decode_seconds if self.decode_seconds else 0.0,
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            compile_seconds=self.compile_seconds,
+        )
+
+
+def opening(piece: Piece, bars: int, name: str) -> Piece:
+    """The first `bars` bars of `piece` from the first one with a note on. Raises UserError, naming it, where it has fewer."""
+    if not len(piece.notes):
+        raise UserError(f"{name} has no notes; give a MIDI file with notes, or no prompt to start from nothing")
+    if bars < 1:
+        raise UserError(f"prompt_bars is {bars}; give at least 1, or no prompt to start from nothing")
+    first = int(piece.bars.locate(piece.notes["onset"][:1])[0][0])
+    if piece.num_bars - first < bars:
+        raise UserError(f"{name} has {piece.num_bars - first} bars of music, fewer than prompt_bars = {bars}; ask for fewer")
+    return piece.slice_bars(first, first + bars)
+
+
+def continue_piece(
+    generator: Generator,
+    prompt: Piece,
+    *,
+    prompt_bars: int,
+    new_bars: int,
+    max_events: int,
+    context: int,
+    takes: int = 4,
+    sampling: SamplingConfig = SamplingConfig(),
+    seed: int = 0,
+    programs: list[int] | None = None,
+) -> Takes:
+    """`takes` continuations of `prompt` by `new_bars` bars, decoded as one batch, each by at most `max_events` events.
+
+    prompt: quantized; it fills `prompt_bars` bars, 0 to start from nothing. context: the events that the model was trained
+    on at once; where a take outgrows it, decoding goes on from the last bars that fit in three quarters of it.
+    """
+    tokenizer = generator.tokenizer
+    rows = [tokenizer.encode(prompt)[:-1] for _ in range(takes)]
+    begun = len(rows[0])
+    finished = np.zeros(takes, bool)
+    seconds = np.zeros(3)
+    key = jax.random.key(seed)
+    while not finished.all() and max(map(len, rows)) - begun < max_events:
+        windows, offsets = zip(*(_window(tokenizer, row, int(context * KEPT)) for row in rows), strict=True)
+        longest = max(map(len, windows))
+        generation = generator.generate(
+            list(windows),
+            max_events=min(max(context - longest, context // 4), max_events - (max(map(len, rows)) - begun)),
+            first_bar=prompt_bars - np.array(offsets),
+            stop_bar=prompt_bars + new_bars - np.array(offsets),
+            sampling=sampling,
+            seed=jax.random.fold_in(key, max(map(len, rows))),
+            programs=programs,
+        )
+        for take in np.flatnonzero(~finished):
+            rows[take] = np.concatenate([rows[take], generation.continuations[take]])
+        finished |= generation.finished
+        seconds += (generation.prefill_seconds, generation.decode_seconds, generation.compile_seconds)
+    end = int(prompt.bars.start(np.array([prompt_bars]))[0])
+    notes = [int(NoteEvents.is_note(row[begun:]).sum()) for row in rows]
+    ended = [bool(row[-1, ev.ONSET] == ev.EOS) for row in rows]
+    return Takes([tokenizer.decode(row) for row in rows], notes, ended, end, *seconds.tolist())
+
+
+def _window(tokenizer: NoteEvents, events: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+    """The last bars of `events` that fit in `length` events (one bar at least), and the number of the first of them."""
+    if len(events) <= length:
+        return events, 0
+    starts = tokenizer.bar_starts(events)
+    fitting = np.flatnonzero(len(events) - starts + ev.NUM_ATTRIBUTES <= length)
+    first = starts[fitting[0]] if len(fitting) else starts[-1]
+    before = tokenizer.decode(events[: first + 1])
+    tick = max(before.notes["onset"].max(initial=0), before.tempos["tick"][-1], before.meters["tick"][-1])
+    return tokenizer.crop(events, int(first), len(events)), int(before.bars.locate(np.array([tick]))[0][0])

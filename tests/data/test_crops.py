@@ -1,0 +1,102 @@
+"""Crops: whole bars of the piece in another key, and passages that leave nothing out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sage_jax.data.crops import RandomCrop, Region, Regions, passages
+from sage_jax.music.events import BOS, EOS, ONSET, PAD, NoteEvents
+from sage_jax.music.notes import DRUMS, Piece
+from tests.music.midi_files import random_piece
+from tests.music.pieces import pieces
+
+TOKENIZER = NoteEvents()
+FIELDS = ["program", "pitch", "duration", "velocity"]
+
+
+def encoded(piece: Piece) -> np.ndarray:
+    return TOKENIZER.encode(TOKENIZER.quantize(piece))
+
+
+@given(pieces(max_notes=60), st.integers(5, 80), st.integers(0, 2**32 - 1))
+def test_a_random_crop_is_a_run_of_bars_in_another_key(piece, num_events, seed):
+    events, rng = encoded(piece), np.random.default_rng(seed)
+    piece = TOKENIZER.decode(events)
+    crop = RandomCrop(TOKENIZER, num_events, (-5, 6))(Region(events, 0, 1), rng)["events"]
+    assert crop.shape == (num_events + 1, 5) and crop.dtype == np.int32
+    length = int((crop[:, ONSET] != PAD).sum())
+    assert (crop[:length] != PAD).all() and (crop[length:] == PAD).all() and (crop[0] == BOS).all()
+    assert (crop[length - 1, ONSET] == EOS) or length == num_events + 1  # padding only follows the end of the piece
+    # The crop's notes are those of some bar and the following ones, drums as they were, the others all moved alike.
+    notes = TOKENIZER.decode(crop).notes
+    matches = []
+    for bar in range(piece.num_bars + 1):
+        original = piece.slice_bars(bar, 10**6).notes[: len(notes)]
+        if len(original) == len(notes) and (original["onset"] == notes["onset"]).all():
+            moved = (notes["pitch"] - original["pitch"])[notes["program"] != DRUMS]
+            same_drums = (notes["pitch"] == original["pitch"])[notes["program"] == DRUMS].all()
+            same = all((notes[field] == original[field]).all() for field in ("program", "duration", "velocity"))
+            matches.append(same and same_drums and len(set(moved.tolist())) <= 1 and all(-5 <= step <= 6 for step in moved))
+    assert any(matches)
+
+
+def test_no_note_is_transposed_out_of_the_range():
+    piece = Piece.from_notes([(0, 0, 1, 12, 64), (12, 0, 125, 12, 64), (12, DRUMS, 127, 12, 64)])
+    crop, rng = RandomCrop(TOKENIZER, 16, (-5, 6)), np.random.default_rng(0)
+    pitches = [TOKENIZER.decode(crop(Region(encoded(piece), 0, 1), rng)["events"]).notes["pitch"] for _ in range(100)]
+    assert {tuple(row - row[0]) for row in np.stack(pitches)[:, [0, 1]]} == {(0, 124)}
+    assert {int(row[0]) for row in pitches} == {0, 1, 2, 3} and {int(row[2]) for row in pitches} == {127}
+
+
+def test_pieces_weigh_by_their_length_and_every_bar_is_met(monkeypatch):
+    class Shards(list):
+        lengths = property(lambda self: np.array([len(events) for events in self]))
+
+    long, short = encoded(random_piece(0, 400)), encoded(random_piece(1, 40))
+    source = Regions(Shards([long, short]), 32)
+    regions = [source[item] for item in range(len(source))]
+    counts = [sum(region.events is events for region in regions) for events in (long, short)]
+    assert counts == [-(-len(long) // 32), -(-len(short) // 32)]
+    assert [(region.index, region.count) for region in regions[: counts[0]]] == [(i, counts[0]) for i in range(counts[0])]
+
+    seen, rng, crop = set(), np.random.default_rng(0), NoteEvents.crop
+    monkeypatch.setattr(NoteEvents, "crop", lambda self, events, start, n: seen.add(start) or crop(self, events, start, n))
+    for region in regions[: counts[0]] * 40:
+        RandomCrop(TOKENIZER, 32, (0, 0))(region, rng)
+    bars = TOKENIZER.bar_starts(long)
+    assert seen == {int(bar) for bar in bars if bar <= min(bars[bars + 30 >= len(long)])}
+
+
+@given(pieces(max_notes=60), st.integers(2, 60))
+def test_passages_tell_the_whole_piece_once(piece, room):
+    events = encoded(piece)
+    if not len(piece.notes):
+        return
+    places = list(passages(TOKENIZER, events, room))
+    assert places[0][0] == TOKENIZER.bar_starts(events)[0] == 1 and places[-1][1] == len(events)
+    assert all(stop == start for (_, stop), (start, _) in zip(places, places[1:], strict=False))
+    crops = [TOKENIZER.crop(events[:stop], start, room + 3) for start, stop in places]
+    told = np.concatenate([TOKENIZER.decode(crop).notes for crop in crops])
+    whole = TOKENIZER.decode(events).notes
+    assert all(np.array_equal(told[field], whole[field]) for field in FIELDS)
+    assert [int((crop[:, ONSET] == EOS).sum()) for crop in crops] == [0] * (len(crops) - 1) + [1]
+
+
+def test_passages_begin_at_bar_lines_unless_a_bar_is_too_long():
+    quarters = [(12 * index, 0, 60, 12, 64) for index in range(32)]
+    events = encoded(Piece.from_notes(quarters))
+    starts = [start for start, _ in passages(TOKENIZER, events, 10)]
+    assert set(starts) < set(TOKENIZER.bar_starts(events).tolist())
+    crowd = [(6 * (pitch // 40), 0, pitch, 12, 64) for pitch in range(128)]
+    starts = [start for start, _ in passages(TOKENIZER, encoded(Piece.from_notes(crowd)), 50)]
+    assert starts == [1, 51, 101]
+
+
+@pytest.mark.parametrize("transpose", [(0, 0), (-2, 0), (0, 3)])
+def test_keys_stay_within_what_was_asked(transpose):
+    events, rng = encoded(random_piece(0)), np.random.default_rng(0)
+    lowest = TOKENIZER.pitch_range(events)[0]
+    crop = RandomCrop(TOKENIZER, len(events), transpose)
+    met = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng)["events"])[0] - lowest for _ in range(50)}
+    assert met == set(range(transpose[0], transpose[1] + 1))

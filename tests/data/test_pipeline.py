@@ -1,0 +1,105 @@
+"""Batches: exact resume, seeds, the whole of a split in order, and a process that ends."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sage_jax.data.pipeline import make_dataset
+from sage_jax.errors import UserError
+from sage_jax.music.events import EOS, ONSET, PAD, NoteEvents
+from sage_jax.music.preprocess import preprocess
+from sage_jax.music.shards import TokenShards
+from tests.music.midi_files import write_pieces
+
+TOKENIZER = NoteEvents()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    midi = folder / "midi"
+    midi.mkdir()
+    write_pieces(midi, 12)
+    preprocess(f"folder:{midi}", folder / "data", TOKENIZER, show_progress=False)
+    return folder / "data"
+
+
+def dataset(shards, split="train", **settings):
+    settings = dict(num_events=32, batch_size=4, seed=0, transpose=(-5, 6)) | settings
+    return make_dataset(shards, split, TOKENIZER, **settings)
+
+
+def take(batches, count):
+    return [batch["events"] for batch in itertools.islice(batches, count)]
+
+
+def test_batches_have_their_shape_and_never_end(shards):
+    epoch = sum(-(-TokenShards(shards, "train", TOKENIZER).lengths // 32))
+    batches = take(iter(dataset(shards)), epoch)  # four epochs
+    assert all(batch.shape == (4, 33, 5) and batch.dtype == np.int32 for batch in batches)
+    assert len({batch.tobytes() for batch in batches}) == len(batches)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_a_restored_iterator_goes_on_exactly(shards, steps):
+    first = iter(dataset(shards))
+    take(first, steps)
+    state = json.loads(json.dumps(first.get_state()))
+    expected = take(first, 5)
+    fresh, used = iter(dataset(shards)), iter(dataset(shards))
+    take(used, 3)
+    for iterator in (fresh, used, first):
+        iterator.set_state(state)
+        assert all(np.array_equal(got, want) for got, want in zip(take(iterator, 5), expected, strict=True))
+
+
+def test_seeds_reproduce_and_differ(shards):
+    one, again, other = (np.stack(take(iter(dataset(shards, seed=seed)), 4)) for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_a_split_in_order_is_told_once_and_whole(shards):
+    pieces = TokenShards(shards, "train", TOKENIZER)
+    in_order = dataset(shards, shuffle=False, batch_size=7)
+    batches = take(in_order, 10**6)
+    assert all(batch.shape == (7, 33, 5) and (batch[:, -1] == PAD).all() for batch in batches)
+    rows = np.concatenate(batches)
+    notes = [TOKENIZER.decode(row).notes for row in rows if row[0, ONSET] != PAD]
+    told, whole = np.concatenate(notes), np.concatenate([TOKENIZER.decode(piece).notes for piece in pieces])
+    assert all(np.array_equal(told[field], whole[field]) for field in ("program", "pitch", "duration", "velocity"))
+    assert (rows[..., ONSET] == EOS).sum() == len(pieces)
+    empty = (rows == PAD).all((1, 2))
+    assert empty.sum() < 7 and not empty[: len(rows) - empty.sum()].any()
+    assert all(np.array_equal(got, want) for got, want in zip(take(in_order, 10**6), batches, strict=True))
+
+
+def test_one_short_piece_fills_large_batches(shards):
+    assert take(iter(dataset(shards, "valid", batch_size=64, num_events=1024)), 2)[1].shape == (64, 1025, 5)
+
+
+def test_what_cannot_be_read_is_told(shards, tmp_path):
+    with pytest.raises(UserError, match="no finished token shards; run launch.preprocess"):
+        dataset(tmp_path)
+    with pytest.raises(UserError, match="data.num_events is 4"):
+        dataset(shards, num_events=4)
+    midi = tmp_path / "midi"
+    midi.mkdir()
+    write_pieces(midi, 1)
+    preprocess(f"folder:{midi}", tmp_path / "data", TOKENIZER, show_progress=False)
+    with pytest.raises(UserError, match="no piece in its valid split"):
+        dataset(tmp_path / "data", "valid")
+
+
+def test_a_process_that_reads_batches_ends(shards):
+    code = f"""
+from sage_jax.data.pipeline import make_dataset
+from sage_jax.music.events import NoteEvents
+batches = iter(make_dataset({str(shards)!r}, "train", NoteEvents(), num_events=32, batch_size=4))
+print(next(batches)["events"].shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(4, 33, 5)\n", "")
