@@ -54,6 +54,7 @@ def base() -> ConfigDict:
         rope_base=10_000.0,
         dtype="bfloat16",
         query_block=64,
+        recompute_attention=True,
     )
     config.optimizer = dict(
         learning_rate=6e-4,
@@ -93,12 +94,13 @@ def base() -> ConfigDict:
 def demo() -> dict:
     """What a small model that learns on two CPU cores has of its own."""
     return dict(
-        data=dict(num_events=64),
-        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32"),
-        optimizer=dict(learning_rate=3e-3, warmup_steps=50, b2=0.98),
+        data=dict(num_events=128),
+        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32", recompute_attention=False),
+        optimizer=dict(learning_rate=4e-3, warmup_steps=50, clip_norm=5.0),
         train=dict(
-            steps=1000, batch_size=8, eval_every=250, eval_batches=16, log_every=5, checkpoint_every=250, max_minutes=10.0
+            steps=1200, batch_size=4, eval_every=300, eval_batches=0, log_every=10, checkpoint_every=300, max_minutes=10.0
         ),
+        sampling=dict(temperature=0.95, top_p=0.95),
     )
 
 

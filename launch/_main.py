@@ -20,6 +20,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags, and with them the config file and what overrides it."""
     try:
         rest = app.parse_flags_with_usage(argv)
+        flags.FLAGS["config"].value  # only now is the file read
     except (KeyError, AttributeError) as error:  # how ml_collections tells of a field that a config doesn't have
         key = str(error.args[0]).split("'")[-2] if "'" in str(error.args[0]) else str(error.args[0])
         given = [argument for argument in argv if argument.startswith("--config.") and key in argument]

@@ -11,7 +11,7 @@ from launch._main import run
 from sage_jax.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/sage.py", "What to train: a config file, :argument, and --config.section.field=value.", lock_config=True
+    "config", "configs/sage.py", "What to train: a file, :argument, and --config.section.field=value.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: shards, checkpoints, metrics.", required=True)
 

@@ -79,7 +79,7 @@ def full_batch(run: RunConfig) -> dict[str, np.ndarray]:
 def table(lines: list[dict[str, Any]]) -> str:
     """The measurements as a Markdown table: medians over all steps of all rounds, slowest and fastest in brackets."""
     rows = [
-        "| mode | parameters | step, ms | tokens/s | notes/s | speed | peak memory, MB | planned by XLA, MB | compilation, s |",
+        "| mode | parameters | step, ms | tokens/s | notes/s | speed | peak memory, MB | XLA's plan, MB | compiling, s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     base = None

@@ -76,13 +76,12 @@ def _project(x: jax.Array, kernels: jax.Array, first: int) -> jax.Array:
 def _attend_in_blocks(q, k, v, config: ModelConfig, length, start, first: int):
     """q [B, N, A, H, h] over k, v [B, K, all A, S, h] -> [B, N, A, H, h], `query_block` events at a time.
 
-    Only one block's scores exist at once: they are computed again for the gradient. Within x (no cache, so S is N) a
-    block meets no later key at all.
+    Within x (no cache, so S is N) a block meets no later key at all.
     """
     N, S, block = q.shape[1], k.shape[3], config.query_block
     if N <= block:
         return _attend(q, k, v, length, start, config, first)
-    attend = jax.checkpoint(_attend, static_argnums=(5, 6))
+    attend = jax.checkpoint(_attend, static_argnums=(5, 6)) if config.recompute_attention else _attend
     outs = []
     for low in range(0, N, block):
         high = min(low + block, N)

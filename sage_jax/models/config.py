@@ -20,6 +20,8 @@ class ModelConfig:
       heads all, half their own.
     dtype: what is computed in; parameters are stored in float32.
     query_block: events whose queries are attended with at once in training and prefill; memory grows with it.
+    recompute_attention: whether blocks compute their scores again for the gradient. With it only one block's scores exist
+      at a time; without it all are kept, which is faster where they fit.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -35,6 +37,7 @@ class ModelConfig:
     rope_base: float = 10_000.0
     dtype: str = "float32"
     query_block: int = 64
+    recompute_attention: bool = True
 
     def __post_init__(self):
         object.__setattr__(self, "vocab_sizes", tuple(int(size) for size in self.vocab_sizes))

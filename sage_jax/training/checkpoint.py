@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,6 +142,7 @@ def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.Checkpoin
             return manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        time.sleep(0.2)  # for the reads that are still under way
     earlier = [other for other in manager.all_steps() if other < step]
     way_out = f"delete that folder to go back to step {max(earlier)}" if earlier else "train in another --workdir"
     raise UserError(f"cannot read the checkpoint {manager.directory / str(step)} ({reason}); {way_out}")

@@ -10,7 +10,7 @@ from sage_jax.music.events import NoteEvents
 
 Section = TypeVar("Section")
 
-# Fields that say how long and how closely a run is watched, not what it computes: a resumed run may change them.
+# How long a run goes and how closely it is watched: a resumed run may change these. (More steps stretch the cosine.)
 MAY_CHANGE = frozenset(
     f"train.{field}"
     for field in ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")

@@ -30,18 +30,17 @@ from sage_jax.training.step import Batch, Totals, eval_step, train_step
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Trains the run of `config` in `workdir` up to `train.steps`, from its newest checkpoint if there is one.
 
-    Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl, and 'compile_seconds' and 'train_seconds' of
-    this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is not finite. After
-    SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
+    Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl (None without any), and 'compile_seconds' and
+    'train_seconds' of this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is
+    not finite. After SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
     """
     run = RunConfig.from_dict(config.to_dict())
     workdir = pathlib.Path(workdir)
+    train_data, valid_data = datasets(run, workdir)
+    init, update, score = programs(run)
     with Checkpoints(workdir, run) as checkpoints, StopRequest() as stop:
-        # Data, programs, and the state with its place in the data.
-        train_data, valid_data = datasets(run, workdir)
-        batches = iter(train_data)
-        init, update, score = programs(run)
-        state = init(run.train.seed)
+        # The state, and the place in the data that belongs to it.
+        state, batches = init(run.train.seed), iter(train_data)
         if checkpoints.latest_step is not None:
             state, place = checkpoints.restore(state)
             batches.set_state(place)
@@ -84,12 +83,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     if stop.signal:
         print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
         sys.exit(stop.exit_code)
-    return {
-        "step": step,
-        "compile_seconds": compile_seconds,
-        "train_seconds": recorder.seconds,
-        **{kind: read_metrics(workdir / METRICS_FILE, kind)[-1] for kind in ("train", "valid")},
-    }
+    lines = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "valid")}
+    last = {kind: lines[kind][-1] if lines[kind] else None for kind in lines}
+    return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}
 
 
 def datasets(run: RunConfig, workdir: pathlib.Path) -> tuple[Iterable[Batch], Iterable[Batch]]:

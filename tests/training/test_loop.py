@@ -211,6 +211,11 @@ def test_out_of_time_it_ends_in_good_order(run, tmp_path, capsys):
     assert "the same command goes on" in capsys.readouterr().out
 
 
+def test_a_run_too_short_for_the_log_has_a_summary(run):
+    summary, _ = run(steps=100, log_every=50, max_minutes=1e-9)
+    assert summary["train"] is None and summary["valid"]["step"] == summary["step"]
+
+
 def test_another_run_is_refused_before_anything_is_changed(run, tmp_path):
     run()
     before = (tmp_path / "metrics.jsonl").read_bytes()

@@ -100,11 +100,12 @@ def test_the_sampler_finds_what_was_validated(run, workdir, tmp_path):
 def test_without_shards_the_command_that_makes_them_is_named(tmp_path):
     with pytest.raises(UserError, match="launch.preprocess"):
         train(tiny_config(), tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
 
 
 def test_sigterm_ends_a_real_process_in_good_order(workdir):
-    flags = ["--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.steps=100000", f"--workdir={workdir}"]
-    command = [sys.executable, "-m", "launch.train", *flags]
+    flags = ["--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.steps=100000"]
+    command = [sys.executable, "-m", "launch.train", *flags, f"--workdir={workdir}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not read_metrics(workdir / "metrics.jsonl", "train"):
             time.sleep(0.1)
