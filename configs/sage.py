@@ -77,17 +77,8 @@ def base() -> ConfigDict:
         seed=0,
         max_minutes=0.0,
     )
-    config.sampling = dict(
-        temperature=1.0,
-        top_k=0,
-        top_p=0.98,
-        min_p=0.0,
-        num_samples=4,
-        prompt_bars=4,
-        new_bars=8,
-        max_events=1024,
-        seed=0,
-    )
+    config.sampling = dict(temperature=1.0, top_k=0, top_p=0.98, min_p=0.0)
+    config.takes = dict(num_samples=4, prompt_bars=4, new_bars=8, max_events=1024, seed=0, qpm=120.0, meter=(4, 4))
     return config
 
 
@@ -111,5 +102,5 @@ def debug() -> dict:
         model=dict(width=32, layers=2, head_width=4, mlp_width=64, dtype="float32"),
         optimizer=dict(learning_rate=3e-3, warmup_steps=2, b2=0.98),
         train=dict(steps=20, batch_size=4, eval_every=10, eval_batches=2, log_every=1, checkpoint_every=10),
-        sampling=dict(num_samples=2, new_bars=2, max_events=64),
+        takes=dict(num_samples=2, new_bars=2, max_events=32),
     )

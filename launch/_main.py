@@ -14,6 +14,13 @@ def run(main: Callable[[], None]) -> None:
         app.run(lambda _: main(), flags_parser=_parse)
     except UserError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail("the device is out of memory; lower config.train.batch_size, config.data.num_events or config.takes.num_samples")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

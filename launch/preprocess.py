@@ -15,6 +15,7 @@ from launch._main import run
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.music.report import format_report
+from sage_jax.training.config import DataConfig, read_section
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/sage.py", "What to read: a config file, :argument, and --config.section.field=value.", lock_config=True
@@ -23,12 +24,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the shards go
 
 
 def main() -> int | None:
-    config = CONFIG.value
-    folder = config.data.shards or os.path.join(WORKDIR.value, "data")
+    config = CONFIG.value.to_dict()
+    data = read_section(DataConfig, "data", config)
+    folder = data.shards or os.path.join(WORKDIR.value, "data")
     try:
-        report = preprocess(
-            config.data.corpus, folder, NoteEvents(**config.tokenizer), PreprocessConfig(**config.preprocess)
-        )
+        tokenizer, limits = read_section(NoteEvents, "tokenizer", config), read_section(PreprocessConfig, "preprocess", config)
+        report = preprocess(data.corpus, folder, tokenizer, limits)
     except KeyboardInterrupt:
         print(f"stopped; what is done is kept in {folder}. The same command goes on from there.")
         return 130

@@ -17,15 +17,15 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose newest checkpoint plays.", required=True)
 PROMPT = flags.DEFINE_string("prompt", None, "MIDI file to continue; default: start from nothing.")
-PROMPT_BARS = flags.DEFINE_integer("prompt_bars", None, "Bars of the prompt to read; default: config.sampling.prompt_bars.")
-INSTRUMENTS = flags.DEFINE_list("instruments", None, "The only programs to play, 0 to 127 or drums; default: all.")
+PROMPT_BARS = flags.DEFINE_integer("prompt_bars", None, "Bars of the prompt to read; default: config.takes.prompt_bars.")
+INSTRUMENTS = flags.DEFINE_list("instruments", None, "The only programs that may play, 0 to 127 or drums; default: all.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the takes; default: WORKDIR/takes.")
 
 
 def main() -> None:
     config = CONFIG.value.to_dict()
     if PROMPT_BARS.value is not None:
-        config["sampling"]["prompt_bars"] = PROMPT_BARS.value
+        config["takes"]["prompt_bars"] = PROMPT_BARS.value
     output = OUTPUT.value or pathlib.Path(WORKDIR.value) / "takes"
     sample(config, WORKDIR.value, output, PROMPT.value, INSTRUMENTS.value)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
 from sage_jax.music.midi import read_midi, save_midi
-from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, Piece
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
 from sage_jax.rendering.piano_roll import draw_piano_roll
 from sage_jax.training.checkpoint import load_for_sampling
@@ -30,7 +31,8 @@ class TakesConfig:
     """How many takes of what length. Raises UserError naming the field.
 
     num_samples: takes, decoded as one batch. prompt_bars: bars of the prompt that are read. new_bars: bars that are
-    written. max_events: a bound on the events of a take. seed: the same seed gives the same takes.
+    written. max_events: a bound on the events of a take. seed: the same seed gives the same takes. qpm, meter: tempo and
+    time signature of what starts from nothing.
     """
 
     num_samples: int = 4
@@ -38,12 +40,19 @@ class TakesConfig:
     new_bars: int = 8
     max_events: int = 1024
     seed: int = 0
+    qpm: float = DEFAULT_QPM
+    meter: tuple[int, int] = DEFAULT_METER
 
     def __post_init__(self):
-        for field in ("num_samples", "prompt_bars", "new_bars", "max_events"):
+        object.__setattr__(self, "meter", tuple(self.meter))
+        for field, low in (("num_samples", 1), ("prompt_bars", 1), ("new_bars", 1), ("max_events", 1), ("seed", 0)):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"sampling.{field} is {value!r}; give a whole number of at least 1")
+            if not isinstance(value, int) or not low <= value < 2**31:
+                raise UserError(f"takes.{field} is {value!r}; give a whole number of at least {low}")
+        if not 4 <= self.qpm <= 1000:
+            raise UserError(f"takes.qpm is {self.qpm!r}; give quarters per minute from 4 to 1000")
+        if len(self.meter) != 2 or not 1 <= self.meter[0] <= 16 or self.meter[1] not in (1, 2, 4, 8, 16):
+            raise UserError(f"takes.meter is {self.meter!r}; give a time signature like (3, 4)")
 
 
 def sample(
@@ -59,23 +68,25 @@ def sample(
     for all. Raises UserError for whatever a user can mend.
     """
     run = RunConfig.from_dict(config)
-    names = {field.name for field in dataclasses.fields(TakesConfig)}
-    wanted = read_section(TakesConfig, "sampling", {"sampling": {n: v for n, v in config["sampling"].items() if n in names}})
-    rest = {"sampling": {n: v for n, v in config["sampling"].items() if n not in names}}
-    sampling = read_section(SamplingConfig, "sampling", rest)
-    programs = None if instruments is None else [parse_program(name) for name in instruments]
+    wanted = read_section(TakesConfig, "takes", config)
+    sampling = read_section(SamplingConfig, "sampling", config)
+    programs = None if instruments is None else parse_programs(instruments)
     params, saved, step = load_for_sampling(workdir)
     _check_same_model(workdir, run, saved)
+    model = dataclasses.replace(saved.model, dtype=run.model.dtype)
 
     tokenizer = saved.tokenizer
     if prompt is None:
-        name, bars, piece = "nothing", 0, Piece.from_notes([], tokenizer.ticks_per_quarter)
+        name, bars = "nothing", 0
+        piece = tokenizer.quantize(Piece.from_notes([], tokenizer.ticks_per_quarter, wanted.qpm, wanted.meter))
     else:
         name, bars = pathlib.Path(prompt).stem, wanted.prompt_bars
-        piece = opening(read_midi(prompt, tokenizer.ticks_per_quarter), bars, prompt)
-    piece = tokenizer.quantize(piece)
+        # Quantized first: where that splits bars that are too long for the vocabulary, bars are counted as it knows them.
+        piece = opening(tokenizer.quantize(read_midi(prompt, tokenizer.ticks_per_quarter)), bars, prompt)
+    with replacing(pathlib.Path(output) / "takes.json"):
+        pass  # where nothing can be written, that is said before the work
     takes = continue_piece(
-        Generator(saved.model, params, tokenizer),
+        Generator(model, params, tokenizer),
         piece,
         prompt_bars=bars,
         new_bars=wanted.new_bars,
@@ -86,8 +97,10 @@ def sample(
         seed=wanted.seed,
         programs=programs,
     )
-    valid = [line["loss"] for line in read_metrics(pathlib.Path(workdir) / METRICS_FILE, "valid") if line["step"] <= step]
-    about = {"prompt": name, "step": step, "valid_nats_per_note": valid[-1] if valid else None, **takes.speed}
+    valid = [line for line in read_metrics(pathlib.Path(workdir) / METRICS_FILE, "valid") if line["step"] <= step]
+    known = {"valid_nats_per_note": valid[-1]["loss"], "valid_step": valid[-1]["step"]} if valid else {}
+    read = {"prompt_bars": bars, "prompt_events": takes.prompt_events, "context_events": takes.context_events}
+    about = {"prompt": name, **read, "step": step, **known, **takes.speed}
     rows = write_takes(takes, piece, pathlib.Path(output), name)
     with replacing(pathlib.Path(output) / "takes.json") as temporary:
         temporary.write_text(json.dumps({**about, "takes": rows}, indent=2) + "\n")
@@ -95,17 +108,20 @@ def sample(
     return takes
 
 
-def parse_program(name: str) -> int:
-    """0 to 127, or 128 for "drums". Raises UserError for anything else."""
-    if name.strip().lower() == "drums":
-        return DRUMS
-    if not name.strip().isdecimal() or int(name) > 127:
-        raise UserError(f"instrument {name!r} is not in General MIDI; give programs from 0 to 127, or drums")
-    return int(name)
+def parse_programs(names: list[str]) -> list[int]:
+    """0 to 127 each, or 128 for "drums". Raises UserError for anything else, and for none at all."""
+    names = [name.strip().lower() for name in names]
+    for name in names or [""]:
+        if name != "drums" and not (name.isdecimal() and int(name) <= 127):
+            raise UserError(f"instrument {name!r} is not in General MIDI; give programs from 0 to 127, or drums")
+    return [DRUMS if name == "drums" else int(name) for name in names]
 
 
 def write_takes(takes: Takes, prompt: Piece, output: pathlib.Path, name: str) -> list[dict[str, Any]]:
-    """MIDI, picture and WAV of each take, and the prompt's MIDI; returns a row about each take."""
+    """MIDI, picture and WAV of each take, and the prompt's MIDI, in place of earlier takes; returns a row about each."""
+    for stale in output.glob("take_*.*"):
+        if re.fullmatch(r"take_\d+\.(mid|png|wav)", stale.name):
+            stale.unlink()
     save_midi(prompt, output / "prompt.mid")
     rows = []
     for number, (piece, notes, ended) in enumerate(zip(takes.pieces, takes.notes, takes.ended, strict=True), 1):
@@ -134,8 +150,11 @@ def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.
     for message in {row["no_wav"] for row in rows if "no_wav" in row}:
         console.print(message, markup=False)
     summary = Table(show_header=False)
-    if about["valid_nats_per_note"] is not None:
-        summary.add_row("nats per note", f"{about['valid_nats_per_note']:.3f} on the validation split, step {about['step']}")
+    if "valid_step" in about:
+        loss, step = about["valid_nats_per_note"], about["valid_step"]
+        summary.add_row("nats per note", f"{loss:.3f} on the validation split at step {step}")
+    bars, events, read = (about[name] for name in ("prompt_bars", "prompt_events", "context_events"))
+    summary.add_row("prompt", f"{bars} bars, {events} events" + (f"; the model read the last {read}" if read < events else ""))
     times = f"prefill {about['prefill_seconds']:.2f} s and compiling {about['compile_seconds']:.1f} s apart"
     summary.add_row("notes per second", f"{about['notes_per_second']:,.0f} in a batch of {len(rows)}; {times}")
     summary.add_row("files", f"{output}/take_*.mid, .png{', .wav' if 'wav' in rows[0] else ''}, takes.json")
@@ -144,7 +163,7 @@ def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.
 
 def _check_same_model(workdir: str | os.PathLike, run: RunConfig, saved: RunConfig) -> None:
     for name, (there, here) in run.differences(saved.to_dict()).items():
-        if name.startswith(("model.", "tokenizer.")):
+        if name.startswith(("model.", "tokenizer.")) and name != "model.dtype":
             raise UserError(
                 f"the checkpoint in {workdir} is of another config: {name} is {there!r} there and {here!r} here; "
                 f"give the --config that it was trained with"

@@ -5,6 +5,7 @@ import os
 # Before anything imports jax; also what the subprocesses of end-to-end tests inherit.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # [B, N] + [N] must be spelled out
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile much and compute little
 
 import hypothesis
 

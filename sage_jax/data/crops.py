@@ -5,10 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sage_jax.music.events import INSTRUMENT, NUM_ATTRIBUTES, PAD, REST, NoteEvents
+from sage_jax.music.events import HEAD, INSTRUMENT, NUM_ATTRIBUTES, PAD, REST, NoteEvents
 from sage_jax.music.shards import TokenShards
-
-HEAD = 3  # the events that a crop begins with: BOS, the meter and the tempo in force
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +63,20 @@ class Passages:
     """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
 
     A crop has at most `num_events` events, so that a model that reads these predicts them all. Only where a bar has more
-    does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone.
+    does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone. Of more
+    than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
     """
 
-    def __init__(self, shards: TokenShards, tokenizer: NoteEvents, num_events: int, batch_size: int):
+    def __init__(self, shards: TokenShards, tokenizer: NoteEvents, num_events: int, batch_size: int, max_batches: int = 0):
         self._shards, self._tokenizer, self._num_events = shards, tokenizer, num_events
         self._places = [
             (piece, start, stop)
             for piece in range(len(shards))
             for start, stop in passages(tokenizer, shards[piece], num_events - HEAD)
         ]
+        most = max_batches * batch_size
+        if 0 < most < len(self._places):
+            self._places = [self._places[index * len(self._places) // most] for index in range(most)]
         self._length = -(-len(self._places) // batch_size) * batch_size
 
     def __len__(self) -> int:

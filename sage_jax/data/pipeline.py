@@ -4,9 +4,9 @@ import os
 
 import grain
 
-from sage_jax.data.crops import HEAD, Passages, RandomCrop, Regions
+from sage_jax.data.crops import Passages, RandomCrop, Regions
 from sage_jax.errors import UserError
-from sage_jax.music.events import NoteEvents
+from sage_jax.music.events import HEAD, NoteEvents
 from sage_jax.music.shards import TokenShards
 
 # Two threads ahead of the consumer; crops are cheap, and threads end with the process.
@@ -23,12 +23,13 @@ def make_dataset(
     seed: int = 0,
     transpose: tuple[int, int] = (0, 0),
     shuffle: bool = True,
+    max_batches: int = 0,
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, num_events + 1, A]} of a split, with PAD events (zeros) on the right.
 
     With `shuffle` they are random crops in random keys, without end; the iterator's get_state and set_state go on with
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
-    up with padding. Raises UserError for shards of another vocabulary and for a split without pieces.
+    up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it. Raises UserError for shards of another vocabulary and for a split without pieces.
     """
     if num_events < HEAD + 2:
         raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 2} at least: its head, a note and EOS")
@@ -39,5 +40,5 @@ def make_dataset(
         dataset = grain.MapDataset.source(Regions(shards, num_events)).seed(seed).shuffle().repeat()
         dataset = dataset.random_map(RandomCrop(tokenizer, num_events, transpose))
     else:
-        dataset = grain.MapDataset.source(Passages(shards, tokenizer, num_events, batch_size))
+        dataset = grain.MapDataset.source(Passages(shards, tokenizer, num_events, batch_size, max_batches))
     return dataset.batch(batch_size).to_iter_dataset(READ_OPTIONS)

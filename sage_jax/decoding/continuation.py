@@ -20,13 +20,16 @@ class Takes:
     """Continuations of one prompt; seconds of decoding (prefill apart) and of compiling.
 
     pieces: prompt and continuation together. notes: how many of each are new. ended: which the model brought to an end.
-    prompt_end: the tick at which the prompt's last bar ends.
+    prompt_end: the tick at which the prompt's last bar ends. prompt_events: its events. context_events: those of them that
+    the model read, the opening of the window among them.
     """
 
     pieces: list[Piece]
     notes: list[int]
     ended: list[bool]
     prompt_end: int
+    prompt_events: int
+    context_events: int
     prefill_seconds: float
     decode_seconds: float
     compile_seconds: float
@@ -70,43 +73,61 @@ def continue_piece(
     """`takes` continuations of `prompt` by `new_bars` bars, decoded as one batch, each by at most `max_events` events.
 
     prompt: quantized; it fills `prompt_bars` bars, 0 to start from nothing. context: the events that the model was trained
-    on at once; where a take outgrows it, decoding goes on from the last bars that fit in three quarters of it.
+    on at once, which no window exceeds: of a longer prompt, and of a take that outgrows it, the model reads the last bars
+    that fit in three quarters of it.
     """
     tokenizer = generator.tokenizer
     rows = [tokenizer.encode(prompt)[:-1] for _ in range(takes)]
     begun = len(rows[0])
+    read = len(window(tokenizer, rows[0], int(context * KEPT))[0])
     finished = np.zeros(takes, bool)
     seconds = np.zeros(3)
-    key = jax.random.key(seed)
-    while not finished.all() and max(map(len, rows)) - begun < max_events:
-        windows, offsets = zip(*(_window(tokenizer, row, int(context * KEPT)) for row in rows), strict=True)
-        longest = max(map(len, windows))
+    drawn, key = 0, jax.random.key(seed)
+    while not finished.all() and drawn < max_events:
+        windows, offsets = zip(*(window(tokenizer, row, int(context * KEPT)) for row in rows), strict=True)
+        longest = max(len(part) for part, done in zip(windows, finished, strict=True) if not done)
         generation = generator.generate(
-            list(windows),
-            max_events=min(max(context - longest, context // 4), max_events - (max(map(len, rows)) - begun)),
+            [part[-longest:] for part in windows],
+            max_events=min(context - longest, max_events - drawn),
             first_bar=prompt_bars - np.array(offsets),
             stop_bar=prompt_bars + new_bars - np.array(offsets),
             sampling=sampling,
-            seed=jax.random.fold_in(key, max(map(len, rows))),
+            seed=jax.random.fold_in(key, drawn),
             programs=programs,
+            finished=finished,
         )
-        for take in np.flatnonzero(~finished):
-            rows[take] = np.concatenate([rows[take], generation.continuations[take]])
-        finished |= generation.finished
+        rows = [np.concatenate(pair) for pair in zip(rows, generation.continuations, strict=True)]
+        finished = generation.finished
+        drawn += generation.steps
         seconds += (generation.prefill_seconds, generation.decode_seconds, generation.compile_seconds)
-    end = int(prompt.bars.start(np.array([prompt_bars]))[0])
-    notes = [int(NoteEvents.is_note(row[begun:]).sum()) for row in rows]
-    ended = [bool(row[-1, ev.ONSET] == ev.EOS) for row in rows]
-    return Takes([tokenizer.decode(row) for row in rows], notes, ended, end, *seconds.tolist())
+    return Takes(
+        pieces=[tokenizer.decode(row) for row in rows],
+        notes=[int(NoteEvents.is_note(row[begun:]).sum()) for row in rows],
+        ended=[bool(row[-1, ev.ONSET] == ev.EOS) for row in rows],
+        prompt_end=int(prompt.bars.start(np.array([prompt_bars]))[0]),
+        prompt_events=begun,
+        context_events=read,
+        **dict(zip(("prefill_seconds", "decode_seconds", "compile_seconds"), seconds.tolist(), strict=True)),
+    )
 
 
-def _window(tokenizer: NoteEvents, events: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """The last bars of `events` that fit in `length` events (one bar at least), and the number of the first of them."""
+def window(tokenizer: NoteEvents, events: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+    """The last bars of `events` that fit in `length` events, with their head, and the number of the bar they begin in.
+
+    Of a last bar that is too long by itself, its last events.
+    """
     if len(events) <= length:
         return events, 0
-    starts = tokenizer.bar_starts(events)
-    fitting = np.flatnonzero(len(events) - starts + ev.NUM_ATTRIBUTES <= length)
-    first = starts[fitting[0]] if len(fitting) else starts[-1]
-    before = tokenizer.decode(events[: first + 1])
-    tick = max(before.notes["onset"].max(initial=0), before.tempos["tick"][-1], before.meters["tick"][-1])
-    return tokenizer.crop(events, int(first), len(events)), int(before.bars.locate(np.array([tick]))[0][0])
+    room = length - ev.HEAD
+    sounding = np.flatnonzero(events[:, ev.INSTRUMENT] > ev.REST)  # a window can't begin with a rest
+    fits = lambda places: places[len(events) - places <= room]
+    first = next((int(places[0]) for places in (fits(tokenizer.bar_starts(events)), fits(sounding)) if len(places)), None)
+    first = int(sounding[-1]) if first is None else first
+    return tokenizer.crop(events, first, len(events)), bar_of(tokenizer, events, first)
+
+
+def bar_of(tokenizer: NoteEvents, events: np.ndarray, index: int) -> int:
+    """The number of the bar in which the event at `index` stands, or which it begins."""
+    before = tokenizer.decode(events[: index + 1])
+    latest = [changes[-1] for changes in (before.notes["onset"], before.tempos["tick"], before.meters["tick"]) if len(changes)]
+    return int(before.bars.locate(np.array([max(latest)]))[0][0])

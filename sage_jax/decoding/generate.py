@@ -87,12 +87,13 @@ class Generator:
         seed: int | jax.Array = 0,
         stop_at_end: bool = True,
         programs: list[int] | None = None,
+        finished: np.ndarray | None = None,
     ) -> Generation:
         """Continues each prompt (int [N, A], BOS first, no EOS) by at most `max_events` events.
 
         first_bar, stop_bar: a row begins no earlier than the one and ends before the other, bars counted from its prompt's
         first; one number for all rows or one for each. seed: a number or a jax key. stop_at_end: whether the model may end the piece. programs: the only ones to play (128 for
-        drums); None for all.
+        drums); None for all. finished: bool [B], rows that are to stay as they are.
         """
         width = bucket(max(len(prompt) for prompt in prompts))
         room = bucket(width + max_events) - width
@@ -104,9 +105,11 @@ class Generator:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
         knobs = sampling.knobs
 
-        prefill, compile_prefill = self._program(self._prefill, (self.params, padded, start, keys), room=room)
+        finished = np.zeros(len(prompts), bool) if finished is None else finished
+        arguments = (self.params, padded, start, keys, finished)
+        prefill, compile_prefill = self._program(self._prefill, arguments, room=room)
         began = time.perf_counter()
-        state = jax.block_until_ready(prefill(self.params, padded, start, keys))
+        state = jax.block_until_ready(prefill(*arguments))
         prefill_seconds = time.perf_counter() - began
 
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
@@ -140,15 +143,15 @@ class Generator:
         self._programs[key] = jitted.lower(*arguments).compile()
         return self._programs[key], time.perf_counter() - began
 
-    def _prefill(self, params, prompts: jax.Array, start: jax.Array, keys: jax.Array, *, room: int) -> DecodeState:
+    def _prefill(self, params, prompts, start, keys, finished, *, room: int) -> DecodeState:
         B, N, A = prompts.shape
         cache = Cache.empty(self.config, B, N + room).replace(start=start)
-        hidden, cache = self.model.apply({"params": params}, prompts, cache, method="extend")
+        hidden, cache = self.model.apply({"params": params}, prompts, cache, empty=True, method="extend")
         logits = self._logits(params, hidden[:, -1, -1], ev.ONSET)
         advance = lambda state, event: (self.grammar.advance(state, event), None)
         grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts, 1, 0))
         events = jnp.full((B, room, A), ev.PAD, jnp.int16)
-        return DecodeState(cache, logits, grammar, keys, jnp.int32(0), jnp.zeros((B,), bool), events)
+        return DecodeState(cache, logits, grammar, keys, jnp.int32(0), finished, events)
 
     def _decode(self, params, state: DecodeState, knobs: Knobs, limits: Limits) -> DecodeState:
         def unfinished(state: DecodeState) -> jax.Array:

@@ -71,17 +71,19 @@ class Grammar:
         can_stay = self._instruments_at(state, jnp.ones_like(state.bar, bool), limits).any(axis=-1)
         here = (bars == 0) & (positions == position) & can_stay[:, None]
         inside = (positions < state.bar_ticks[:, None]) & (forward | here)
-        # After a rest the music goes on in a later bar; before the first bar wanted, it goes there or as near as one can.
-        after_rest = (state.instrument == ev.REST).astype(jnp.int32)
-        least = jnp.clip(limits.first_bar - state.bar, after_rest, self.tokenizer.max_bar_step)
-        allowed = inside & (bars >= least[:, None])
-        return allowed.at[:, ev.EOS].set(limits.may_end & (least == 0))
+        # After a rest the music goes on in a later bar, and no sooner than in the first bar wanted.
+        least = jnp.maximum(limits.first_bar - state.bar, state.instrument == ev.REST)[:, None]
+        allowed = inside & (bars >= least)
+        rest = (bars == self.tokenizer.max_bar_step) & (positions == 0)
+        allowed = jnp.where(least > self.tokenizer.max_bar_step, rest, allowed)
+        return allowed.at[:, ev.EOS].set(limits.may_end & (least[:, 0] <= 0))
 
     def instruments(self, state: GrammarState, onset: jax.Array, limits: Limits) -> jax.Array:
         """[B, V] instruments that may stand at `onset` [B]."""
         bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
         same = (bars == 0) & (position == state.position)
         allowed = self._instruments_at(state, same, limits)
+        allowed &= (state.bar + bars >= limits.first_bar)[:, None]  # on the way there, nothing but rests
         rest = (bars == self.tokenizer.max_bar_step) & (position == 0)
         return allowed.at[:, ev.REST].set(rest)
 

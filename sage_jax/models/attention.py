@@ -27,7 +27,8 @@ class Attention(nn.Module):
         """x [B, N, A, D] -> [B, N, A, D], and the layer's cache buffers with the new keys and values written.
 
         rotation: (cos, sin) [N, h / 2] of the events. buffers: (keys, values) [B, K, all A, S, h] that hold `length`
-        events, or None to attend within x. start [B]: the first event that is not padding. first: the attribute of x[:, :, 0].
+        events, None for none at all: then attention is within x. start [B]: the first event that is not padding. first: the
+        attribute of x[:, :, 0].
         """
         config = self.config
         D, H, K, h = config.width, config.heads, config.cached_heads, config.head_width
@@ -44,10 +45,11 @@ class Attention(nn.Module):
         k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
         if buffers is not None:
-            at = (0, 0, first, length, 0)
-            buffers = k, v = tuple(
+            at = (0, 0, first, 0 if length is None else length, 0)
+            buffers = tuple(
                 jax.lax.dynamic_update_slice(buffer, new, at) for buffer, new in zip(buffers, (k, v), strict=True)
             )
+            k, v = (k, v) if length is None else buffers
         mixed = _attend_in_blocks(q, k, v, config, 0 if length is None else length, start, first)
         return mixed.reshape(B, N, A, H * h) @ output, buffers
 
@@ -76,7 +78,7 @@ def _project(x: jax.Array, kernels: jax.Array, first: int) -> jax.Array:
 def _attend_in_blocks(q, k, v, config: ModelConfig, length, start, first: int):
     """q [B, N, A, H, h] over k, v [B, K, all A, S, h] -> [B, N, A, H, h], `query_block` events at a time.
 
-    Within x (no cache, so S is N) a block meets no later key at all.
+    Within x (nothing cached, so S is N) a block meets no later key at all.
     """
     N, S, block = q.shape[1], k.shape[3], config.query_block
     if N <= block:

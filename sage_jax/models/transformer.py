@@ -81,13 +81,13 @@ class Transformer(nn.Module):
         A = self.config.num_attributes
         return tuple(self.logits(x[:, :, a - 1], a) for a in range(A))
 
-    def extend(self, tokens: jax.Array, cache: Cache, first: int = 0) -> tuple[jax.Array, Cache]:
+    def extend(self, tokens: jax.Array, cache: Cache, first: int = 0, empty: bool = False) -> tuple[jax.Array, Cache]:
         """Reads tokens [B, N, A'] of the attributes `first` to `first` + A' - 1 behind what the cache holds.
 
-        Returns the hidden states [B, N, A', D] and the cache; its length grows when the last attribute has been read. N is
+        empty: that the cache holds nothing yet, so that its room need not be looked at. Returns the hidden states [B, N, A', D] and the cache; its length grows when the last attribute has been read. N is
         1 unless whole events are given. The room is the caller's to watch: a full cache is overwritten at its end.
         """
-        x, cache = self._run(tokens, cache, first)
+        x, cache = self._run(tokens, cache, first, empty)
         whole = first + tokens.shape[2] == self.config.num_attributes
         return x, cache.replace(length=cache.length + (tokens.shape[1] if whole else 0))
 
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         head = self.heads[attribute].astype(hidden.dtype)
         return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
 
-    def _run(self, tokens: jax.Array, cache: Cache | None, first: int):
+    def _run(self, tokens: jax.Array, cache: Cache | None, first: int, empty: bool = True):
         config = self.config
         x = jnp.stack(
             [
@@ -105,12 +105,13 @@ class Transformer(nn.Module):
             ],
             axis=2,
         ).astype(config.dtype)
-        begin, start = (0, None) if cache is None else (cache.length, cache.start)
-        rotation = rotations(begin + jnp.arange(tokens.shape[1]), config.head_width, config.rope_base)
+        start = None if cache is None else cache.start
+        length = None if empty else cache.length
+        rotation = rotations((0 if empty else length) + jnp.arange(tokens.shape[1]), config.head_width, config.rope_base)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             buffers = None if cache is None else (cache.keys[layer], cache.values[layer])
-            x, buffers = block(x, rotation, buffers, None if cache is None else begin, start, first)
+            x, buffers = block(x, rotation, buffers, length, start, first)
             if buffers is not None:
                 keys.append(buffers[0])
                 values.append(buffers[1])

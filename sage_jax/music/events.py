@@ -15,6 +15,8 @@ ATTRIBUTES = ("onset", "instrument", "pitch", "duration", "velocity")
 NUM_ATTRIBUTES = len(ATTRIBUTES)
 ONSET, INSTRUMENT, PITCH, DURATION, VELOCITY = range(NUM_ATTRIBUTES)
 
+HEAD = 3  # the events that a crop begins with: BOS, the meter and the tempo in force
+
 # Every attribute's block of the vocabulary begins with the same four ids. NONE fills what an event has no use for.
 PAD, BOS, EOS, NONE = range(4)
 FIRST = 4  # the id of an attribute's first value

@@ -10,6 +10,7 @@ A folder of shards has
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -66,6 +67,15 @@ class TokenShards(Sequence[np.ndarray]):
             except (OSError, ValueError) as error:
                 raise UserError(f"{path} can't be read ({error}); delete {self.folder} and preprocess again") from error
         return self._opened[number]
+
+
+def music_fingerprint(folder: str | os.PathLike) -> str | None:
+    """A hash of which pieces of what lengths a folder of shards has, and in which splits; None for an unfinished folder."""
+    index = read_json(pathlib.Path(folder) / INDEX)
+    if index is None:
+        return None
+    pieces = {split: (places["names"], places["lengths"]) for split, places in sorted(index["splits"].items())}
+    return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()[:16]
 
 
 class ShardWriter:

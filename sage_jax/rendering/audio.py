@@ -102,7 +102,11 @@ def _synthesiser():
         ) from error
 
     def render(midi: bytes) -> np.ndarray:
-        with wave.open(io.BytesIO(midirenderer.render_wave_from(soundfont, midi))) as file:
+        try:
+            recording = midirenderer.render_wave_from(soundfont, midi)
+        except Exception as error:  # whatever the synthesiser raises: a take without its recording is still a take
+            raise AudioUnavailable(f"no WAV: the synthesiser failed ({error})") from error
+        with wave.open(io.BytesIO(recording)) as file:
             frames = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return frames.reshape(-1, 2).astype(np.float32) / 32768
 

@@ -144,7 +144,7 @@ def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.Checkpoin
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         time.sleep(0.2)  # for the reads that are still under way
     earlier = [other for other in manager.all_steps() if other < step]
-    way_out = f"delete that folder to go back to step {max(earlier)}" if earlier else "train in another --workdir"
+    way_out = f"move that folder away to go back to step {max(earlier)}" if earlier else "train in another --workdir"
     raise UserError(f"cannot read the checkpoint {manager.directory / str(step)} ({reason}); {way_out}")
 
 

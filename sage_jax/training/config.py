@@ -6,14 +6,16 @@ from typing import Any, TypeVar
 
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
-from sage_jax.music.events import NoteEvents
+from sage_jax.music.events import HEAD, NoteEvents
 
 Section = TypeVar("Section")
 
-# How long a run goes and how closely it is watched: a resumed run may change these. (More steps stretch the cosine.)
+# What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
+# attention keeps in memory, and where its shards are, which are known by their content.
 MAY_CHANGE = frozenset(
-    f"train.{field}"
-    for field in ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")
+    ["data.corpus", "data.shards", "model.query_block", "model.recompute_attention"]
+    + [f"train.{field}" for field in ("steps", "eval_every", "eval_batches", "log_every")]
+    + [f"train.{field}" for field in ("checkpoint_every", "keep", "max_minutes")]
 )
 
 
@@ -33,7 +35,7 @@ class DataConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "transpose", tuple(self.transpose))
-        _at_least(self, "data", num_events=4)  # BOS, meter, tempo and one more
+        _at_least(self, "data", num_events=HEAD + 2)  # a note and EOS behind it
         low_high = self.transpose
         if len(low_high) != 2 or not -24 <= low_high[0] <= 0 <= low_high[1] <= 24:
             raise UserError(f"data.transpose is {low_high}; give two numbers like (-5, 6), 0 among them")
@@ -79,6 +81,8 @@ class TrainConfig:
     def __post_init__(self):
         ones = ("steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "keep")
         _at_least(self, "train", eval_batches=0, seed=0, max_minutes=0, **dict.fromkeys(ones, 1))
+        if self.seed >= 2**31:
+            raise UserError(f"train.seed is {self.seed}; give a number below 2**31")
         if self.batch_size % self.accumulate:
             raise UserError(
                 f"train.batch_size is {self.batch_size}; give a multiple of train.accumulate, {self.accumulate}"
@@ -118,7 +122,7 @@ class RunConfig:
 
     def differences(self, saved: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
         """'section.field' -> (value in `saved`, value here) of what makes this another run than the one saved."""
-        here, there = _flat(self.to_dict()), _flat(saved)
+        here, there = _flat(self.to_dict()), _flat(RunConfig.from_dict(saved).to_dict())
         names = sorted((here.keys() | there.keys()) - MAY_CHANGE)
         return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 

@@ -1,7 +1,6 @@
 """The training run: everything in order, from a config and a workdir to a trained checkpoint."""
 
 import functools
-import itertools
 import os
 import pathlib
 import sys
@@ -15,8 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sage_jax.data.pipeline import make_dataset
+from sage_jax.errors import UserError
 from sage_jax.models.transformer import Transformer
 from sage_jax.music.events import NUM_ATTRIBUTES
+from sage_jax.music.shards import music_fingerprint
 from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
@@ -36,14 +37,21 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """
     run = RunConfig.from_dict(config.to_dict())
     workdir = pathlib.Path(workdir)
-    train_data, valid_data = datasets(run, workdir)
+    shards = pathlib.Path(run.data.shards or workdir / "data")
+    train_data, valid_data = datasets(run, shards)
+    music = music_fingerprint(shards)
     init, update, score = programs(run)
     with Checkpoints(workdir, run) as checkpoints, StopRequest() as stop:
         # The state, and the place in the data that belongs to it.
         state, batches = init(run.train.seed), iter(train_data)
         if checkpoints.latest_step is not None:
             state, place = checkpoints.restore(state)
-            batches.set_state(place)
+            if place["music"] != music:
+                raise UserError(
+                    f"the shards in {shards} have changed since {workdir} was trained on them; go on with those it had "
+                    "(--config.data.shards=...), or train in another --workdir"
+                )
+            batches.set_state(place["next"])
         step = int(state.step)
         finished = step >= run.train.steps
 
@@ -72,11 +80,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 if evaluating or saving:
                     recorder.train(*pending)  # raises before a state that is not finite could be saved
                     pending = None
-                    losses = evaluate(score, state.params, valid_data, run.train.eval_batches) if evaluating else {}
+                    losses = evaluate(score, state.params, valid_data) if evaluating else {}
                     if evaluating:
                         recorder.valid(step, losses)
                     if saving:
-                        checkpoints.save(state, batches.get_state(), losses.get("loss"))
+                        checkpoints.save(state, {"next": batches.get_state(), "music": music}, losses.get("loss"))
                     recorder.resume()
             if not stop.signal:
                 recorder.end(step)
@@ -88,17 +96,18 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}
 
 
-def datasets(run: RunConfig, workdir: pathlib.Path) -> tuple[Iterable[Batch], Iterable[Batch]]:
+def datasets(run: RunConfig, shards: pathlib.Path) -> tuple[Iterable[Batch], Iterable[Batch]]:
     """The batches to train on, without end, and those to validate on, the same ones each time."""
     dataset = functools.partial(
         make_dataset,
-        run.data.shards or workdir / "data",
+        shards,
         tokenizer=run.tokenizer,
         num_events=run.data.num_events,
         batch_size=run.train.batch_size,
         seed=run.train.seed,
     )
-    return dataset("train", transpose=run.data.transpose), dataset("valid", transpose=(0, 0), shuffle=False)
+    valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
+    return dataset("train", transpose=run.data.transpose), valid
 
 
 def programs(run: RunConfig) -> tuple[Callable, Callable, Callable]:
@@ -116,9 +125,9 @@ def batch_shape(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
     return {"events": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
 
-def evaluate(score: Callable, params: Any, batches: Iterable[Batch], num_batches: int = 0) -> dict[str, float]:
-    """Nats per note over `num_batches` batches, 0 for all: 'loss' and each attribute's share."""
+def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
+    """Nats per note over `batches`: 'loss' and each attribute's share."""
     totals = jax.tree.map(np.float64, jax.device_get(Totals.zeros()))
-    for batch in itertools.islice(batches, num_batches or None):
+    for batch in batches:
         totals = jax.tree.map(np.add, totals, jax.device_get(score(params, batch)))
     return {name: float(value) for name, value in totals.nats_per_note().items()}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from sage_jax.music.events import ATTRIBUTES, NUM_ATTRIBUTES, ONSET, PAD, NoteEvents
+from sage_jax.music.events import ATTRIBUTES, HEAD, NUM_ATTRIBUTES, ONSET, PAD, NoteEvents
 from sage_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -43,9 +43,11 @@ class Totals:
 def count_losses(logits: tuple[jax.Array, ...], events: jax.Array) -> Totals:
     """The losses of `events` [B, N+1, A] under the model's `logits`; padding counts nothing.
 
-    Targets are events 1 to N: BOS is given, and of event N, which the model does not read, there is the onset alone.
+    Targets are the events behind the crop's head (BOS, meter and tempo), which is given: so crops of any length measure
+    the same. Of event N, which the model does not read, there is the onset alone.
     """
-    real = events[..., ONSET] != PAD  # padding is whole events
+    # Padding is whole events.
+    real = (events[..., ONSET] != PAD) & (jnp.arange(events.shape[1]) >= HEAD)[None]
     nll = []
     for attribute, block in enumerate(logits):
         if attribute == ONSET:

@@ -11,7 +11,7 @@ def test_a_mode_is_measured_and_told(capsys):
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, layers=1))
     measured = measure(run, steps=2)
     assert len(measured["step_seconds"]) == 2
-    assert measured["tokens"] == 2 * (15 * 5 + 1)  # no padding; of the last event the onset alone
+    assert measured["tokens"] == 2 * (13 * 5 + 1)  # behind the head, without padding; of the last event the onset alone
     assert measured["notes"] == 2 * 15
     assert measured["peak_mb"] > 0 and measured["dtype"] == "bfloat16"
     line = json.loads(json.dumps({"mode": "mqa", **measured}))

@@ -19,12 +19,12 @@ from sage_jax.training.loop import train
 from tests.music.midi_files import write_pieces
 from tests.training.tiny import tiny_config
 
-SAMPLING = dict(num_samples=2, prompt_bars=2, new_bars=3, max_events=60)
+TAKES = dict(num_samples=2, prompt_bars=2, new_bars=3, max_events=60)
 
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    return tiny_config(data=dict(num_events=32), train=dict(steps=2), sampling=SAMPLING)
+    return tiny_config(data=dict(num_events=32), train=dict(steps=2), takes=TAKES)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_wrong_prompts_are_named(config, workdir, tmp_path):
         ("model", "width", 24, "model.width is 16 there and 24 here"),
         ("tokenizer", "num_velocities", 16, "tokenizer.num_velocities is 32 there and 16 here"),
         ("sampling", "top_p", 7, "sampling.top_p is 7"),
-        ("sampling", "new_bars", 0, "sampling.new_bars is 0"),
+        ("takes", "new_bars", 0, "takes.new_bars is 0"),
         ("sampling", "tempo", 7, "sampling.tempo is not a field"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_way_back(workdir
     with pytest.raises(UserError) as complaint:
         load_for_sampling(workdir)
     assert str(complaint.value).startswith(f"cannot read the checkpoint {folder} ")
-    assert str(complaint.value).endswith("delete that folder to go back to step 3")
+    assert str(complaint.value).endswith("move that folder away to go back to step 3")
     assert "\n" not in str(complaint.value)
     with pytest.raises(UserError, match="cannot read the checkpoint"):
         restore(workdir, state)

@@ -48,7 +48,7 @@ def run(monkeypatch, workdir, compiled_once):
         taken = []
 
         def watched(config, _):
-            train_data, valid_data = datasets(config, workdir)
+            train_data, valid_data = datasets(config, workdir / "data")
             return Watched(train_data, taken, stop_at), valid_data
 
         monkeypatch.setattr(loop, "datasets", watched)
@@ -93,8 +93,8 @@ def test_the_sampler_finds_what_was_validated(run, workdir, tmp_path):
     last = read_metrics(tmp_path / "trained" / "metrics.jsonl", "valid")[-1]
     assert step == last["step"] == 4
     _, _, score = loop.programs(config)
-    _, valid = loop.datasets(config, workdir)
-    assert loop.evaluate(score.compile(), params, valid, config.train.eval_batches)["loss"] == last["loss"]
+    _, valid = loop.datasets(config, workdir / "data")
+    assert loop.evaluate(score.compile(), params, valid)["loss"] == last["loss"]
 
 
 def test_without_shards_the_command_that_makes_them_is_named(tmp_path):
