@@ -5,8 +5,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install audio
 
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1  # on Linux: huge pages make a train step a quarter faster
 run=(--config=configs/sage.py:demo --workdir=runs/demo)
-prompt=third_party/midi/freedoom/freedoom2_d_the_da.mid  # of the test split, as tests/launch/test_demo.py makes sure
+prompt=third_party/midi/freedoom/freedoom2_d_messag.mid  # of the test split, as tests/launch/test_demo.py makes sure
 "$python" -m launch.preprocess "${run[@]}"
 "$python" -m launch.train "${run[@]}"
 "$python" -m launch.sample "${run[@]}" --prompt="$prompt"

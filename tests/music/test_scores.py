@@ -84,7 +84,7 @@ def test_without_music21_the_way_out_is_told(monkeypatch):
 
 
 def test_a_real_chorale():
-    corpus = pytest.importorskip("music21.corpus")
+    from music21 import corpus
     piece = scores.score_to_piece(corpus.parse("bach/bwv66.6", forceSource=True))
     assert len(piece.notes) == 163 and piece.num_bars == 10 and set(piece.notes["program"].tolist()) == {52, 53, 54, 91}
     assert piece.meters.tolist() == [(0, 4, 4), (480, 4, 4)]
