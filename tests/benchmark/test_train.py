@@ -12,7 +12,7 @@ def test_a_mode_is_measured_and_told(capsys):
     measured = measure(run, steps=2)
     assert len(measured["step_seconds"]) == 2
     assert measured["tokens"] == 2 * (13 * 5 + 1)  # behind the head, without padding; of the last event the onset alone
-    assert measured["notes"] == 2 * 15
+    assert measured["notes"] == 2 * 13
     assert measured["peak_mb"] > 0 and measured["dtype"] == "bfloat16"
     line = json.loads(json.dumps({"mode": "mqa", **measured}))
     slower = line | {"mode": "mha", "step_seconds": [2 * each for each in line["step_seconds"]]}
