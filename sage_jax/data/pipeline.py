@@ -29,7 +29,8 @@ def make_dataset(
 
     With `shuffle` they are random crops in random keys, without end; the iterator's get_state and set_state go on with
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
-    up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it. Raises UserError for shards of another vocabulary and for a split without pieces.
+    up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it.
+    Raises UserError for shards of another vocabulary and for a split without pieces.
     """
     if num_events < HEAD + 2:
         raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 2} at least: its head, a note and EOS")

@@ -88,7 +88,8 @@ def continue_piece(
         longest = max(len(part) for part, done in zip(windows, finished, strict=True) if not done)
         generation = generator.generate(
             [part[-longest:] for part in windows],
-            max_events=min(context - longest, max_events - drawn),
+            # At least one: a chain of rests longer than the context must not stop the music for good.
+            max_events=min(max(context - longest, 1), max_events - drawn),
             first_bar=prompt_bars - np.array(offsets),
             stop_bar=prompt_bars + new_bars - np.array(offsets),
             sampling=sampling,

@@ -13,9 +13,13 @@ Section = TypeVar("Section")
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
 # attention keeps in memory, and where its shards are, which are known by their content.
 MAY_CHANGE = frozenset(
-    ["data.corpus", "data.shards", "model.query_block", "model.recompute_attention"]
-    + [f"train.{field}" for field in ("steps", "eval_every", "eval_batches", "log_every")]
-    + [f"train.{field}" for field in ("checkpoint_every", "keep", "max_minutes")]
+    f"{section}.{field}"
+    for section, fields in (
+        ("data", ("corpus", "shards")),
+        ("model", ("query_block", "recompute_attention")),
+        ("train", ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")),
+    )
+    for field in fields
 )
 
 
