@@ -7,14 +7,27 @@ A lane is one set of keys and values with the query heads that read it. Scope al
 K lanes for each attribute, of that attribute's tokens only. Everything below the projections is the same for both.
 """
 
+import functools
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sage_jax.models.cache import KeysValues
 from sage_jax.models.config import ModelConfig
 
 MASKED = -1e30  # finite, so that a row without any key gives 0 and not NaN
 LEAST = -1e20
+
+
+class Past(NamedTuple):
+    """What one layer remembers of the events before: as in Cache, but cached is None where the cache is known to be empty."""
+
+    cached: KeysValues | None
+    pending: KeysValues
+    length: jax.Array | int
+    start: jax.Array
 
 
 class Attention(nn.Module):
@@ -23,12 +36,11 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, buffers=None, length=None, start=None, first: int = 0):
-        """x [B, N, A, D] -> [B, N, A, D], and the layer's cache buffers with the new keys and values written.
+    def __call__(self, x, rotation, past: Past | None = None, first: int = 0):
+        """x [B, N, A, D] -> [B, N, A, D], and the keys and values of these events, each [B, K, all A, N, h].
 
-        rotation: (cos, sin) [N, h / 2] of the events. buffers: (keys, values) [B, K, all A, S, h] that hold `length`
-        events, None for none at all: then attention is within x. start [B]: the first event that is not padding. first: the
-        attribute of x[:, :, 0].
+        rotation: (cos, sin) [N, h / 2] of the events. past: what came before them, None for nothing. first: the attribute of
+        x[:, :, 0]; where that is not 0, the tokens before it are past.pending.
         """
         config = self.config
         D, H, K, h = config.width, config.heads, config.cached_heads, config.head_width
@@ -44,14 +56,13 @@ class Attention(nn.Module):
         k, v = jnp.moveaxis(_project(x, key_value, first).reshape(B, N, A, 2, K, h), 3, 0)
         k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
-        if buffers is not None:
-            at = (0, 0, first, 0 if length is None else length, 0)
-            buffers = tuple(
-                jax.lax.dynamic_update_slice(buffer, new, at) for buffer, new in zip(buffers, (k, v), strict=True)
+        if A < config.num_attributes:
+            k, v = (
+                jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
+                for pending, new in zip(past.pending, (k, v), strict=True)
             )
-            k, v = (k, v) if length is None else buffers
-        mixed = _attend_in_blocks(q, k, v, config, 0 if length is None else length, start, first)
-        return mixed.reshape(B, N, A, H * h) @ output, buffers
+        mixed = _attend_in_blocks(q, (k, v), past, config, first)
+        return mixed.reshape(B, N, A, H * h) @ output, (k, v)
 
 
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -75,78 +86,90 @@ def _project(x: jax.Array, kernels: jax.Array, first: int) -> jax.Array:
     return jnp.stack([x[:, :, a] @ kernels[first + a] for a in range(x.shape[2])], axis=2)
 
 
-def _attend_in_blocks(q, k, v, config: ModelConfig, length, start, first: int):
-    """q [B, N, A, H, h] over k, v [B, K, all A, S, h] -> [B, N, A, H, h], `query_block` events at a time.
+def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, config: ModelConfig, first: int):
+    """q [B, N, A, H, h] over what is past and over itself -> [B, N, A, H, h], `query_block` events at a time.
 
-    Within x (nothing cached, so S is N) a block meets no later key at all.
+    A block meets no fresh key that is later than its last event at all.
     """
-    N, S, block = q.shape[1], k.shape[3], config.query_block
+    N, block = q.shape[1], config.query_block
     if N <= block:
-        return _attend(q, k, v, length, start, config, first)
-    attend = jax.checkpoint(_attend, static_argnums=(5, 6)) if config.recompute_attention else _attend
+        return _attend(q, fresh, past, config, 0, first)
+    attend = jax.checkpoint(_attend, static_argnums=(3, 4, 5)) if config.recompute_attention else _attend
     outs = []
     for low in range(0, N, block):
         high = min(low + block, N)
-        seen = high if S == N else S
-        outs.append(attend(q[:, low:high], k[:, :, :, :seen], v[:, :, :, :seen], length + low, start, config, first))
+        outs.append(attend(q[:, low:high], tuple(part[:, :, :, :high] for part in fresh), past, config, low, first))
     return jnp.concatenate(outs, axis=1)
 
 
-def _attend(q, k, v, length, start, config: ModelConfig, first: int):
-    """One block of queries, the first of which belongs to event `length`; the heads of scope own come first."""
+def _attend(q, fresh: KeysValues, past: Past | None, config: ModelConfig, low: int, first: int):
+    """One block of queries, the first of which belongs to fresh event `low`; the heads of scope own come first."""
     own = config.own_heads
     parts = []
     if own:
-        parts.append(_attend_lanes(q[..., :own, :], k, v, length, start, first, own_scope=True))
+        parts.append(_attend_lanes(q[..., :own, :], fresh, past, low, first, own_scope=True))
     if own < config.heads:
-        parts.append(_attend_lanes(q[..., own:, :], k, v, length, start, first, own_scope=False))
+        parts.append(_attend_lanes(q[..., own:, :], fresh, past, low, first, own_scope=False))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=3)
 
 
-def _attend_lanes(q, k, v, length, start, first: int, own_scope: bool):
+def _attend_lanes(q, fresh: KeysValues, past: Past | None, low: int, first: int, own_scope: bool):
     B, N, A, H, h = q.shape
-    K, attributes, S = k.shape[1:4]
-    event, attribute = jnp.arange(S), jnp.arange(attributes)
-    key_token = event[None, :] * attributes + attribute[:, None]  # [all A, S]
-    key_event = jnp.broadcast_to(event[None, :], key_token.shape)
+    K, attributes = fresh[0].shape[1:3]
     # Heads to lanes; the rows of a lane are its (token, head) pairs, so that one product serves them all.
     if own_scope:
-        G = H // (attributes * K)
+        lanes, G = K * attributes, H // (attributes * K)
         rows = q.reshape(B, N * A, attributes, K, G, h).transpose(0, 3, 2, 1, 4, 5)
-        lanes = K * attributes
-        k, v = (part.reshape(B, lanes, S, h) for part in (k, v))
-        key_token, key_event = (jnp.tile(part, (K, 1)) for part in (key_token, key_event))  # [L, S]
     else:
-        G = H // K
+        lanes, G = K, H // K
         rows = q.reshape(B, N * A, K, G, h).transpose(0, 2, 1, 3, 4)
-        lanes = K
-        k, v = (part.reshape(B, lanes, attributes * S, h) for part in (k, v))
-        key_token, key_event = (part.reshape(1, attributes * S) for part in (key_token, key_event))
     rows = rows.reshape(B, lanes, N * A * G, h)
 
-    query_token = ((length + jnp.arange(N))[:, None] * attributes + first + jnp.arange(A)[None, :]).reshape(-1)
-    seen = key_token[None, :, None, None, :] <= query_token[None, None, :, None, None]  # [1, L, T, 1, S]
-    if start is not None:
-        seen &= key_event[None, :, None, None, :] >= start[:, None, None, None, None]
-    out = _softmax_average(rows, k, v, seen, groups=G)
+    def in_lanes(part):  # [B, K, all A, S, h] -> [B, L, keys of the lane, h], without a copy
+        return part.reshape(B, lanes, -1, h)
+
+    def of_keys(numbers):  # [.., all A, S] -> [.., L, 1, 1, keys of the lane], a number or flag for each key
+        numbers = jnp.broadcast_to(numbers[:, None], (numbers.shape[0], K, *numbers.shape[1:]))
+        return numbers.reshape(numbers.shape[0], lanes, 1, 1, -1)
+
+    S = fresh[0].shape[3]
+    key_token = jnp.arange(S)[None, None, :] * attributes + jnp.arange(attributes)[None, :, None]
+    query_token = ((low + jnp.arange(N))[:, None] * attributes + first + jnp.arange(A)[None, :]).reshape(-1)
+    seen = of_keys(key_token) <= query_token[None, None, :, None, None]  # [1, L, T, 1, keys]
+    if past is not None:
+        key_event = jnp.broadcast_to(past.length + jnp.arange(S), (1, attributes, S))
+        seen &= of_keys(key_event) >= past.start[:, None, None, None, None]
+    sources = [(*map(in_lanes, fresh), seen)]
+    if past is not None and past.cached is not None:
+        S = past.cached[0].shape[3]
+        key_event = of_keys(jnp.broadcast_to(jnp.arange(S), (1, attributes, S)))
+        seen = (key_event < past.length) & (key_event >= past.start[:, None, None, None, None])
+        sources.append((*map(in_lanes, past.cached), seen))
+    out = _softmax_average(rows, sources, groups=G)
 
     if own_scope:
         return out.reshape(B, K, attributes, N * A, G, h).transpose(0, 3, 2, 1, 4, 5).reshape(B, N, A, H, h)
     return out.reshape(B, K, N * A, G, h).transpose(0, 2, 1, 3, 4).reshape(B, N, A, H, h)
 
 
-def _softmax_average(rows, k, v, seen, groups: int):
-    """rows [B, L, T G, h], k and v [B, L, S, h], seen broadcastable to [B, L, T, G, S] -> [B, L, T G, h].
+def _softmax_average(rows, sources, groups: int):
+    """rows [B, L, T G, h] over all sources (k, v [B, L, S, h], seen broadcastable to [B, L, T, G, S]) -> [B, L, T G, h].
 
     The softmax is in float32. A row that sees no key gives 0: so the first tokens of BOS, in scope own, have a value that
     does not depend on how much room the cache has.
     """
-    scale = rows.shape[-1] ** -0.5
-    scores = jnp.einsum("blrh,blsh->blrs", rows * jnp.asarray(scale, rows.dtype), k, preferred_element_type=jnp.float32)
-    B, L, R, S = scores.shape
-    scores = jnp.where(seen, scores.reshape(B, L, R // groups, groups, S), MASKED).reshape(B, L, R, S)
-    peak = jnp.maximum(jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)), LEAST)
-    weights = jnp.exp(scores - peak)
-    total = weights.sum(axis=-1, keepdims=True)
-    out = jnp.einsum("blrs,blsh->blrh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return (out / jnp.maximum(total, 1e-30)).astype(v.dtype)
+    rows = rows * jnp.asarray(rows.shape[-1] ** -0.5, rows.dtype)
+    B, L, R, _ = rows.shape
+    scores = []
+    for k, _, seen in sources:
+        of_source = jnp.einsum("blrh,blsh->blrs", rows, k, preferred_element_type=jnp.float32)
+        of_source = jnp.where(seen, of_source.reshape(B, L, R // groups, groups, -1), MASKED)
+        scores.append(of_source.reshape(B, L, R, -1))
+    peaks = (jax.lax.stop_gradient(part.max(axis=-1, keepdims=True)) for part in scores)
+    peak = functools.reduce(jnp.maximum, peaks, LEAST)
+    total, out = 0.0, 0.0
+    for part, (_, v, _) in zip(scores, sources, strict=True):
+        weights = jnp.exp(part - peak)
+        total += weights.sum(axis=-1, keepdims=True)
+        out += jnp.einsum("blrs,blsh->blrh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (out / jnp.maximum(total, 1e-30)).astype(rows.dtype)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sage_jax.models.attention import Attention, rotations
+from sage_jax.models.attention import Attention, Past, rotations
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 
@@ -44,11 +44,10 @@ class Block(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, buffers, length, start, first: int):
-        attention = Attention(self.config, name="attention")
-        mixed, buffers = attention(RMSNorm(name="attention_norm")(x), rotation, buffers, length, start, first)
+    def __call__(self, x, rotation, past: Past | None, first: int):
+        mixed, fresh = Attention(self.config, name="attention")(RMSNorm(name="attention_norm")(x), rotation, past, first)
         x = x + mixed
-        return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), buffers
+        return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), fresh
 
 
 class Transformer(nn.Module):
@@ -84,12 +83,13 @@ class Transformer(nn.Module):
     def extend(self, tokens: jax.Array, cache: Cache, first: int = 0, empty: bool = False) -> tuple[jax.Array, Cache]:
         """Reads tokens [B, N, A'] of the attributes `first` to `first` + A' - 1 behind what the cache holds.
 
-        empty: that the cache holds nothing yet, so that its room need not be looked at. Returns the hidden states [B, N, A', D] and the cache; its length grows when the last attribute has been read. N is
-        1 unless whole events are given. The room is the caller's to watch: a full cache is overwritten at its end.
+        empty: that the cache holds nothing yet, so that its room need not be looked at. Returns the hidden states
+        [B, N, A', D] and the cache; its length grows when the last attribute has been read. N is 1 unless whole events are
+        given. The room is the caller's to watch: a full cache is overwritten at its end.
         """
-        x, cache = self._run(tokens, cache, first, empty)
+        x, fresh = self._run(tokens, cache, first, empty)
         whole = first + tokens.shape[2] == self.config.num_attributes
-        return x, cache.replace(length=cache.length + (tokens.shape[1] if whole else 0))
+        return x, cache.write(fresh, after=x) if whole else cache.replace(pending=fresh)
 
     def logits(self, hidden: jax.Array, attribute: int) -> jax.Array:
         """hidden [..., D] of the token before -> float32 logits [..., V_a]: one block of the vocabulary."""
@@ -105,16 +105,13 @@ class Transformer(nn.Module):
             ],
             axis=2,
         ).astype(config.dtype)
-        start = None if cache is None else cache.start
-        length = None if empty else cache.length
-        rotation = rotations((0 if empty else length) + jnp.arange(tokens.shape[1]), config.head_width, config.rope_base)
-        keys, values = [], []
+        length = 0 if empty else cache.length
+        rotation = rotations(length + jnp.arange(tokens.shape[1]), config.head_width, config.rope_base)
+        fresh = []
         for layer, block in enumerate(self.blocks):
-            buffers = None if cache is None else (cache.keys[layer], cache.values[layer])
-            x, buffers = block(x, rotation, buffers, length, start, first)
-            if buffers is not None:
-                keys.append(buffers[0])
-                values.append(buffers[1])
-        if cache is not None:
-            cache = cache.replace(keys=tuple(keys), values=tuple(values))
-        return self.norm(x), cache
+            past = None
+            if cache is not None:
+                past = Past(None if empty else cache.layers[layer], cache.pending[layer], length, cache.start)
+            x, keys_values = block(x, rotation, past, first)
+            fresh.append(keys_values)
+        return self.norm(x), tuple(fresh)
