@@ -26,7 +26,7 @@ def event_step_bytes(config: ModelConfig, batch: int, context_events: int) -> in
         if "embedding" in name:
             continue
         # A token meets the key-value kernel of its attribute alone, and one of the A heads.
-        once = "head_" in name or ("key_value" in name and leaf.shape[0] == A)
+        once = "head_" in name or "key_value_" in name
         weights += leaf.size * (1 if once else A)
     cache = jax.eval_shape(lambda: Cache.empty(config, batch, context_events))
     return weights * jnp.dtype(config.dtype).itemsize + A * cache.num_bytes

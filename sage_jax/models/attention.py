@@ -44,16 +44,18 @@ class Attention(nn.Module):
         """
         config = self.config
         D, H, K, h = config.width, config.heads, config.cached_heads, config.head_width
-        dense = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=-2, out_axis=-1, batch_axis=(0,))
         last = nn.initializers.normal((H * h * 2 * config.layers) ** -0.5)
-        sets = config.num_attributes if config.sharing == "as_kvhs" else 1
-        query = self.param("query", nn.initializers.lecun_normal(), (D, H * h)).astype(x.dtype)
-        key_value = self.param("key_value", dense, (sets, D, 2 * K * h)).astype(x.dtype)
+        dense = nn.initializers.lecun_normal()
+        query = self.param("query", dense, (D, H * h)).astype(x.dtype)
+        # A kernel for each attribute is a parameter of its own: XLA copies a slice of a larger one before each product.
+        specialised = [f"key_value_{a}" for a in range(config.num_attributes)]
+        names = specialised if config.sharing == "as_kvhs" else ["key_value"]
+        kernels = [self.param(name, dense, (D, 2 * K * h)).astype(x.dtype) for name in names]
         output = self.param("output", last, (H * h, D)).astype(x.dtype)
 
         B, N, A, _ = x.shape
         q = rotate((x @ query).reshape(B, N, A, H, h), rotation)
-        k, v = jnp.moveaxis(_project(x, key_value, first).reshape(B, N, A, 2, K, h), 3, 0)
+        k, v = jnp.moveaxis(_project(x, kernels, first).reshape(B, N, A, 2, K, h), 3, 0)
         k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
         if A < config.num_attributes:
@@ -79,9 +81,9 @@ def rotations(events: jax.Array, head_width: int, base: float) -> tuple[jax.Arra
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def _project(x: jax.Array, kernels: jax.Array, first: int) -> jax.Array:
-    """x [B, N, A, D] through one kernel for all, or through each attribute's own: static slices, never a gather."""
-    if kernels.shape[0] == 1:
+def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
+    """x [B, N, A, D] through the one kernel for all, or through each attribute's own."""
+    if len(kernels) == 1:
         return x @ kernels[0]
     return jnp.stack([x[:, :, a] @ kernels[first + a] for a in range(x.shape[2])], axis=2)
 

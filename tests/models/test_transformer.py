@@ -134,12 +134,12 @@ def test_own_scope_reads_its_own_attribute_only():
 def test_mqa_is_as_kvhs_with_one_projection_for_all():
     shared, specialised = small_config(sharing="mqa"), small_config(scope="all")
     params = parameters(shared)
-    copied = {
-        name: {**part, "attention": {**part["attention"], "key_value": jnp.repeat(part["attention"]["key_value"], A, 0)}}
-        if name.startswith("block")
-        else part
-        for name, part in params.items()
-    }
+    copied = dict(params)
+    for name in (name for name in params if name.startswith("block")):
+        attention = dict(params[name]["attention"])
+        kernel = attention.pop("key_value")
+        attention.update({f"key_value_{a}": kernel for a in range(A)})
+        copied[name] = {**params[name], "attention": attention}
     events = random_events(shared, B, N)
     same = Transformer(specialised).apply({"params": copied}, events)
     assert_close(same, full_logits(shared, events))

@@ -32,8 +32,8 @@ def test_matrices_decay_and_embeddings_and_norms_do_not():
     params = jax.eval_shape(model.init, jax.random.key(0), random_events(1)[:, :-1])["params"]
     decays = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(decayed(params))}
     assert {name.split("'")[-2] for name, value in decays.items() if value} == {
-        *("query", "key_value", "output", "gate_up", "down"),
-        *(f"head_{attribute}" for attribute in range(5)),
+        *("query", "output", "gate_up", "down"),
+        *(f"{name}_{attribute}" for name in ("key_value", "head") for attribute in range(5)),
     }
 
 

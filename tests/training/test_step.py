@@ -17,16 +17,16 @@ from sage_jax.training.step import count_losses, eval_step, train_step
 from tests.training.tiny import random_events, tiny_config
 
 GOLDEN = {
-    "duration": 4.9239,
-    "grad_norm": 44.9879,
-    "instrument": 5.7439,
-    "loss": 31.3428,
+    "duration": 5.6022,
+    "grad_norm": 21.7891,
+    "instrument": 5.5784,
+    "loss": 31.1239,
     "notes": 18.0,
-    "onset": 8.7052,
-    "param_norm": 34.5005,
-    "pitch": 7.128,
+    "onset": 8.3839,
+    "param_norm": 34.5414,
+    "pitch": 7.3175,
     "tokens": 103.0,
-    "velocity": 4.8419,
+    "velocity": 4.2419,
 }
 
 
