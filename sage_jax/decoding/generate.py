@@ -1,4 +1,4 @@
-"""The fused decoder: prefill, then a compiled loop of event steps over a preallocated cache."""
+"""The fused decoder: prefill, then a compiled loop of event steps over a preallocated cache that grows bucket by bucket."""
 
 import dataclasses
 import functools
@@ -18,6 +18,7 @@ from sage_jax.music import events as ev
 from sage_jax.music.events import NoteEvents
 
 SMALLEST_BUCKET = 64
+FIRST_CAPACITY = 256  # events; a smaller cache costs hardly less to read, and each size is a program to compile
 
 
 @flax.struct.dataclass
@@ -25,7 +26,8 @@ class DecodeState:
     """All that a decode step reads and writes; donated to it.
 
     logits: float32 [B, V_onset], of the onset of the next event. keys [B]: one per row, folded with `step`, so that a row
-    is the same alone as in a batch. step: events drawn. finished [B]. events: int16 [B, M, A], PAD where none is drawn yet.
+    is the same alone as in a batch. step: events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room
+    for, PAD where none is drawn yet.
     """
 
     cache: Cache
@@ -65,15 +67,35 @@ def bucket(size: int) -> int:
     return length * 3 // 4 if length > SMALLEST_BUCKET and size <= length * 3 // 4 else length
 
 
-class Generator:
-    """Continues prompts with one model. Programs are compiled ahead of time, one for each batch size and bucket."""
+def capacities(width: int, max_events: int, first: int = FIRST_CAPACITY) -> list[int]:
+    """The rooms, in events, that the cache has in turn while `max_events` events follow a prompt of `width`.
 
-    def __init__(self, config: ModelConfig, params, tokenizer: NoteEvents):
+    Each is twice the one before, and the last is the bucket of all: so attention reads at most twice what is filled.
+    """
+    last = bucket(width + max_events)
+    capacity = max(bucket(width + 1), first)
+    rooms = []
+    while capacity < last:
+        rooms.append(capacity)
+        capacity *= 2
+    return [*rooms, last]
+
+
+class Generator:
+    """Continues prompts with one model.
+
+    Programs are compiled ahead of time: prefill for each batch size and prompt bucket, the loop for each batch size and room
+    of the cache. compilations, compile_seconds: how many there were, and the time they took.
+    """
+
+    def __init__(self, config: ModelConfig, params, tokenizer: NoteEvents, first_capacity: int = FIRST_CAPACITY):
         self.config = config
         self.tokenizer = tokenizer
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, config.dtype), params)
         self.model = Transformer(config)
         self.grammar = Grammar(tokenizer)
+        self.compilations, self.compile_seconds = 0, 0.0
+        self._first_capacity = first_capacity
         self._programs = {}
 
     def generate(
@@ -96,67 +118,131 @@ class Generator:
         the piece. programs: the only ones to play (128 for drums); None for all. finished: bool [B], rows that are to stay
         as they are.
         """
-        width = bucket(max(len(prompt) for prompt in prompts))
-        room = bucket(width + max_events) - width
+        compiled, began = self.compile_seconds, time.perf_counter()
+        rooms = capacities(bucket(max(map(len, prompts))), max_events, self._first_capacity)
+        state = jax.block_until_ready(self.start(prompts, rooms[0], seed=seed, finished=finished))
+        prefill_seconds = time.perf_counter() - began - (self.compile_seconds - compiled)
+
+        limits = self.limits(len(prompts), first_bar, stop_bar, stop_at_end, programs)
+        compiled_prefill, began = self.compile_seconds, time.perf_counter()
+        state = self.advance(state, max_events, sampling.knobs, limits, rooms)
+        drawn = np.asarray(state.events)
+        decode_seconds = time.perf_counter() - began - (self.compile_seconds - compiled_prefill)
+        continuations = [row[row[:, ev.ONSET] != ev.PAD] for row in drawn]
+        seconds = (prefill_seconds, decode_seconds, self.compile_seconds - compiled)
+        return Generation(continuations, np.asarray(state.finished), int(state.step), *seconds)
+
+    def prepare(self, batch: int, longest_prompt: int, max_events: int, sampling: SamplingConfig = SamplingConfig()) -> float:
+        """Compiles all that `generate` can need for prompts of up to `longest_prompt` events; returns the seconds it took."""
+        compiled = self.compile_seconds
+        for width in sorted({bucket(length) for length in range(1, longest_prompt + 1)}):
+            rooms = capacities(width, max_events, self._first_capacity)
+            self._prefill_program(batch, width, rooms[0])
+            for room, larger in zip(rooms, [*rooms[1:], None], strict=True):
+                self._decode_program(batch, room, sampling.top_k)
+                if larger:
+                    self._grow_program(batch, room, larger)
+        return self.compile_seconds - compiled
+
+    def start(
+        self,
+        prompts: list[np.ndarray],
+        capacity: int,
+        *,
+        width: int | None = None,
+        seed: int | jax.Array = 0,
+        finished: np.ndarray | None = None,
+    ) -> DecodeState:
+        """Reads the prompts, padded to `width` events (their bucket, if None), into a cache with room for `capacity` events."""
+        width = width or bucket(max(map(len, prompts)))
         padded = np.zeros((len(prompts), width, ev.NUM_ATTRIBUTES), np.int32)
         for row, prompt in zip(padded, prompts, strict=True):
             row[width - len(prompt) :] = prompt
         start = np.array([width - len(prompt) for prompt in prompts], np.int32)
         key = jax.random.key(seed) if isinstance(seed, int) else seed
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
-        knobs = sampling.knobs
-
         finished = np.zeros(len(prompts), bool) if finished is None else finished
-        arguments = (self.params, padded, start, keys, finished)
-        prefill, compile_prefill = self._program(self._prefill, arguments, room=room)
-        began = time.perf_counter()
-        state = jax.block_until_ready(prefill(*arguments))
-        prefill_seconds = time.perf_counter() - began
+        return self._prefill_program(len(prompts), width, capacity)(self.params, padded, start, keys, finished)
 
+    def limits(
+        self,
+        batch: int,
+        first_bar: int | np.ndarray = 0,
+        stop_bar: int | np.ndarray | None = None,
+        may_end: bool = True,
+        programs: list[int] | None = None,
+    ) -> Limits:
+        """The arguments of `generate` on the device."""
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
-        bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), len(prompts)) for bar in (first_bar, stop_bar))
-        limits = Limits(jnp.int32(max_events), *bars, jnp.bool_(stop_at_end), jnp.asarray(self._playable(programs)))
-        decode, compile_decode = self._program(self._decode, (self.params, state, knobs, limits), donate=(1,))
-        began = time.perf_counter()
-        state = jax.block_until_ready(decode(self.params, state, knobs, limits))
-        decode_seconds = time.perf_counter() - began
-
-        drawn = np.asarray(state.events)
-        continuations = [row[row[:, ev.ONSET] != ev.PAD] for row in drawn]
-        seconds = (prefill_seconds, decode_seconds, compile_prefill + compile_decode)
-        return Generation(continuations, np.asarray(state.finished), int(state.step), *seconds)
-
-    def _playable(self, programs: list[int] | None) -> np.ndarray:
+        bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), batch) for bar in (first_bar, stop_bar))
         playable = np.ones(self.grammar.vocab_sizes[ev.INSTRUMENT], bool)
         if programs is not None:
             playable[ev.FIRST_PROGRAM :] = False
             playable[ev.FIRST_PROGRAM + np.array(programs, np.int64)] = True
-        return playable
+        return Limits(*bars, jnp.bool_(may_end), jnp.asarray(playable))
 
-    def _program(self, function, arguments, donate=(), **static):
-        """The compiled `function` for arguments of these shapes, and the seconds that compiling took (0 if it was there)."""
-        leaves, structure = jax.tree.flatten(arguments[1:])
-        key = (function.__name__, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves), structure, *static.items())
-        if key in self._programs:
-            return self._programs[key], 0.0
-        began = time.perf_counter()
-        jitted = jax.jit(functools.partial(function, **static), donate_argnums=donate)
-        self._programs[key] = jitted.lower(*arguments).compile()
-        return self._programs[key], time.perf_counter() - began
+    def advance(
+        self, state: DecodeState, max_events: int, knobs: Knobs, limits: Limits, rooms: list[int] | None = None
+    ) -> DecodeState:
+        """Draws on until there are `max_events` events in all, or every row is finished; `state` is given away.
 
-    def _prefill(self, params, prompts, start, keys, finished, *, room: int) -> DecodeState:
-        B, N, A = prompts.shape
-        cache = Cache.empty(self.config, B, N + room).replace(start=start)
+        rooms: those that the cache may grow to; without them it stays as it is, and the loop ends where it is full. Whether
+        events are drawn in one call or in many makes no difference to them.
+        """
+        batch = len(state.finished)
+        larger = [room for room in rooms or () if room > state.cache.max_events]
+        while True:
+            room = state.cache.max_events
+            program = self._decode_program(batch, room, knobs.top_k)
+            state = program(self.params, state, jnp.int32(max_events), knobs, limits)
+            if not larger or int(state.cache.length) < room or int(state.step) >= max_events or state.finished.all():
+                return state
+            state = self._grow_program(batch, room, larger[0])(state)
+            del larger[0]
+
+    def _prefill_program(self, batch: int, width: int, capacity: int):
+        key = ("prefill", batch, width, capacity)
+        prefill = functools.partial(self._prefill, capacity=capacity)
+        return self._program(key, prefill, lambda: (self.params, *_start_shapes(batch, width)))
+
+    def _decode_program(self, batch: int, capacity: int, top_k: int):
+        def shapes():
+            knobs = SamplingConfig(top_k=top_k).knobs
+            return self.params, self._state_shapes(batch, capacity), jnp.int32(0), knobs, self.limits(batch)
+
+        return self._program(("decode", batch, capacity, top_k), self._decode, shapes, donate=(1,))
+
+    def _grow_program(self, batch: int, capacity: int, larger: int):
+        grow = functools.partial(_grow, capacity=larger)
+        return self._program(("grow", batch, capacity, larger), grow, lambda: (self._state_shapes(batch, capacity),))
+
+    def _state_shapes(self, batch: int, capacity: int) -> DecodeState:
+        prefill = functools.partial(self._prefill, capacity=capacity)
+        return jax.eval_shape(prefill, self.params, *_start_shapes(batch, 1))
+
+    def _program(self, key: tuple, function, shapes, donate: tuple[int, ...] = ()):
+        """The compiled `function`, by its `key`; for arguments of the shapes that `shapes` returns."""
+        if key not in self._programs:
+            began = time.perf_counter()
+            self._programs[key] = jax.jit(function, donate_argnums=donate).lower(*shapes()).compile()
+            self.compile_seconds += time.perf_counter() - began
+            self.compilations += 1
+        return self._programs[key]
+
+    def _prefill(self, params, prompts, start, keys, finished, *, capacity: int) -> DecodeState:
+        B, _, A = prompts.shape
+        cache = Cache.empty(self.config, B, capacity).replace(start=start)
         hidden, cache = self.model.apply({"params": params}, prompts, cache, empty=True, method="extend")
         logits = self._logits(params, hidden[:, -1, -1], ev.ONSET)
         advance = lambda state, event: (self.grammar.advance(state, event), None)
         grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts, 1, 0))
-        events = jnp.full((B, room, A), ev.PAD, jnp.int16)
+        events = jnp.full((B, capacity, A), ev.PAD, jnp.int16)
         return DecodeState(cache, logits, grammar, keys, jnp.int32(0), finished, events)
 
-    def _decode(self, params, state: DecodeState, knobs: Knobs, limits: Limits) -> DecodeState:
+    def _decode(self, params, state: DecodeState, max_events: jax.Array, knobs: Knobs, limits: Limits) -> DecodeState:
         def unfinished(state: DecodeState) -> jax.Array:
-            return (state.step < limits.max_events) & ~state.finished.all()
+            room = state.cache.length < state.cache.max_events
+            return room & (state.step < max_events) & ~state.finished.all()
 
         return jax.lax.while_loop(unfinished, lambda state: self.event_step(params, state, knobs, limits), state)
 
@@ -186,3 +272,16 @@ class Generator:
 
     def _logits(self, params, hidden: jax.Array, attribute: int) -> jax.Array:
         return self.model.apply({"params": params}, hidden, attribute, method="logits")
+
+
+def _start_shapes(batch: int, width: int):
+    """Of the arguments of prefill after the parameters."""
+    rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    return rows(np.int32, width, ev.NUM_ATTRIBUTES), rows(np.int32), keys, rows(bool)
+
+
+def _grow(state: DecodeState, *, capacity: int) -> DecodeState:
+    more = capacity - state.cache.max_events
+    events = jnp.pad(state.events, ((0, 0), (0, more), (0, 0)), constant_values=ev.PAD)
+    return state.replace(cache=state.cache.grown(capacity), events=events)

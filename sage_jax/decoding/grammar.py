@@ -27,13 +27,12 @@ class GrammarState:
 
 @flax.struct.dataclass
 class Limits:
-    """When to stop and what may be played: traced, so that changing one compiles nothing.
+    """Where to stop and what may be played: traced, so that changing one compiles nothing.
 
-    max_events: int32, of each row. first_bar, stop_bar: int32 [B], a row's events belong to bars from the one up to, not
-    with, the other, counted from its prompt's first. may_end: bool, whether EOS may be drawn. instruments: bool [V_instrument].
+    first_bar, stop_bar: int32 [B], a row's events belong to bars from the one up to, not with, the other, counted from its
+    prompt's first. may_end: bool, whether EOS may be drawn. instruments: bool [V_instrument].
     """
 
-    max_events: jax.Array
     first_bar: jax.Array
     stop_bar: jax.Array
     may_end: jax.Array

@@ -1,10 +1,12 @@
 """Decoding: valid music whatever the model says, the same in every batch, and compiled once."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.decoding.generate import Generator, bucket
+from sage_jax.decoding.generate import Generator, bucket, capacities
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.models.transformer import Transformer
 from sage_jax.music import events as ev
@@ -142,13 +144,49 @@ def test_the_end_of_the_piece_ends_the_row():
     assert result.continuations[0].tolist() == [[ev.EOS] * 5] and result.steps == 1
 
 
-def test_programs_are_compiled_once_per_bucket(generator):
-    compiled = []
-    for length in (10, 30, 60, 64, 65, 80):
+def test_nothing_is_compiled_while_playing():
+    """Once prepared: 20 lengths of prompt, and a piece that crosses three sizes of the cache."""
+    generator = Generator(tiny_config(), parameters(tiny_config()), TOKENIZER, first_capacity=64)
+    assert capacities(64, 260, first=64) == [96, 192, 384] and capacities(96, 260, first=64) == [128, 256, 384]
+    generator.prepare(1, longest_prompt=80, max_events=260, sampling=WILD)
+    compiled = generator.compilations
+    assert compiled == len(generator._programs) == 2 + 5 + 4  # prompts, rooms, steps from room to room
+    for length in range(4, 84, 4):
         events = np.concatenate([prompt(2)[:1], np.repeat(prompt(2)[1:2], length - 1, axis=0)])
-        compiled.append(generator.generate([events], max_events=30, sampling=WILD).compile_seconds > 0)
-    again = generator.generate([prompt(1)], max_events=25, stop_bar=9, sampling=SamplingConfig(top_p=0.5), seed=9)
-    assert sum(compiled) <= 2 and not compiled[5] and again.compile_seconds == 0
+        assert generator.generate([events], max_events=3, sampling=WILD).compile_seconds == 0
+    long = generator.generate(
+        [prompt(1)], max_events=260, stop_bar=10**6, sampling=SamplingConfig(temperature=3, min_p=0.01), stop_at_end=False
+    )
+    assert long.steps == len(long.continuations[0]) == 260 and long.compile_seconds == 0
+    assert generator.compilations == compiled
+
+
+def test_growing_does_not_show(generator):
+    """A cache that grows twice, and one that is large from the start: the same events, of ragged rows, bit for bit."""
+    growing = Generator(tiny_config(), generator.params, TOKENIZER, first_capacity=64)
+    small, large = (
+        each.generate(PROMPTS[:2], max_events=140, sampling=WILD, seed=3, stop_at_end=False) for each in (growing, generator)
+    )
+    assert growing.compilations == 1 + 3 + 2 and small.steps == 140
+    for left, right in zip(small.continuations, large.continuations, strict=True):
+        assert np.array_equal(left, right)
+
+
+def test_ten_events_are_five_and_five(generator):
+    limits, knobs = generator.limits(2, may_end=False), WILD.knobs
+    at_once = generator.advance(generator.start(PROMPTS[:2], 256), 10, knobs, limits)
+    state = generator.start(PROMPTS[:2], 256)
+    for events in (5, 6, 7, 10):
+        state = generator.advance(state, events, knobs, limits)
+        assert int(state.step) == events
+    assert np.array_equal(state.events, at_once.events) and (state.events[:, :10] > 0).all()
+    np.testing.assert_array_equal(state.logits, at_once.logits)
+
+
+def test_a_full_cache_ends_the_loop(generator):
+    state = generator.start([prompt(1)], 70, width=64)
+    state = generator.advance(state, 100, WILD.knobs, generator.limits(1, may_end=False))
+    assert int(state.step) == 6 and int(state.cache.length) == 70
 
 
 def test_buckets_grow_and_hold():
@@ -157,8 +195,12 @@ def test_buckets_grow_and_hold():
     assert len(set(sizes)) < 15
 
 
-def test_the_cache_is_written_in_place(generator):
-    """The loop is given the state for good: nothing is held twice."""
-    generator.generate([prompt(1)], max_events=20)
-    texts = [program.as_text() for key, program in generator._programs.items() if key[0] == "_decode"]
-    assert texts and all("input_output_alias" in text for text in texts)
+@pytest.mark.parametrize("sharing", [dict(sharing="mha"), dict(scope="all"), dict(scope="mixed")], ids=lambda kind: str(kind))
+def test_the_cache_is_written_in_place(sharing):
+    """The loop is given the state for good, and nothing of the cache's size is copied in it: the cost of a step, if it were."""
+    config = tiny_config(**sharing)
+    generator = Generator(config, parameters(config), TOKENIZER)
+    text = generator._decode_program(1, 77, 0).as_text()
+    cache = re.escape(f"f32[1,{config.cached_heads},5,77,4]")
+    assert "input_output_alias" in text and re.search(rf"= {cache}\S* \S*fusion\(", text)
+    assert not re.search(rf"= {cache}\S* copy\(", text)
