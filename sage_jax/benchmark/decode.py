@@ -1,168 +1,143 @@
-"""Milliseconds per note of the fused decoder, for every key-value sharing, beside what memory bandwidth allows.
+"""Our own decoder as a subject of the benchmark: one model, one batch, one context.
 
-  python -m sage_jax.benchmark.decode --config=configs/sage.py:base --contexts=1024,4096 --batches=1,8
-  python -m sage_jax.benchmark.decode --config=configs/sage.py:demo --contexts=1024 --batches=1,4
-  python -m sage_jax.benchmark.decode --config=configs/sage.py:debug --contexts=320 --batches=2 --rounds=2
-
-Weights are random: speed does not depend on them. All sharings of one row are compiled first and then run in turn, round
-after round, with a measurement of the bandwidth in every round. A note is one event step, five tokens.
+Weights are random where the job names no workdir: speed does not depend on them. Prompts are the beginnings of pieces of
+the embedded corpus. A note is one event step, five tokens, drawn with the grammar's masks and nucleus sampling.
 """
 
 import dataclasses
-import json
+import os
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
-from rich.console import Console
 
-from launch._main import run
-from sage_jax.benchmark.environment import describe
-from sage_jax.benchmark.roofline import bandwidth_probe, event_step_bytes
+from sage_jax.benchmark.environment import describe, peak_megabytes
+from sage_jax.benchmark.roofline import event_step_cost, prefill_operations
+from sage_jax.benchmark.worker import serve
 from sage_jax.decoding.generate import DecodeState, Generator
-from sage_jax.decoding.grammar import Limits
 from sage_jax.decoding.sampling import SamplingConfig
-from sage_jax.errors import UserError
-from sage_jax.files import replacing
-from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.transformer import Transformer
-from sage_jax.training.config import RunConfig
+from sage_jax.music.corpus import list_corpus
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.midi import BadMidi, read_midi
+from sage_jax.training.checkpoint import load_for_sampling
 
-SHARINGS = {
-    "mha": dict(sharing="mha"),
-    "gqa-5": dict(sharing="gqa", kv_heads=5),
-    "gqa-2": dict(sharing="gqa", kv_heads=2),
-    "mqa": dict(sharing="mqa"),
-    "as_kvhs-all-1": dict(sharing="as_kvhs", scope="all"),
-    "as_kvhs-own-1": dict(sharing="as_kvhs", scope="own"),
-    "as_kvhs-mixed-1": dict(sharing="as_kvhs", scope="mixed"),
-}
-
-CONFIG = config_flags.DEFINE_config_file("config", "configs/sage.py:base", "The model's size.", lock_config=True)
-CONTEXTS = flags.DEFINE_list("contexts", ["1024", "4096"], "Tokens of context, all of them allocated and filled.")
-BATCHES = flags.DEFINE_list("batches", ["1", "8"], "Rows decoded at once.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "What weights and cache are stored and computed in.")
-NAMES = flags.DEFINE_list("sharings", list(SHARINGS), "Which to measure.")
-ROUNDS = flags.DEFINE_integer("rounds", 9, "How often each is run, in turn; the first round is not counted.", lower_bound=2)
-EVENTS = flags.DEFINE_integer("events", 8, "Event steps in a run.", lower_bound=1)
-OUTPUT = flags.DEFINE_string("output", None, "File for one JSON line per measurement.")
+LONG_PREFILL = 2.0  # seconds; one that takes longer is measured once, and later runs go back to where it ended
+SAMPLING = SamplingConfig(temperature=1.0, top_p=0.98)
 
 
-class Subject:
-    """One model, ready to decode behind a full context."""
+class Decoder:
+    """Draws `events` notes for each of `batch` rows, the last of which fills a context of `context_events` events.
 
-    def __init__(self, config: ModelConfig, tokenizer, batch: int, context_events: int, events: int):
-        events_shape = jnp.zeros((1, 1, config.num_attributes), jnp.int32)
-        params = jax.jit(Transformer(config).init)(jax.random.key(0), events_shape)["params"]
-        generator = Generator(config, params, tokenizer)
+    job: batch, context_events, events, seed, model (fields of ModelConfig) or workdir (of a trained one), dtype, and prefill:
+    where it is false the context is noise that nobody read, for contexts that would take minutes to read.
+    """
+
+    def __init__(self, job: dict[str, Any]):
+        self._batch, self._context, self._events = (job[name] for name in ("batch", "context_events", "events"))
+        tokenizer, config, params = _model(job)
+        self._generator = Generator(config, params, tokenizer)
         del params
-        self.config, self.events, self.filled = config, events, context_events - events
-        self.bytes = event_step_bytes(config, batch, context_events)
-        self._params = generator.params
-        self._limits = Limits(
-            max_events=jnp.int32(events),
-            first_bar=jnp.zeros(batch, jnp.int32),
-            stop_bar=jnp.full(batch, np.iinfo(np.int32).max),
-            may_end=jnp.bool_(False),
-            instruments=jnp.ones(config.vocab_sizes[1], bool),
-        )
-        self._knobs = SamplingConfig(top_p=0.98).knobs
-        self._state = DecodeState(
-            cache=Cache.empty(config, batch, context_events),
-            logits=jnp.zeros((batch, config.vocab_sizes[0])),
-            grammar=generator.grammar.start(batch),
-            keys=jax.random.split(jax.random.key(0), batch),
-            step=jnp.int32(0),
-            finished=jnp.zeros(batch, bool),
-            events=jnp.zeros((batch, events, config.num_attributes), jnp.int16),
-        )
-        began = time.perf_counter()
-        decode = jax.jit(generator._decode, donate_argnums=1)
-        self._decode = decode.lower(self._params, self._state, self._knobs, self._limits).compile()
-        self.compile_seconds = time.perf_counter() - began
+        self._limits = self._generator.limits(self._batch, may_end=False)
+        self._knobs = SAMPLING.knobs
+        self._seed, self._reads = job["seed"], job["prefill"]
+        self._prompts, seconds_per_note = prompts(tokenizer, self._batch, self._context - self._events)
+        self._state, self._prefill_seconds = None, None
+        if not self._reads:
+            self._state = self._noise()
+        self.run()  # compiles
+        cost = event_step_cost(config, self._batch, self._context)
+        self.about = {
+            "measures": "prefill, then notes one by one from a compiled event step, then as many in one compiled loop",
+            "model": config.name,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
+            "cache_bytes": self._state.cache.num_bytes,
+            "compile_seconds": self._generator.compile_seconds,
+            "tokens_per_note": config.num_attributes,
+            "seconds_per_note": seconds_per_note,
+            "step_bytes": cost[0],
+            "step_operations": cost[1],
+            "prefill_operations": prefill_operations(config, self._batch, self._context - self._events),
+            "versions": describe(),
+        }
 
-    def seconds_per_event(self) -> float:
-        """Runs the event steps once."""
-        cache = self._state.cache.replace(length=jnp.int32(self.filled))
-        self._state = self._state.replace(step=jnp.int32(0), cache=cache)
+    def run(self) -> dict[str, Any]:
+        """prefill_seconds, note_seconds one by one, and loop_seconds, of all in one call."""
+        measured = None
+        if self._reads and (self._prefill_seconds is None or self._prefill_seconds < LONG_PREFILL):
+            compiled, began = self._generator.compile_seconds, time.perf_counter()
+            self._state = self._start()
+            measured = time.perf_counter() - began - (self._generator.compile_seconds - compiled)
+            self._prefill_seconds = measured
+        else:
+            self._rewind()
+        note_seconds = []
+        for note in range(1, self._events + 1):
+            began = time.perf_counter()
+            self._advance(note)
+            note_seconds.append(time.perf_counter() - began)
+        self._rewind()
+        began = time.perf_counter()
+        self._advance(self._events)
+        loop_seconds = time.perf_counter() - began
+        return {
+            "prefill_seconds": measured,
+            "note_seconds": note_seconds,
+            "loop_seconds": loop_seconds,
+            "peak_megabytes": peak_megabytes(),
+        }
+
+    def _start(self) -> DecodeState:
+        width = self._context - self._events
+        return jax.block_until_ready(self._generator.start(self._prompts, self._context, width=width, seed=self._seed))
+
+    def _advance(self, note: int) -> None:
+        self._state = self._generator.advance(self._state, note, self._knobs, self._limits)
         jax.block_until_ready(self._state)
-        began = time.perf_counter()
-        self._state = jax.block_until_ready(self._decode(self._params, self._state, self._knobs, self._limits))
-        return (time.perf_counter() - began) / self.events
+
+    def _rewind(self) -> None:
+        """Back to the end of the prompt: what was drawn since is overwritten, and nothing is read again."""
+        cache = self._state.cache.replace(length=jnp.int32(self._context - self._events))
+        self._state = jax.block_until_ready(self._state.replace(cache=cache, step=jnp.int32(0)))
+
+    def _noise(self) -> DecodeState:
+        state = self._generator.start([prompt[:1] for prompt in self._prompts], self._context, width=1, seed=self._seed)
+        key = jax.random.key(self._seed)
+        noise = lambda buffer: 0.1 * jax.random.normal(key, buffer.shape, buffer.dtype)
+        return state.replace(cache=state.cache.replace(layers=jax.tree.map(noise, state.cache.layers)))
 
 
-def measure(model: ModelConfig, tokenizer, batch: int, context: int, names: list[str], rounds: int, events: int) -> list[dict]:
-    """One row for each sharing: median and quartiles of milliseconds per note over the rounds but the first."""
-    subjects = {}
-    for name in names:
-        if name not in SHARINGS:
-            raise UserError(f"--sharings has {name!r}; choose from {', '.join(SHARINGS)}")
-        config = dataclasses.replace(model, **SHARINGS[name])
-        subjects[name] = Subject(config, tokenizer, batch, context // model.num_attributes, events)
-    bandwidth = bandwidth_probe()
-    times = {name: [] for name in subjects}
-    rates = []
-    for _ in range(rounds):
-        rates.append(bandwidth())
-        for name, subject in subjects.items():
-            times[name].append(subject.seconds_per_event())
-    rate = float(np.median(rates[1:]))
-    return [
-        dict(
-            sharing=name,
-            batch=batch,
-            context=context,
-            ms_per_note=1000 * float(np.median(times[name][1:])),
-            ms_per_note_quartiles=[1000 * float(q) for q in np.percentile(times[name][1:], [25, 75])],
-            runs=rounds - 1,
-            megabytes=subject.bytes / 1e6,
-            bandwidth_gb_per_s=rate / 1e9,
-            roofline_share=subject.bytes / rate / float(np.median(times[name][1:])),
-            compile_seconds=subject.compile_seconds,
-        )
-        for name, subject in subjects.items()
-    ]
+def prompts(tokenizer: NoteEvents, batch: int, length: int) -> tuple[list[np.ndarray], float]:
+    """The first `length` events of `batch` pieces of the embedded corpus, and how many seconds a note of them lasts on average.
+
+    The longest files come first; a piece that is too short goes round again, as do the pieces where there are too few.
+    """
+    paths = sorted((path for _, path in list_corpus("embedded")), key=lambda path: (-os.path.getsize(path), path))
+    rows, seconds, notes = [], 0.0, 0
+    for path in paths[:batch]:
+        try:
+            piece = tokenizer.quantize(read_midi(path, tokenizer.ticks_per_quarter))
+        except BadMidi:
+            continue
+        events = tokenizer.encode(piece)[:-1]
+        rows.append(np.resize(events, (length, events.shape[1])))
+        seconds += float(piece.seconds(piece.end))
+        notes += len(piece.notes)
+    return [rows[row % len(rows)] for row in range(batch)], seconds / notes
 
 
-def main() -> None:
-    config = RunConfig.from_dict(CONFIG.value.to_dict())
-    model = dataclasses.replace(config.model, dtype=DTYPE.value)
-    setting = dict(
-        **describe(),
-        layers=model.layers,
-        width=model.width,
-        heads=model.heads,
-        head_width=model.head_width,
-        dtype=model.dtype,
-    )
-    console = Console()
-    console.print(setting)
-    rows = []
-    print("| sharing | batch | context | ms per note (quartiles) | notes/s | MB per note | share of roofline |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for context in map(int, CONTEXTS.value):
-        for batch in map(int, BATCHES.value):
-            for row in measure(model, config.tokenizer, batch, context, NAMES.value, ROUNDS.value, EVENTS.value):
-                low, high = row["ms_per_note_quartiles"]
-                cells = [
-                    row["sharing"],
-                    f"{batch}",
-                    f"{context:,}",
-                    f"{row['ms_per_note']:.2f} ({low:.2f} to {high:.2f})",
-                    f"{1000 * batch / row['ms_per_note']:,.0f}",
-                    f"{row['megabytes']:,.0f}",
-                    f"{row['roofline_share']:.0%}",
-                ]
-                print(f"| {' | '.join(cells)} |", flush=True)
-                rows.append({**setting, **row})
-    if OUTPUT.value:
-        with replacing(OUTPUT.value) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def _model(job: dict[str, Any]):
+    if job.get("workdir"):
+        params, run, _ = load_for_sampling(job["workdir"])
+        return run.tokenizer, dataclasses.replace(run.model, dtype=job["dtype"]), params
+    tokenizer = NoteEvents()
+    config = ModelConfig(vocab_sizes=tokenizer.vocab_sizes, dtype=job["dtype"], **job["model"])
+    one_event = jnp.zeros((1, 1, config.num_attributes), jnp.int32)
+    return tokenizer, config, jax.jit(Transformer(config).init)(jax.random.key(job["seed"]), one_event)["params"]
 
 
 if __name__ == "__main__":
-    run(main)
+    serve(Decoder)

@@ -3,11 +3,11 @@
 import os
 import pathlib
 import platform
-import resource
-import sys
 from importlib import metadata
 
 import jax
+
+from sage_jax.benchmark import worker
 
 
 def describe() -> dict[str, str | int]:
@@ -26,8 +26,7 @@ def peak_megabytes() -> float:
     counted = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in counted:
         return counted["peak_bytes_in_use"] / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return worker.peak_megabytes()
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""What bounds a decode step: the bytes that it must move, and how fast this device moves bytes."""
+"""What bounds a decode step: the bytes that it must move and the operations that it must do, and how fast this device is."""
 
 import time
 from collections.abc import Callable
@@ -6,41 +6,94 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from sage_jax.benchmark.worker import serve
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.transformer import Transformer
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
+SIDE = 2048  # of the square matrices that are multiplied
 
 
-def event_step_bytes(config: ModelConfig, batch: int, context_events: int) -> int:
-    """Bytes that drawing one event for each row must read: for each of its A tokens the weights that the token meets and
-    the whole allocated cache. Rows of embeddings, activations and the new keys and values are left out: all are small.
+def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
+    """(bytes, operations) of drawing one event for each row behind a full context.
+
+    Bytes: for each of its A tokens the weights that the token meets, the keys and values of the whole context read and its
+    own written. Operations: two for each weight and row, and four for each key, query head and channel of a head. Rows of
+    embeddings and activations are left out: all are small.
     """
-    A = config.num_attributes
-    events = jax.ShapeDtypeStruct((1, 1, A), jnp.int32)
+    A, H, h = config.num_attributes, config.heads, config.head_width
+    weights = sum(_weights(config))
+    itemsize = jnp.dtype(config.dtype).itemsize
+    cache = jax.eval_shape(lambda: Cache.empty(config, batch, context_events)).num_bytes
+    new = jax.eval_shape(lambda: Cache.empty(config, batch, 1)).num_bytes
+    keys = config.own_heads * context_events + (H - config.own_heads) * context_events * A
+    return weights * itemsize + A * cache + new, batch * (2 * weights + A * config.layers * 4 * keys * h)
+
+
+def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
+    """Operations of reading `events` events: every weight but those of the output heads, and half of all pairs of tokens."""
+    A, h = config.num_attributes, config.head_width
+    weights = sum(_weights(config, heads=False))
+    pairs = config.own_heads * events**2 * A + (config.heads - config.own_heads) * (events * A) ** 2
+    return batch * (2 * weights * events + config.layers * 2 * pairs * h)
+
+
+def _weights(config: ModelConfig, heads: bool = True):
+    """The weights that the A tokens of an event meet: for each kernel its size, times the tokens that meet it."""
+    events = jax.ShapeDtypeStruct((1, 1, config.num_attributes), jnp.int32)
     shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), events)["params"]
-    weights = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         name = jax.tree_util.keystr(path)
-        if "embedding" in name:
+        if "embedding" in name or (not heads and "head_" in name):
             continue
         # A token meets the key-value kernel of its attribute alone, and one of the A heads.
         once = "head_" in name or "key_value_" in name
-        weights += leaf.size * (1 if once else A)
-    cache = jax.eval_shape(lambda: Cache.empty(config, batch, context_events))
-    return weights * jnp.dtype(config.dtype).itemsize + A * cache.num_bytes
+        yield leaf.size * (1 if once else config.num_attributes)
+
+
+class Probe:
+    """The device itself as a subject: how fast it reads memory, and how fast it multiplies."""
+
+    def __init__(self, job: dict):
+        self._bandwidth, self._matrices = bandwidth_probe(), matrix_probe(job["dtype"])
+        self.about = {"measures": f"the sum of {READ_BYTES >> 20} MiB, and a product of two {SIDE} x {SIDE} matrices"}
+
+    def run(self) -> dict:
+        return {"bytes_per_second": self._bandwidth(), "operations_per_second": self._matrices()}
 
 
 def bandwidth_probe() -> Callable[[], float]:
     """A function that measures the memory bandwidth for reading, bytes per second, each time it is called."""
     data = jnp.ones((READ_BYTES // 4 // 1024, 1024), jnp.float32)
-    total = jax.jit(lambda data: data.sum(axis=1))
-    jax.block_until_ready(total(data))
+    return _rate(READ_BYTES, lambda data: data.sum(axis=1), data)
+
+
+def matrix_probe(dtype: str) -> Callable[[], float]:
+    """A function that measures operations per second in a product of two square matrices, each time it is called."""
+    matrix = jnp.ones((SIDE, SIDE), dtype)
+    return _rate(2 * SIDE**3, lambda matrix: matrix @ matrix, matrix)
+
+
+def _rate(amount: int, function, argument) -> Callable[[], float]:
+    function = jax.jit(function)
+    jax.block_until_ready(function(argument))
+    repeats = 1
 
     def measure() -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(total(data))
-        return READ_BYTES / (time.perf_counter() - began)
+        nonlocal repeats
+        while True:
+            began = time.perf_counter()
+            for _ in range(repeats):
+                result = function(argument)
+            jax.block_until_ready(result)
+            seconds = time.perf_counter() - began
+            if seconds > 0.01:  # a fast device does one in the time that a call takes
+                return repeats * amount / seconds
+            repeats *= 4
 
     return measure
+
+
+if __name__ == "__main__":
+    serve(Probe)

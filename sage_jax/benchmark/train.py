@@ -1,7 +1,7 @@
 """Training speed and memory of the ways to share key-value heads.
 
   python -m sage_jax.benchmark.train --model=demo
-  python -m sage_jax.benchmark.train --model=base --batch_size=1 --steps=2 --modes=mha,as_kvhs-own
+  python -m sage_jax.benchmark.train --model=base --batch_size=1 --steps=2 --modes=mha,as_kvhs-own-1
 
 Every measurement has a process of its own, so that its peak memory is its own; the modes take turns, so that a slow
 minute of the machine is everybody's. Compilation is timed apart. Batches are full: they hold notes and no padding.
@@ -21,18 +21,13 @@ import numpy as np
 
 from configs.sage import get_config
 from sage_jax.benchmark.environment import describe, peak_megabytes
+from sage_jax.benchmark.systems import SHARINGS, sharing
 from sage_jax.music.events import BOS, FIRST, FIRST_PROGRAM, INSTRUMENT
 from sage_jax.training.config import RunConfig
 from sage_jax.training.loop import batch_shape, programs
 
-MODES = {
-    "mha": dict(sharing="mha"),
-    "gqa": dict(sharing="gqa", kv_heads=5),
-    "mqa": dict(sharing="mqa"),
-    "as_kvhs-all": dict(sharing="as_kvhs", scope="all"),
-    "as_kvhs-own": dict(sharing="as_kvhs", scope="own"),
-    "as_kvhs-mixed": dict(sharing="as_kvhs", scope="mixed"),
-}
+MODES = ("mha", "gqa-5", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
+
 
 def measure(run: RunConfig, steps: int) -> dict[str, Any]:
     """Times `steps` train steps, one by one, after a first one that is not counted."""
@@ -101,7 +96,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 def configure(model: str, mode: str, batch_size: int, dtype: str) -> RunConfig:
     """The run of configs/sage.py:`model` with another way to share heads."""
     config = get_config(model)
-    config.model.update(MODES[mode] | ({"dtype": dtype} if dtype else {}))
+    config.model.update(sharing(mode) | ({"dtype": dtype} if dtype else {}))
     config.train.batch_size = batch_size or config.train.batch_size
     return RunConfig.from_dict(config.to_dict())
 
@@ -115,15 +110,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=0, help="crops in a batch, by default the config's")
     parser.add_argument("--dtype", default="", choices=["float32", "bfloat16"], help="by default the config's")
     parser.add_argument("--out", type=pathlib.Path, help="file to which each measurement is added as a line of JSON")
-    parser.add_argument("--measure", choices=list(MODES), help="measure one mode in this process and print it as JSON")
+    parser.add_argument("--measure", choices=list(SHARINGS), help="measure one mode in this process and print it as JSON")
     args = parser.parse_args(argv)
     if args.measure:
         run = configure(args.model, args.measure, args.batch_size, args.dtype)
         print(json.dumps({"model": args.model, "mode": args.measure, **measure(run, args.steps)}))
         return 0
     modes = args.modes.split(",")
-    if not set(modes) <= set(MODES):
-        parser.error(f"--modes is {args.modes}; choose from {','.join(MODES)}")
+    if not set(modes) <= set(SHARINGS):
+        parser.error(f"--modes is {args.modes}; choose from {','.join(SHARINGS)}")
     lines = []
     for mode in modes * args.rounds:
         command = [sys.executable, "-m", "sage_jax.benchmark.train", *argv, f"--measure={mode}"]

@@ -25,8 +25,8 @@ FIRST_CAPACITY = 256  # events; a smaller cache costs hardly less to read, and e
 class DecodeState:
     """All that a decode step reads and writes; donated to it.
 
-    logits: float32 [B, V_onset], of the onset of the next event. keys [B]: one per row, folded with `step`, so that a row
-    is the same alone as in a batch. step: events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room
+    logits: float32 [B, V_onset], of the onset of the next event. keys: uint32 [B, ..], the data of a key for each row, folded
+    with `step`, so that a row is the same alone as in a batch (typed keys would double the cost of calling a program). step: events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room
     for, PAD where none is drawn yet.
     """
 
@@ -162,6 +162,7 @@ class Generator:
         key = jax.random.key(seed) if isinstance(seed, int) else seed
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
         finished = np.zeros(len(prompts), bool) if finished is None else finished
+        keys = jax.random.key_data(keys)
         return self._prefill_program(len(prompts), width, capacity)(self.params, padded, start, keys, finished)
 
     def limits(
@@ -194,7 +195,7 @@ class Generator:
         while True:
             room = state.cache.max_events
             program = self._decode_program(batch, room, knobs.top_k)
-            state = program(self.params, state, jnp.int32(max_events), knobs, limits)
+            state = program(self.params, state, np.int32(max_events), knobs, limits)
             if not larger or int(state.cache.length) < room or int(state.step) >= max_events or state.finished.all():
                 return state
             state = self._grow_program(batch, room, larger[0])(state)
@@ -208,7 +209,7 @@ class Generator:
     def _decode_program(self, batch: int, capacity: int, top_k: int):
         def shapes():
             knobs = SamplingConfig(top_k=top_k).knobs
-            return self.params, self._state_shapes(batch, capacity), jnp.int32(0), knobs, self.limits(batch)
+            return self.params, self._state_shapes(batch, capacity), np.int32(0), knobs, self.limits(batch)
 
         return self._program(("decode", batch, capacity, top_k), self._decode, shapes, donate=(1,))
 
@@ -248,7 +249,7 @@ class Generator:
 
     def event_step(self, params, state: DecodeState, knobs: Knobs, limits: Limits) -> DecodeState:
         """Draws the next event of every row, its five tokens in turn, and reads it into the cache."""
-        keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.step)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(jax.random.wrap_key_data(state.keys), state.step)
         logits, cache, event = state.logits, state.cache, []
         for attribute in range(ev.NUM_ATTRIBUTES):
             allowed = self.grammar.allowed(state.grammar, event, limits)
@@ -277,7 +278,7 @@ class Generator:
 def _start_shapes(batch: int, width: int):
     """Of the arguments of prefill after the parameters."""
     rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), batch)))
     return rows(np.int32, width, ev.NUM_ATTRIBUTES), rows(np.int32), keys, rows(bool)
 
 

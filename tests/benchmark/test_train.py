@@ -32,4 +32,4 @@ def test_an_unknown_mode_is_told_the_known_ones(capsys):
         main(["--modes=mha,best"])
     except SystemExit as ended:
         assert ended.code == 2
-    assert "choose from mha,gqa,mqa" in capsys.readouterr().err
+    assert "choose from mha,gqa-5,gqa-2,mqa" in capsys.readouterr().err

@@ -1,0 +1,26 @@
+"""What a step costs, counted by hand for a small model."""
+
+import pytest
+
+from sage_jax.benchmark.roofline import event_step_cost, prefill_operations
+from tests.models.small import small_config
+
+
+@pytest.mark.parametrize("sharing, heads", [("mha", 40), ("mqa", 1)])
+def test_bytes_and_operations_of_a_shared_projection(sharing, heads):
+    config = small_config(sharing=sharing)  # width 32, 2 layers, 40 heads of 2, MLP 48, five attributes
+    layer = 32 * 80 + 32 * 2 * heads * 2 + 80 * 32 + 3 * 32 * 48 + 2 * 32  # query, key-value, output, MLP, norms
+    weights = 5 * (2 * layer + 32) + 32 * (20 + 11 + 13 + 7 + 9)
+    batch, events = 3, 7
+    token = 2 * 2 * heads * 2  # layers, keys and values, heads, channels
+    moved = 4 * (weights + batch * (5 * 5 * events * token + 5 * token))
+    operations = batch * (2 * weights + 5 * 2 * 4 * 40 * 2 * 5 * events)
+    assert event_step_cost(config, batch, events) == (moved, operations)
+
+
+def test_attribute_kernels_are_met_once_and_own_heads_see_a_fifth():
+    shared, every, own = (small_config(**kind) for kind in (dict(sharing="mqa"), dict(scope="all"), dict(scope="own")))
+    assert event_step_cost(every, 1, 9)[0] == event_step_cost(shared, 1, 9)[0] == event_step_cost(own, 1, 9)[0]
+    pairs = 5 * 2 * 4 * 40 * 2 * 9
+    assert event_step_cost(every, 1, 9)[1] - event_step_cost(own, 1, 9)[1] == pairs * 4
+    assert prefill_operations(every, 1, 9) - prefill_operations(own, 1, 9) == 2 * 2 * 40 * 2 * 9**2 * (25 - 5)
