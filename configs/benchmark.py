@@ -1,6 +1,6 @@
 """The decoding benchmark: which systems, at which sizes.
 
-  python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark          about an hour on two CPU cores
+  python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark          most of an hour on two CPU cores
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug        a minute
   python -m launch.benchmark --config=configs/benchmark.py:gpu --output=runs/gpu            for one accelerator, in bfloat16
 
@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 from sage_jax.errors import UserError
 
 ARGUMENTS = ("cpu", "gpu", "debug")
-OURS = ("mha", "gqa-5", "gqa-2", "mqa", "as_kvhs-all-1", "as_kvhs-all-2", "as_kvhs-own-1", "as_kvhs-own-2", "as_kvhs-mixed-1")
-PEERS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers", "mmt", "remi-gpt2", "midigpt")
+FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
+OURS = (*FEW, "gqa-5", "gqa-2", "as_kvhs-all-2", "as_kvhs-own-2")
 MANY = ("mha", "mqa", "as_kvhs-all-4", "as_kvhs-own-4", "as_kvhs-mixed-4")
+LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
+PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -26,29 +28,32 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.model = dict(width=512, layers=12, heads=10, head_width=64, mlp_width=1536)
     config.dtype = "float32"
-    config.rounds = 6
+    config.rounds = 5
     config.events = 8
     config.seed = 0
     config.workdir = ""
     config.reference = "mha"
     # A table for each: every system in it at each batch and context (tokens), in turn.
     config.tables = dict(
-        main=dict(systems=OURS + PEERS, batches=(1, 8), contexts=(1024, 4096)),
-        long=dict(systems=("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1", "mmt"), contexts=(5120, 8192)),
+        main=dict(systems=OURS + PEERS, batches=(1, 8), contexts=(1024,)),
+        long=dict(systems=OURS + LLAMAS, contexts=(4096,)),
+        long_batch=dict(systems=FEW, batches=(8,), contexts=(4096,), events=4),
+        thousand_events=dict(systems=("mha", "as_kvhs-own-1", "as_kvhs-mixed-1", "mmt"), contexts=(5120,)),
+        longest=dict(systems=FEW, contexts=(8192,)),
         many_heads=dict(systems=MANY, model=dict(heads=40, head_width=16)),
-        demo=dict(systems=OURS, model=dict(width=128, layers=4, head_width=16, mlp_width=384), contexts=(1024, 4096), events=100),
+        demo=dict(systems=OURS, model=dict(width=128, layers=4, head_width=16, mlp_width=384), contexts=(1024,), events=100),
     )
     # A plot for each: the field that grows (context is in events here), and what it grows through.
     config.growth = dict(
-        systems=("mha", "mqa", "as_kvhs-mixed-1"),
-        context=(256, 512, 1024, 2048, 4096, 8192),
-        batch=(1, 2, 4, 8, 16, 32, 64),
+        systems=("mha", "as_kvhs-mixed-1"),
+        context=(256, 1024, 2048, 8192),
+        batch=(1, 4, 16, 64),
         width=(128, 256, 512, 1024),
         layers=(3, 6, 12, 24),
     )
     if arg == "gpu":
         config.dtype = "bfloat16"
-        config.tables.main.update(batches=(1, 8, 32, 64), contexts=(1024, 4096, 8192))
+        config.tables.main.update(systems=FEW + LLAMAS, batches=(1, 8, 32, 64), contexts=(1024, 4096, 8192))
     if arg == "debug":
         config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)
         config.rounds, config.events = 2, 2

@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: goes to the root of the checkout, whatever the caller's folder, and keeps a .venv there.
+# Sourced by demo.sh, test.sh and peers.sh: goes to the root of the checkout, whatever the caller's folder, and keeps a .venv there.
 #   install EXTRAS...   afterwards "$python" runs the project; quick where nothing changed since the last time
 # PYTHON=... names the interpreter; without it .venv stays as it is, and a new one is of the first Python here that will do.
 
@@ -32,7 +32,7 @@ make_venv() {
   fi
   base=$(find_python)
   if [ "$("$base" -VV)" != "$("$python" -VV 2>/dev/null)" ] || ! "$python" -m pip --version >/dev/null 2>&1; then
-    echo "Making .venv with $("$base" -V)"
+    echo "Making ${venv##*/} with $("$base" -V)"
     "$base" -m venv --clear "$venv"
   fi
 }

@@ -16,7 +16,7 @@ PEERS = {
     "x-transformers": dict(script="xtransformers.py"),
     "mmt": dict(script="mmt.py", **MMT_SIZE),
     "remi-gpt2": dict(script="remi_gpt2.py", **MMT_SIZE),
-    "midigpt": dict(script="midigpt_peer.py"),
+    "midigpt": dict(script="midigpt_peer.py", **MMT_SIZE),
 }
 
 SHARINGS = {

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from sage_jax.errors import UserError
 
 NEVER = -1e30  # the logit of what may not be chosen
+HALVINGS = 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,17 @@ def restrict(logits: jax.Array, knobs: Knobs) -> jax.Array:
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    ranked = -jnp.sort(-logits, axis=-1)
-    probability = jax.nn.softmax(ranked, axis=-1)
-    before = jnp.cumsum(probability, axis=-1) - probability  # of all that are likelier: the likeliest one always stays
-    least = jnp.where(before < top_p, ranked, jnp.inf).min(axis=-1, keepdims=True)
-    return jnp.where(logits >= least, logits, NEVER)
+    """By the largest probability p such that all ids of at least p together reach top_p: halving finds it in a quarter of the
+    time of a sort, to within 2^-HALVINGS of the likeliest id's probability. Equally likely ids stay or go together.
+    """
+    probability = jax.nn.softmax(logits, axis=-1)
+
+    def halve(_, bounds):
+        enough, too_few = bounds
+        middle = (enough + too_few) / 2
+        reaches = jnp.where(probability >= middle, probability, 0).sum(axis=-1, keepdims=True) >= top_p
+        return jnp.where(reaches, middle, enough), jnp.where(reaches, too_few, middle)
+
+    peak = probability.max(axis=-1, keepdims=True)
+    least, _ = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(peak), 2 * peak))
+    return jnp.where(probability >= jnp.minimum(least, peak), logits, NEVER)  # the likeliest one always stays

@@ -37,6 +37,23 @@ def test_what_may_be_drawn(config, expected):
     assert kept(**config) == expected
 
 
+def test_the_nucleus_is_that_of_a_sort():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 301)).astype(np.float32) * rng.uniform(0, 6, (200, 1)).astype(np.float32)
+    logits[:, rng.permutation(301)[:100]] = NEVER
+    for top_p in (0.05, 0.5, 0.9, 0.98, 0.999):
+        nucleus = np.asarray(restrict(jnp.asarray(logits), SamplingConfig(top_p=top_p).knobs)) > NEVER / 2
+        probability = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+        probability /= probability.sum(-1, keepdims=True)
+        ranked = -np.sort(-probability)
+        before = np.cumsum(ranked, axis=-1) - ranked
+        sizes = (before < top_p).sum(axis=-1)
+        # Where float32 sums end within rounding of top_p, one id more or less is as right.
+        assert (np.abs(nucleus.sum(-1) - sizes) <= 1).all() and (nucleus.sum(-1) == sizes).mean() > 0.97
+        kept, left = np.where(nucleus, probability, 2).min(-1), np.where(nucleus, -1, probability).max(-1)
+        assert (kept > left).all()
+
+
 def draw(count: int, allowed=EVERY, **config) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), count)
     repeat = lambda array: jnp.repeat(array, count, axis=0)

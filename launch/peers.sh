@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs the peers of the decoding benchmark into .venv-peers (6 GB on Linux, where pip's torch brings CUDA along); quick
+# where nothing changed since the last time. Names the peers that are left out because a package cannot be installed, and fails
+# only where none is left.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+venv="$PWD/.venv-peers"
+python="$venv/bin/python"
+requirements=third_party/peers/requirements.txt
+
+peer_recipe() {
+  printf '%s\n' "$PWD" "$("$python" -VV)"
+  cat "$requirements"
+}
+
+if peer_recipe 2>/dev/null | cmp -s - "$venv/installed"; then
+  exit
+fi
+make_venv
+pip=("$python" -m pip install --quiet --disable-pip-version-check)
+echo "Installing the peers into .venv-peers (some minutes, once)"
+if "${pip[@]}" --requirement "$requirements"; then
+  peer_recipe >"$venv/installed"
+  exit
+fi
+
+echo "Not all at once: one package after the other" >&2
+left=" $(sed -n 's/^[^#].*# //p' "$requirements" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
+while IFS='#' read -r package peers; do
+  package=${package// /}
+  if [ -n "$package" ] && ! "${pip[@]}" "$package" </dev/null; then
+    echo "error: $package cannot be installed: this leaves out$peers" >&2
+    for peer in $peers; do
+      left=${left/ $peer / }
+    done
+  fi
+done <"$requirements"
+if [ -z "${left// /}" ]; then
+  echo "error: no peer is left" >&2
+  exit 1
+fi
+echo "Peers that are left:$left"

@@ -1,0 +1,122 @@
+"""MIDI-GPT's own session, grammar and sampler, with a GPT-2 of random weights. One continuation at a time: batch is 1."""
+
+import json
+import pathlib
+import random
+import sys
+import time
+from dataclasses import replace
+
+import midigpt
+import torch
+from midigpt import Bar, Note, Score, Track
+from midigpt._core import EncoderConfig
+from midigpt.attributes.base import AttributeAnalyzer
+from midigpt.inference import GenerationRequest, InferenceConfig, InferenceEngine, TrackPrompt
+from midigpt.inference.model.gpt2 import GPT2Config, GPT2LMHeadModel
+from midigpt.inference.session import GenerationCancelled
+from midigpt.tokenizer.tokenizer import Tokenizer
+from note_times import group
+
+from sage_jax.benchmark.worker import serve
+
+MIDI = pathlib.Path(__file__).parents[1] / "midi"
+BARS = 8  # a window, of which the session writes the second half
+NOTES_PER_TRACK = 100  # of a prompt
+ENCODER = {
+    "resolution": 12,
+    "decode_resolution": 480,
+    "velocity_levels": 32,
+    "num_bars_map": [BARS],
+    "time_signatures": [f"{beats}/{unit}" for unit in (2, 4, 8, 16) for beats in range(1, 17)],
+}
+
+
+class Clock:
+    """Takes the place of a session's cancel event, which is asked before each token, and ends the session after `tokens`."""
+
+    def __init__(self, tokens):
+        self.tokens, self.times = tokens, []
+
+    def is_set(self):
+        self.times.append(time.perf_counter())
+        return len(self.times) > self.tokens
+
+
+def tokens_per_note(tokenizer):
+    """Over the windows of the embedded corpus."""
+    tokens = notes = 0
+    for path in sorted(MIDI.rglob("*.mid")):
+        score = Score.from_midi(str(path))
+        for first in range(0, len(score.tracks[0].bars) - BARS + 1, BARS):
+            tracks = [replace(track, bars=track.bars[first : first + BARS]) for track in score.tracks]
+            tokens += len(tokenizer.encode(replace(score, tracks=tracks)))
+            notes += sum(len(bar.notes) for track in tracks for bar in track.bars)
+    return tokens / notes
+
+
+class MidiGPT:
+    def __init__(self, job):
+        if job["batch"] != 1:
+            sys.exit(f"error: a session of midigpt draws one continuation, not {job['batch']}")
+        torch.set_num_threads(job["threads"])
+        torch.manual_seed(job["seed"])
+        self.events = job["events"]
+        encoder = EncoderConfig.from_json(json.dumps(ENCODER))
+        encoder.derive_token_domains()
+        analyzer = AttributeAnalyzer.from_config(encoder)
+        tokenizer = Tokenizer(encoder, analyzer)
+        config = GPT2Config(
+            vocab_size=tokenizer.vocab_size(),
+            n_positions=5 * job["context_events"] + 64,
+            n_embd=job["width"],
+            n_layer=job["layers"],
+            n_head=job["heads"],
+        )
+        dtype = getattr(torch, job["dtype"])
+        model = GPT2LMHeadModel(config).to(dtype).eval()
+        self.engine = InferenceEngine(model, tokenizer, analyzer)
+        self.engine.warmup()
+        per_note = tokens_per_note(tokenizer)
+        self.tokens = round(self.events * per_note)
+        self.score = prompt(job["context_events"] - self.events, random.Random(job["seed"]))
+        written = TrackPrompt(id=0, bars=list(range(BARS // 2, BARS)), autoregressive=True)
+        others = [TrackPrompt(id=index, bars=[]) for index in range(1, len(self.score.tracks))]
+        options = InferenceConfig(seed=job["seed"], model_dim=BARS, bars_per_step=BARS // 2, max_attempts=1)
+        self.request = GenerationRequest(tracks=[written, *others], config=options)
+        self.run()
+        self.about = {
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "cache_bytes": 2 * job["layers"] * job["width"] * (self.prompt_tokens + self.tokens) * dtype.itemsize,
+            "compile_seconds": 0.0,
+            "tokens_per_note": per_note,
+            "measures": (
+                f"A session that writes bars after a prompt of as many notes, which are {self.prompt_tokens} of its tokens, "
+                "with its cache, grammar and sampler; a note is its share of consecutive tokens, as many as one takes on "
+                "average in the embedded corpus (the prefill draws the first token); no planning, no notes to tokens or back."
+            ),
+            "versions": {"torch": torch.__version__, "midigpt": midigpt.__version__},
+        }
+
+    def run(self):
+        session = self.engine.session(self.score, self.request)
+        clock = session.cancel_event = Clock(self.tokens)
+        try:
+            session.run()
+        except GenerationCancelled:
+            self.prompt_tokens = session.context_len
+            return group(clock.times[0], clock.times[1:], self.events)
+        raise RuntimeError(f"the bars were full after {len(clock.times) - 1} tokens, before the {self.tokens} asked for")
+
+
+def prompt(notes, draw):
+    """Random notes over the first half of the window, on as many tracks as keep them as sparse as music; the rest is empty."""
+    tracks = [Track(bars=[Bar() for _ in range(BARS)], instrument=index % 128) for index in range(-(-notes // NOTES_PER_TRACK))]
+    for index in range(notes):
+        bars = tracks[index % len(tracks)].bars[: BARS // 2]
+        draw.choice(bars).notes.append(Note(draw.randrange(24, 96), 80, 40 * draw.randrange(48), 240))
+    return Score(tracks=tracks)
+
+
+if __name__ == "__main__":
+    serve(MidiGPT)

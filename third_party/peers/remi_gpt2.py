@@ -1,0 +1,95 @@
+"""MidiTok's REMI+ tokens with a GPT-2 of random weights, decoded by Hugging Face's generate(), as its users do."""
+
+import importlib.metadata
+import itertools
+import pathlib
+import time
+
+import torch
+import transformers
+from miditok import REMI, TokenizerConfig
+from note_times import group
+from transformers import GPT2Config, GPT2LMHeadModel, StoppingCriteria
+
+from sage_jax.benchmark.worker import serve
+
+MIDI = pathlib.Path(__file__).parents[1] / "midi"
+TOKENS_PER_EVENT = 5  # of the context, which so holds as many tokens as that of the other peers
+
+
+class Clock(StoppingCriteria):
+    """Called after each token; never stops."""
+
+    def __init__(self):
+        self.times = []
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+class RemiGPT2:
+    def __init__(self, job):
+        torch.set_num_threads(job["threads"])
+        torch.manual_seed(job["seed"])
+        self.events = job["events"]
+        context = TOKENS_PER_EVENT * job["context_events"]
+        tokenizer = REMI(
+            TokenizerConfig(
+                use_programs=True, use_time_signatures=True, use_tempos=True, one_token_stream_for_programs=True
+            )
+        )
+        pieces = [tokenizer(path).ids for path in sorted(MIDI.rglob("*.mid"))]
+        stream = torch.tensor(list(itertools.chain.from_iterable(pieces)))
+        pitches = [index for name, index in tokenizer.vocab.items() if name.startswith("Pitch")]
+        tokens_per_note = len(stream) / torch.isin(stream, torch.tensor(pitches)).sum().item()
+        self.tokens = round(self.events * tokens_per_note)
+        length = context - self.tokens
+        self.prompt = stream[: job["batch"] * length].view(job["batch"], length)
+        config = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=context,
+            n_embd=job["width"],
+            n_layer=job["layers"],
+            n_head=job["heads"],
+            n_inner=job["mlp_width"],
+            attn_implementation="sdpa",
+            bos_token_id=tokenizer["BOS_None"],
+            eos_token_id=tokenizer["EOS_None"],
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        dtype = getattr(torch, job["dtype"])
+        self.model = GPT2LMHeadModel(config).to(dtype).eval()
+        self.run()
+        self.about = {
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "cache_bytes": 2 * job["layers"] * job["width"] * context * job["batch"] * dtype.itemsize,
+            "compile_seconds": 0.0,
+            "tokens_per_note": tokens_per_note,
+            "measures": (
+                "generate() with its dynamic cache, greedy, on real music as REMI+ tokens; a note is its share of consecutive "
+                "tokens, as many as one takes on average in the embedded corpus, with its bars, positions and tempos (the "
+                "prefill draws the first token); no grammar, and no tokens back to notes."
+            ),
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "miditok": importlib.metadata.version("miditok"),
+            },
+        }
+
+    def run(self):
+        clock, start = Clock(), time.perf_counter()
+        self.model.generate(
+            self.prompt,
+            attention_mask=torch.ones_like(self.prompt),
+            do_sample=False,
+            max_new_tokens=self.tokens,
+            min_new_tokens=self.tokens,
+            stopping_criteria=[clock],
+        )
+        return group(start, clock.times, self.events)
+
+
+if __name__ == "__main__":
+    serve(RemiGPT2)
