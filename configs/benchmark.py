@@ -32,8 +32,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.events = 8
     config.seed = 0
     config.workdir = ""
-    config.reference = "mha"
-    # A table for each: every system in it at each batch and context (tokens), in turn.
+    config.reference, config.featured = "mha", "as_kvhs-mixed-1"
+    # A table for each: every system in it at each batch and context (tokens), in turn. By name: ml_collections sorts them.
     config.tables = dict(
         main=dict(systems=OURS + PEERS, batches=(1, 8), contexts=(1024,)),
         long=dict(systems=OURS + LLAMAS, contexts=(4096,)),

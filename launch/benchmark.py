@@ -4,7 +4,8 @@
   python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug
 
-A run that was stopped goes on where it was: measurements.jsonl in --output holds a line for each measurement.
+A run that was stopped goes on where it was: measurements.jsonl in --output holds a line for each measurement. With --publish
+the tables and plots also become BENCHMARKS.md and launch/benchmark.png of this checkout.
 """
 
 import pathlib
@@ -16,19 +17,26 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from launch._main import run
-from sage_jax.benchmark.report import REPORT, write_report
+from sage_jax.benchmark.report import write_report
 from sage_jax.benchmark.suite import BenchmarkConfig, measure
+from sage_jax.benchmark.systems import ROOT
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/benchmark.py", "What to measure.", lock_config=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the measurements, the tables and the plots.", required=True)
+PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the BENCHMARKS.md of this checkout, too.")
 
 
 def main() -> None:
     config = BenchmarkConfig(**CONFIG.value.to_dict())
     output = pathlib.Path(OUTPUT.value)
     lines = measure(config, output, Console())
-    write_report(config, lines, output, "python -m launch.benchmark " + shlex.join(sys.argv[1:]))
-    print(output / REPORT)
+    command = "python -m launch.benchmark " + shlex.join(sys.argv[1:])
+    places = [(output / "BENCHMARKS.md", output / "benchmark.png")]
+    if PUBLISH.value:
+        places.append((ROOT / "BENCHMARKS.md", ROOT / "launch" / "benchmark.png"))
+    for report, plot in places:
+        write_report(config, lines, report, plot, command)
+        print(report)
 
 
 if __name__ == "__main__":

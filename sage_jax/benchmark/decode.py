@@ -66,12 +66,10 @@ class Decoder:
 
     def run(self) -> dict[str, Any]:
         """prefill_seconds, note_seconds one by one, and loop_seconds, of all in one call."""
-        measured = None
         if self._reads and (self._prefill_seconds is None or self._prefill_seconds < LONG_PREFILL):
             compiled, began = self._generator.compile_seconds, time.perf_counter()
             self._state = self._start()
-            measured = time.perf_counter() - began - (self._generator.compile_seconds - compiled)
-            self._prefill_seconds = measured
+            self._prefill_seconds = time.perf_counter() - began - (self._generator.compile_seconds - compiled)
         else:
             self._rewind()
         note_seconds = []
@@ -84,7 +82,7 @@ class Decoder:
         self._advance(self._events)
         loop_seconds = time.perf_counter() - began
         return {
-            "prefill_seconds": measured,
+            "prefill_seconds": self._prefill_seconds,
             "note_seconds": note_seconds,
             "loop_seconds": loop_seconds,
             "peak_megabytes": peak_megabytes(),

@@ -1,5 +1,6 @@
 """From measurements to tables in Markdown, and to plots of how cost grows."""
 
+import os
 import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,20 +11,22 @@ import numpy as np
 
 from sage_jax.benchmark.suite import GROWTH, BenchmarkConfig
 from sage_jax.files import replacing
-from sage_jax.models.config import ModelConfig
+from sage_jax.music.events import NUM_ATTRIBUTES
 
-REPORT, PLOT = "BENCHMARKS.md", "benchmark.png"
 COLUMNS = (
     "system", "ms/note p50", "p95", "p99", "max", "notes/s", "tokens/s", "x real time", "prefill, events/s", "first note, ms",
-    "cache, MB", "peak, MB", "compiling, s", "memory roofline", "arithmetic roofline", "times {reference} (bytes say)",
+    "cache, MB", "peak, MB", "compiling, s", "memory roofline", "arithmetic roofline",
+    "times {reference} [bytes say]", "{featured} is times as fast",
 )  # fmt: skip
 
 
-def summarise(line: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[str, Any]:
+def summarise(
+    line: Mapping[str, Any], reference: Mapping[str, Any] | None = None, featured: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The figures of one measurement: milliseconds, shares of the roofline at the medians of time and of the device's rates.
 
     speedup: median and quartiles, over the rounds, of the reference's median note over this system's in the same round;
-    predicted: the same ratio of the bytes that both must move.
+    predicted: the same ratio of the bytes that both must move. behind: this system's over the featured one's.
     """
     about, cell = line["about"], line["cell"]
     notes = [1000 * second for run in line["note_seconds"] for second in run]
@@ -43,25 +46,35 @@ def summarise(line: Mapping[str, Any], reference: Mapping[str, Any] | None) -> d
         figures["memory_share"] = about["step_bytes"] / device["bytes_per_second"] / p50 * 1000
         figures["arithmetic_share"] = about["step_operations"] / device["operations_per_second"] / p50 * 1000
     if reference is not None and reference is not line:
-        rounds = zip(reference["note_seconds"], line["note_seconds"], strict=True)
-        ratios = [statistics.median(theirs) / statistics.median(ours) for theirs, ours in rounds]
-        figures["speedup"] = [float(np.percentile(ratios, q)) for q in (50, 25, 75)]
+        figures["speedup"] = _ratio(reference, line)
         if "step_bytes" in about and "step_bytes" in reference["about"]:
             figures["predicted"] = reference["about"]["step_bytes"] / about["step_bytes"]
+    if featured is not None and featured is not line:
+        figures["behind"] = _ratio(line, featured)
     return figures
 
 
-def write_report(config: BenchmarkConfig, lines: list[dict[str, Any]], folder: pathlib.Path, command: str) -> None:
-    """Writes the report and its plot to `folder`."""
-    plotted = _plot_growth(lines, folder / PLOT)
+def _ratio(slower: Mapping[str, Any], faster: Mapping[str, Any]) -> list[float]:
+    """How many times as fast: the median over the rounds, and the quartiles."""
+    rounds = zip(slower["note_seconds"], faster["note_seconds"], strict=True)
+    ratios = [statistics.median(long) / statistics.median(short) for long, short in rounds]
+    return [float(np.percentile(ratios, q)) for q in (50, 25, 75)]
+
+
+def write_report(
+    config: BenchmarkConfig, lines: list[dict[str, Any]], report: pathlib.Path, plot: pathlib.Path, command: str
+) -> None:
+    """Writes the tables to `report` and how cost grows to the picture `plot`."""
+    plotted = _plot_growth(lines, plot)
     parts = [_preface(config, lines, command)]
     for cell, rows in _by_cell(lines):
         if not cell["table"].startswith("growth"):
-            parts.append(_table(cell, rows, config.reference))
+            parts.append(_table(cell, rows, config))
     if plotted:
-        parts.append(f"## Growth\n\n![Milliseconds per note against context, batch, width and layers]({PLOT})\n\n{plotted}")
+        link = os.path.relpath(plot, report.parent)
+        parts.append(f"## Growth\n\n![Milliseconds per note against context, batch, width and layers]({link})\n\n{plotted}")
     parts.append(_measures(lines))
-    with replacing(folder / REPORT) as temporary:
+    with replacing(report) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n")
 
 
@@ -87,28 +100,31 @@ Written by `{command}`; not typed. Commit {commits}. {versions}. {config.dtype};
 otherwise. Memory was read at {memory[0]:.1f} GB/s (quartiles {memory[1]:.1f} to {memory[2]:.1f}) and matrices multiplied at
 {arithmetic[0]:,.0f} GFLOP/s ({arithmetic[1]:,.0f} to {arithmetic[2]:,.0f}), measured again before every round.
 
-A note is one event: five tokens in our models and in the flat peers. Systems of one table run in processes of their own on the same
-cores and take turns, {config.rounds} rounds, of which the first is not counted. The percentiles are over single notes, drawn one by
-one with the host waiting for each, as live; notes and tokens per second are of the compiled loop, where a system has one.
-`x real time` is seconds of music in each row for each second, at the tempo of the pieces whose beginnings are the prompts. The memory roofline
-is the bytes that a step must move (weights, cache read, cache write) over the measured bandwidth, the arithmetic roofline its operations over
-the measured rate: shares of them that are reached, at the median. In the last column: how many times as fast as `{config.reference}`, median over the
-rounds with quartiles, and in brackets what the bytes alone predict."""
+A note is one event: five tokens in our models and in the flat peers. Systems of one table run in processes of their own on
+the same cores and take turns, {config.rounds} rounds, of which the first is not counted. The percentiles are over single notes,
+drawn one by one with the host waiting for each, as live; notes and tokens per second are of the compiled loop, where a system
+has one. `x real time` is seconds of music in each row for each second, at the tempo of the pieces whose beginnings are the
+prompts. The memory roofline is the bytes that a step must move (weights, cache read, cache write) over the measured
+bandwidth, the arithmetic roofline its operations over the measured rate: shares of them that are reached, at the median. The
+last columns: how many times as fast as `{config.reference}` the row is, in square brackets what the bytes alone predict, and how
+many times as fast as the row `{config.featured}` is; medians over the rounds with quartiles."""
 
 
-def _table(cell: Mapping[str, Any], lines: Sequence[dict[str, Any]], reference_name: str) -> str:
+def _table(cell: Mapping[str, Any], lines: Sequence[dict[str, Any]], config: BenchmarkConfig) -> str:
     model = ", ".join(f"{field} {value}" for field, value in cell["model"].items())
-    tokens = cell["context_events"] * 5
-    title = f"## {cell['table']}: batch {cell['batch']}, {tokens:,} tokens ({cell['context_events']:,} events) of context\n\n{model}."
-    reference = next((line for line in lines if line["system"] == reference_name and "about" in line), None)
-    header = [column.format(reference=reference_name) for column in COLUMNS]
+    tokens = cell["context_events"] * NUM_ATTRIBUTES
+    size = f"batch {cell['batch']}, {tokens:,} tokens ({cell['context_events']:,} events) of context"
+    title = f"## {cell['table']}: {size}\n\n{model}."
+    measured = {line["system"]: line for line in lines if "about" in line}
+    reference, featured = measured.get(config.reference), measured.get(config.featured)
+    header = [column.format(reference=config.reference, featured=config.featured) for column in COLUMNS]
     rows = [header, ["---"] * len(header)]
     failed = []
     for line in lines:
         if "failed" in line:
             failed.append(f"Not measured: `{line['system']}`: {line['failed']}")
             continue
-        rows.append(_row(line, summarise(line, reference)))
+        rows.append(_row(line, summarise(line, reference, featured)))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n\n".join([title, table, *failed])
 
@@ -117,10 +133,8 @@ def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
     about = line["about"]
     show = lambda name, form: form.format(figures[name]) if name in figures else "-"
     cache = about.get("cache_bytes")
-    speedup = "-"
-    if "speedup" in figures:
-        speedup = "{:.2f} ({:.2f} to {:.2f})".format(*figures["speedup"])
-        speedup += f" [{figures['predicted']:.2f}]" if "predicted" in figures else ""
+    spread = lambda name: "{:.2f} ({:.2f} to {:.2f})".format(*figures[name]) if name in figures else "-"
+    predicted = f" [{figures['predicted']:.2f}]" if "predicted" in figures else ""
     return [
         line["system"] + (f" ({about['model']})" if line["system"] == "checkpoint" else ""),
         *(show(name, "{:.2f}") for name in ("p50", "p95", "p99", "max")),
@@ -134,7 +148,8 @@ def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
         f"{about.get('compile_seconds', 0):.1f}",
         show("memory_share", "{:.0%}"),
         show("arithmetic_share", "{:.0%}"),
-        speedup,
+        spread("speedup") + predicted,
+        spread("behind"),
     ]
 
 
@@ -161,14 +176,15 @@ def _plot_growth(lines: list[dict[str, Any]], path: pathlib.Path) -> str:
         for line in lines:
             if line["cell"]["table"] == f"growth_{field}" and "about" in line:
                 cell = {**line["cell"], **line["cell"]["model"]}
-                points.setdefault(line["system"], []).append((cell[GROWTH[field]], summarise(line, None)["p50"]))
+                points.setdefault(line["system"], []).append((cell[GROWTH[field]], summarise(line)["p50"]))
         for system, pairs in points.items():
             x, y = np.array(sorted(pairs)).T
             axes.plot(x, y, marker="o", label=system)
             if len(x) > 1:
                 slope, start = np.polyfit(x, y, 1)
                 power = np.polyfit(np.log(x), np.log(y), 1)[0]
-                said.append(f"- {field}, `{system}`: {start:.2f} ms + {slope:.4g} ms for each one more; as a power, {power:.2f}")
+                fit = f"{start:.2f} ms + {slope:.4g} ms for each one more; as a power, {power:.2f}"
+                said.append(f"- {field}, `{system}`: {fit}")
         axes.set(xscale="log", yscale="log", xlabel={"context": "context, events"}.get(field, field), ylabel="ms per note")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small")

@@ -1,6 +1,7 @@
 """The benchmark: cells of systems that take turns on the same cores, and a line of JSON for each measurement."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,8 +27,8 @@ class BenchmarkConfig:
     """What to measure. Raises UserError naming the field.
 
     model: width, layers, heads, head_width and mlp_width of every system. dtype: of weights and cache. rounds: turns of each
-    system, the first of which is not counted. events: notes drawn in a turn.
-    workdir: of a checkpoint to measure too, under the name "checkpoint". reference: the system that others are compared to.
+    system, the first of which is not counted. events: notes drawn in a turn. workdir: of a checkpoint to measure too, under
+    the name "checkpoint". reference: the system that others are compared to. featured: the one that is compared to the others.
     tables: by name, the systems, batches and contexts (in tokens) of a table, and what its model has of its own.
     growth: systems, and the values of context (in events), batch, width and layers that they grow through.
     """
@@ -39,6 +40,7 @@ class BenchmarkConfig:
     seed: int
     workdir: str
     reference: str
+    featured: str
     tables: Mapping[str, Mapping[str, Any]]
     growth: Mapping[str, Any]
 
@@ -53,11 +55,13 @@ class BenchmarkConfig:
                 if system not in PEERS and system != "checkpoint":
                     ModelConfig(vocab_sizes=NoteEvents().vocab_sizes, dtype=self.dtype, **cell.model, **sharing(system))
             if cell.context_events <= cell.events:
-                raise UserError(f"config: {cell.table} has a context of {cell.context_events} events, too few to draw {cell.events}")
+                raise UserError(
+                    f"config: {cell.table} has a context of {cell.context_events} events, too few to draw {cell.events}"
+                )
 
     def cells(self) -> Iterator["Cell"]:
-        """Every cell, tables first."""
-        for name, table in self.tables.items():
+        """Every cell: the main table, the others, what grows."""
+        for name, table in sorted(self.tables.items(), key=lambda item: (item[0] != "main", item[0])):
             systems = (*table["systems"], *(["checkpoint"] if self.workdir and name == "main" else []))
             model = {**self.model, **table.get("model", {})}
             for context in table.get("contexts", (1024,)):
@@ -129,6 +133,7 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
     output.mkdir(parents=True, exist_ok=True)
     path = output / MEASUREMENTS
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    commit = _commit()
     probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": config.dtype})
     try:
         done = []
@@ -136,7 +141,7 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
             there = [line for line in lines if line["cell"] == _facts(config, cell)]
             if not there:
                 console.print(f"{cell.table}: batch {cell.batch}, {cell.context_events} events", highlight=False)
-                there = measure_cell(config, cell, probe, console)
+                there = measure_cell(config, cell, probe, commit, console)
                 with path.open("a") as file:
                     file.write("".join(json.dumps(line) + "\n" for line in there))
             done += there
@@ -145,9 +150,11 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
         probe.close()
 
 
-def measure_cell(config: BenchmarkConfig, cell: Cell, probe: Worker, console: Console) -> list[dict[str, Any]]:
+def measure_cell(
+    config: BenchmarkConfig, cell: Cell, probe: Worker, commit: str, console: Console
+) -> list[dict[str, Any]]:
     """One line for each system: all are made ready, then take turns, with the probe of the device before each round."""
-    setting = {"commit": _commit(), "cell": _facts(config, cell)}
+    setting = {"commit": commit, "cell": _facts(config, cell)}
     failed, workers = [], {}
     try:
         for system in cell.systems:
@@ -206,7 +213,8 @@ def _job(config: BenchmarkConfig, cell: Cell, system: str) -> tuple[list[str], d
         peer = dict(PEERS[system])
         script = ROOT / "third_party" / "peers" / peer.pop("script")
         sizes = list(NoteEvents().vocab_sizes)
-        return [str(PEERS_PYTHON), str(script)], {**job, **cell.model, "kv_heads": cell.model["heads"], "vocab_sizes": sizes, **peer}
+        size = {**cell.model, "kv_heads": cell.model["heads"], "vocab_sizes": sizes}
+        return [str(PEERS_PYTHON), str(script)], {**job, **size, **peer}
     command = [sys.executable, "-m", "sage_jax.benchmark.decode"]
     if system == "checkpoint":
         return command, {**job, "workdir": config.workdir}
@@ -219,8 +227,10 @@ def _facts(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """The commit that is measured, with a + where the package differs from it."""
+    git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
     try:
-        run = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "sage_jax") else "")
+        changed = git(["git", "status", "--porcelain", "sage_jax"]).stdout
+        return git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

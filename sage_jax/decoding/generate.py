@@ -26,8 +26,8 @@ class DecodeState:
     """All that a decode step reads and writes; donated to it.
 
     logits: float32 [B, V_onset], of the onset of the next event. keys: uint32 [B, ..], the data of a key for each row, folded
-    with `step`, so that a row is the same alone as in a batch (typed keys would double the cost of calling a program). step: events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room
-    for, PAD where none is drawn yet.
+    with `step`, so that a row is the same alone as in a batch; typed keys would make each call of a program dearer. step:
+    events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room for, PAD where none is drawn yet.
     """
 
     cache: Cache

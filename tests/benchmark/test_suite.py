@@ -31,7 +31,7 @@ def test_a_debug_run_from_processes_to_tables_and_plots(tmp_path, monkeypatch):
     assert [line["system"] for line in lines if "failed" in line] == ["mmt"]
     line = measured["main", "as_kvhs-mixed-1"]
     assert len(line["note_seconds"]) == 1 and len(line["note_seconds"][0]) == 2 and line["prefill_seconds"][0] > 0
-    write_report(config, lines, tmp_path, "the command")
+    write_report(config, lines, tmp_path / "BENCHMARKS.md", tmp_path / "benchmark.png", "the command")
     report = (tmp_path / "BENCHMARKS.md").read_text()
     assert "| mha |" in report and "Not measured: `mmt`" in report and "as a power" in report
     assert (tmp_path / "benchmark.png").stat().st_size > 10_000
@@ -52,13 +52,14 @@ def test_figures_of_hand_made_measurements():
         cell=cell, device=device, about=about, prefill_seconds=[0.5], note_seconds=[[0.01] * 10] * 2, loop_seconds=[0.08, 0.08]
     )
     slow = {**line, "about": {**about, "step_bytes": 10_000_000}, "note_seconds": [[0.02] * 10] * 2}
-    figures = summarise(line, slow)
+    figures = summarise(line, slow, line)
     assert figures["p50"] == figures["max"] == 10 and figures["notes"] == 20
     assert figures["notes_per_second"] == 2 / 0.008 and figures["tokens_per_second"] == 5 * 2 / 0.008
     assert figures["times_real_time"] == 0.5 / 0.008  # of each row
     assert figures["prefill_events_per_second"] == 2 * 100 / 0.5 and figures["first_note"] == 510
     assert figures["memory_share"] == pytest.approx(0.5) and figures["arithmetic_share"] == pytest.approx(0.1)
-    assert figures["speedup"] == [2, 2, 2] and figures["predicted"] == 2
+    assert figures["speedup"] == [2, 2, 2] and figures["predicted"] == 2 and "behind" not in figures
+    assert summarise(slow, slow, line)["behind"] == [2, 2, 2]
 
 
 def test_a_worker_that_dies_leaves_its_last_words():
