@@ -96,8 +96,9 @@ def _preface(config: BenchmarkConfig, lines: list[dict[str, Any]], command: str)
     memory, arithmetic = (np.percentile(values, [50, 25, 75]) for values in rates.values())
     return f"""# Benchmarks
 
-Written by `{command}`; not typed. Commit {commits}. {versions}. {config.dtype}; weights are random unless a row says
-otherwise. Memory was read at {memory[0]:.1f} GB/s (quartiles {memory[1]:.1f} to {memory[2]:.1f}) and matrices multiplied at
+Written by `{command}`; not typed.
+Commit {commits}. {versions}. {config.dtype}; weights are random unless a row says otherwise.
+Memory was read at {memory[0]:.1f} GB/s (quartiles {memory[1]:.1f} to {memory[2]:.1f}) and matrices multiplied at
 {arithmetic[0]:,.0f} GFLOP/s ({arithmetic[1]:,.0f} to {arithmetic[2]:,.0f}), measured again before every round.
 
 A note is one event: five tokens in our models and in the flat peers. Systems of one table run in processes of their own on
