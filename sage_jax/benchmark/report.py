@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from sage_jax.benchmark.suite import GROWTH, BenchmarkConfig
@@ -187,6 +188,11 @@ def _plot_growth(lines: list[dict[str, Any]], path: pathlib.Path) -> str:
                 fit = f"{start:.2f} ms + {slope:.4g} ms for each one more; as a power, {power:.2f}"
                 said.append(f"- {field}, `{system}`: {fit}")
         axes.set(xscale="log", yscale="log", xlabel={"context": "context, events"}.get(field, field), ylabel="ms per note")
+        ticks = sorted({value for pairs in points.values() for value, _ in pairs})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small")
     with replacing(path) as temporary:

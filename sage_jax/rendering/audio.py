@@ -50,7 +50,7 @@ def render_wav(piece: Piece, path: str | os.PathLike) -> WavStats:
         raise AudioUnavailable(f"no WAV: {seconds / 60:,.0f} minutes of music; the limit is {MAX_SECONDS / 60:.0f}")
     samples = synthesise(piece)
     peak = np.abs(samples).max(initial=0)
-    samples = trim(samples * (PEAK / peak if peak else 1))
+    samples = trim(samples * (PEAK / peak if peak else 1), seconds)
     with replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)
@@ -113,11 +113,15 @@ def _synthesiser():
     return render
 
 
-def trim(samples: np.ndarray) -> np.ndarray:
-    """`samples` up to TAIL seconds after the last sound above SILENCE, the tail faded out. The beginning stays."""
+def trim(samples: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """`samples` up to TAIL seconds after the last sound above SILENCE, and for `least` seconds, the tail faded out.
+
+    The beginning stays.
+    """
     loud = np.flatnonzero(np.abs(samples).max(axis=1) > SILENCE)
     tail = int(TAIL * SAMPLE_RATE)
-    samples = samples[: (loud[-1] + 1 if len(loud) else 0) + tail].copy()
+    end = max((loud[-1] + 1 if len(loud) else 0) + tail, round(least * SAMPLE_RATE))
+    samples = samples[:end].copy()
     fade = min(tail, len(samples))
     samples[len(samples) - fade :] *= np.linspace(1, 0, fade, dtype=samples.dtype)[:, None] ** 2
     return samples

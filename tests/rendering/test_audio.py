@@ -119,3 +119,11 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="out.wav"):
         render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "file" / "out.wav")
+
+
+def test_a_recording_is_no_shorter_than_its_piece():
+    """Also where the last note is over before it is told to be, as a drum or a plucked string is."""
+    decayed = np.zeros((3 * audio.SAMPLE_RATE, 2), np.float32)
+    decayed[: audio.SAMPLE_RATE] = 0.5
+    assert len(audio.trim(decayed)) < 2 * audio.SAMPLE_RATE
+    assert len(audio.trim(decayed, least=2.5)) == 2.5 * audio.SAMPLE_RATE
