@@ -17,6 +17,7 @@ FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 OURS = (*FEW, "gqa-5", "gqa-2", "as_kvhs-all-2", "as_kvhs-own-2")
 MANY = ("mha", "mqa", "as_kvhs-all-4", "as_kvhs-own-4", "as_kvhs-mixed-4")
 LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
+DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 
 
@@ -41,7 +42,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         thousand_events=dict(systems=("mha", "as_kvhs-own-1", "as_kvhs-mixed-1", "mmt"), contexts=(5120,)),
         longest=dict(systems=FEW, contexts=(8192,)),
         many_heads=dict(systems=MANY, model=dict(heads=40, head_width=16)),
-        demo=dict(systems=OURS, model=dict(width=128, layers=4, head_width=16, mlp_width=384), contexts=(1024,), events=100),
+        demo=dict(systems=OURS, model=DEMO, contexts=(1024,), events=100),
+        demo_batch=dict(systems=OURS, model=DEMO, batches=(8,), events=20),
+        demo_long=dict(systems=OURS, model=DEMO, batches=(1, 8), contexts=(4096,), events=20),
     )
     # A plot for each: the field that grows (context is in events here), and what it grows through.
     config.growth = dict(
