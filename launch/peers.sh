@@ -8,19 +8,14 @@ venv="$PWD/.venv-peers"
 python="$venv/bin/python"
 requirements=third_party/peers/requirements.txt
 
-peer_recipe() {
-  printf '%s\n' "$PWD" "$("$python" -VV)"
-  cat "$requirements"
-}
-
-if peer_recipe 2>/dev/null | cmp -s - "$venv/installed"; then
+if recipe "$requirements" 2>/dev/null | cmp -s - "$venv/installed"; then
   exit
 fi
 make_venv
 pip=("$python" -m pip install --quiet --disable-pip-version-check)
 echo "Installing the peers into .venv-peers (some minutes, once)"
 if "${pip[@]}" --requirement "$requirements"; then
-  peer_recipe >"$venv/installed"
+  recipe "$requirements" >"$venv/installed"
   exit
 fi
 

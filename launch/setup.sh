@@ -37,19 +37,19 @@ make_venv() {
   fi
 }
 
-# All that an installation depends on: a copy of it, kept in .venv, says whether it still holds.
+# All that an installation of what FILES... ask for depends on: a copy of it, kept in the venv, says whether it still holds.
 recipe() {
   printf '%s\n' "$PWD" "$("$python" -VV)"
-  cat setup.cfg pyproject.toml
+  cat "$@"
 }
 
 install() {
   local extras
   extras=$(IFS=,; echo "$*")
   make_venv
-  if ! recipe | cmp -s - "$venv/installed-$extras"; then
+  if ! recipe setup.cfg pyproject.toml | cmp -s - "$venv/installed-$extras"; then
     echo "Installing sage_jax[$extras] into .venv (a minute or two, once)"
     "$python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
-    recipe >"$venv/installed-$extras"
+    recipe setup.cfg pyproject.toml >"$venv/installed-$extras"
   fi
 }
