@@ -30,8 +30,8 @@ def main() -> None:
     config = BenchmarkConfig(**CONFIG.value.to_dict())
     output = pathlib.Path(OUTPUT.value)
     lines = measure(config, output, Console())
-    given = [argument for argument in sys.argv[1:] if not argument.startswith("--output")]
-    command = f"python -m launch.benchmark {shlex.join(given)} --output=DIR"
+    folder = {OUTPUT.value: "DIR", f"--output={OUTPUT.value}": "--output=DIR"}  # published without it
+    command = f"python -m launch.benchmark {shlex.join(folder.get(argument, argument) for argument in sys.argv[1:])}"
     places = [(output / "BENCHMARKS.md", output / "benchmark.png")]
     if PUBLISH.value:
         places.append((ROOT / "BENCHMARKS.md", ROOT / "launch" / "benchmark.png"))

@@ -1,5 +1,6 @@
 """The benchmark: cells of systems that take turns on the same cores, and a line of JSON for each measurement."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -104,8 +105,9 @@ class Worker:
         self.about = self._answer()
 
     def run(self) -> dict[str, Any]:
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it died between its turns: its answer says so
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -156,13 +158,17 @@ def measure_cell(
     """One line for each system: all are made ready, then take turns, with the probe of the device before each round."""
     setting = {"commit": commit, "cell": _facts(config, cell)}
     failed, workers = [], {}
+
+    def give_up(system: str, error: WorkerFailed) -> None:
+        failed.append({"system": system, "failed": str(error)[:300], **setting})
+        console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
+
     try:
         for system in cell.systems:
             try:
                 workers[system] = Worker(*_job(config, cell, system))
             except WorkerFailed as error:
-                failed.append({"system": system, "failed": str(error)[:300], **setting})
-                console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
+                give_up(system, error)
         probes, runs = [], {system: [] for system in workers}
         for _ in range(config.rounds):
             probes.append(probe.run())
@@ -170,8 +176,8 @@ def measure_cell(
                 try:
                     runs[system].append(worker.run())
                 except WorkerFailed as error:
-                    failed.append({"system": system, "failed": str(error)[:300], **setting})
-                    workers.pop(system).close()
+                    give_up(system, error)
+                    del workers[system]
         device = {name: [each[name] for each in probes[1:]] for name in ("bytes_per_second", "operations_per_second")}
         lines = []
         for system, worker in workers.items():

@@ -63,12 +63,14 @@ def test_figures_of_hand_made_measurements():
 
 
 def test_a_worker_that_dies_leaves_its_last_words():
-
-
     with pytest.raises(WorkerFailed, match="no such thing"):
         Worker([sys.executable, "-c", "raise SystemExit('no such thing')"], {})
     with pytest.raises(WorkerFailed, match="exit code 3"):
         Worker([sys.executable, "-c", "raise SystemExit(3)"], {})
+    between_turns = Worker([sys.executable, "-c", "print('{}', flush=True); raise SystemExit('gone')"], {})
+    between_turns._process.wait()
+    with pytest.raises(WorkerFailed, match="gone"):
+        between_turns.run()
 
 
 @pytest.mark.parametrize(
