@@ -76,6 +76,16 @@ class ModelConfig:
         return {"mha": self.heads, "gqa": self.kv_heads, "mqa": 1, "as_kvhs": self.heads_per_attribute}[self.sharing]
 
     @property
+    def cached_lanes(self) -> tuple[int, int]:
+        """(L, Q): the lanes of the cache, and the tokens that each event has in one.
+
+        A lane for each key-value head, or, where every query head reads one attribute only, for each head and attribute.
+        """
+        if self.own_heads == self.heads:
+            return self.cached_heads * self.num_attributes, 1
+        return self.cached_heads, self.num_attributes
+
+    @property
     def own_heads(self) -> int:
         """The query heads that read only the tokens of one attribute."""
         if self.sharing != "as_kvhs" or self.scope == "all":

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sage_jax.models.attention import Attention, Past, rotations
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.product import product
 
 
 class RMSNorm(nn.Module):
@@ -34,8 +35,8 @@ class GatedMLP(nn.Module):
         gate_up = self.param("gate_up", nn.initializers.lecun_normal(), (width, 2 * hidden)).astype(x.dtype)
         last = nn.initializers.normal((hidden * 2 * self.config.layers) ** -0.5)
         down = self.param("down", last, (hidden, width)).astype(x.dtype)
-        gate, up = jnp.split(x @ gate_up, 2, axis=-1)
-        return (nn.silu(gate) * up) @ down
+        gate, up = jnp.split(product(x, gate_up), 2, axis=-1)
+        return product(nn.silu(gate) * up, down)
 
 
 class Block(nn.Module):

@@ -74,6 +74,17 @@ def test_decode_equals_full_forward(sharing):
 
 
 @every_sharing
+def test_decode_equals_full_forward_in_bfloat16(sharing):
+    """In rooms of two sizes; rounding, at 8 bits, moves no logit by more than a twentieth of their spread."""
+    config = small_config(**sharing, dtype="bfloat16")
+    events = random_events(config, B, N)
+    expected = full_logits(config, events)
+    for steps, room in ((0, 12), (0, 24), (N, 12)):
+        for left, right in zip(stepped_logits(config, events, steps, room), expected, strict=True):
+            assert float(jnp.abs(left - right).max() / right.std()) < 0.05
+
+
+@every_sharing
 def test_left_padding_changes_nothing(sharing):
     """Ragged prompts: a row behind padding, whatever the padding holds, is the row alone."""
     config = small_config(**sharing)
