@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         long_batch=dict(systems=FEW, batches=(8,), contexts=(4096,), events=4),
         thousand_events=dict(systems=("mha", "as_kvhs-own-1", "as_kvhs-mixed-1", "mmt"), contexts=(5120,)),
         longest=dict(systems=FEW, contexts=(8192,)),
-        many_heads=dict(systems=MANY, model=dict(heads=40, head_width=16)),
+        many_heads=dict(systems=MANY, batches=(1,), model=dict(heads=40, head_width=16)),
         demo=dict(systems=OURS, model=DEMO, contexts=(1024,), events=100),
         demo_batch=dict(systems=OURS, model=DEMO, batches=(8,), events=20),
         demo_long=dict(systems=OURS, model=DEMO, batches=(1, 8), contexts=(4096,), events=20),

@@ -66,6 +66,7 @@ def write_report(
     config: BenchmarkConfig, lines: list[dict[str, Any]], report: pathlib.Path, plot: pathlib.Path, command: str
 ) -> None:
     """Writes the tables to `report` and how cost grows to the picture `plot`."""
+    lines = _at_the_rates_of_the_run(lines)
     plotted = _plot_growth(lines, plot)
     parts = [_preface(config, lines, command)]
     for cell, rows in _by_cell(lines):
@@ -77,6 +78,13 @@ def write_report(
     parts.append(_measures(lines))
     with replacing(report) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n")
+
+
+def _at_the_rates_of_the_run(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With all probes of the device at each line: those of a single cell are few, and a slow one would make shares above 1."""
+    probes = [line["device"] for line in lines if "device" in line]
+    rates = {name: [rate for probe in probes for rate in probe[name]] for name in probes[0]}
+    return [{**line, "device": rates} if "device" in line else line for line in lines]
 
 
 def _by_cell(lines: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -92,15 +100,14 @@ def _preface(config: BenchmarkConfig, lines: list[dict[str, Any]], command: str)
     first = next(line for line in lines if "versions" in line.get("about", {}) and "device" in line["about"]["versions"])
     versions = ", ".join(f"{name} {value}" for name, value in first["about"]["versions"].items())
     commits = ", ".join(dict.fromkeys(line["commit"] for line in lines))
-    measured = [line for line in lines if "device" in line]
-    rates = {name: [rate / 1e9 for line in measured for rate in line["device"][name]] for name in measured[0]["device"]}
-    memory, arithmetic = (np.percentile(values, [50, 25, 75]) for values in rates.values())
+    rates = next(line["device"] for line in lines if "device" in line)
+    memory, arithmetic = (np.percentile(np.array(values) / 1e9, [50, 25, 75]) for values in rates.values())
     return f"""# Benchmarks
 
 Written by `{command}`; not typed.
 Commit {commits}. {versions}. {config.dtype}; weights are random unless a row says otherwise.
 Memory was read at {memory[0]:.1f} GB/s (quartiles {memory[1]:.1f} to {memory[2]:.1f}) and matrices multiplied at
-{arithmetic[0]:,.0f} GFLOP/s ({arithmetic[1]:,.0f} to {arithmetic[2]:,.0f}), measured again before every round.
+{arithmetic[0]:,.0f} GFLOP/s ({arithmetic[1]:,.0f} to {arithmetic[2]:,.0f}), measured again before every round, medians over the run.
 
 A note is one event: five tokens in our models and in the flat peers. Systems of one table run in processes of their own on
 the same cores and take turns, {config.rounds} rounds, of which the first is not counted. The percentiles are over single notes,

@@ -82,6 +82,7 @@ def _rate(amount: int, function, argument) -> Callable[[], float]:
 
     def measure() -> float:
         nonlocal repeats
+        jax.block_until_ready(function(argument))  # a system may have taken back the pages of a process that waited
         while True:
             began = time.perf_counter()
             for _ in range(repeats):
