@@ -82,7 +82,7 @@ def write_report(
 
 def _at_the_rates_of_the_run(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """With all probes of the device at each line: those of a single cell are few, and a slow one would make shares above 1."""
-    probes = [line["device"] for line in lines if "device" in line]
+    probes = [next(line["device"] for line in rows if "device" in line) for _, rows in _by_cell(lines)]  # a cell's rows share one
     rates = {name: [rate for probe in probes for rate in probe[name]] for name in probes[0]}
     return [{**line, "device": rates} if "device" in line else line for line in lines]
 
