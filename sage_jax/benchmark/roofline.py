@@ -77,12 +77,11 @@ def matrix_probe(dtype: str) -> Callable[[], float]:
 
 def _rate(amount: int, function, argument) -> Callable[[], float]:
     function = jax.jit(function)
-    jax.block_until_ready(function(argument))
     repeats = 1
 
     def measure() -> float:
         nonlocal repeats
-        jax.block_until_ready(function(argument))  # a system may have taken back the pages of a process that waited
+        jax.block_until_ready(function(argument))  # compiles; and a process that waited may have lost its pages
         while True:
             began = time.perf_counter()
             for _ in range(repeats):

@@ -195,7 +195,7 @@ def test_buckets_grow_and_hold():
     assert len(set(sizes)) < 15
 
 
-@pytest.mark.parametrize("sharing", [dict(sharing="mha"), dict(scope="own"), dict(scope="mixed")], ids=lambda kind: str(kind))
+@pytest.mark.parametrize("sharing", [dict(sharing="mha"), *(dict(scope=scope) for scope in ("all", "own", "mixed"))], ids=str)
 def test_the_cache_is_written_in_place(sharing):
     """The loop is given the state for good, and nothing of the cache's size is copied in it: the cost of a step, if it were."""
     config = tiny_config(**sharing)
