@@ -1,5 +1,6 @@
 """What every launch script shares: a user's mistake ends in one line, not in a traceback."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -8,10 +9,13 @@ from absl import app, flags, logging
 from sage_jax.errors import UserError
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs `main` under absl. A UserError, or an unknown config key, is told in one line and the exit code is 2."""
+def run(main: Callable[[], None], positional: str | None = None) -> None:
+    """Runs `main` under absl. A UserError, or an unknown config key, is told in one line and the exit code is 2.
+
+    positional: the list flag that takes arguments without a name; without it there may be none.
+    """
     try:
-        app.run(lambda _: main(), flags_parser=_parse)
+        app.run(lambda _: main(), flags_parser=functools.partial(_parse, positional))
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -23,17 +27,21 @@ def run(main: Callable[[], None]) -> None:
         _fail("the device is out of memory; lower config.train.batch_size, config.data.num_events or config.takes.num_samples")
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
     """Parses the flags, and with them the config file and what overrides it."""
     try:
         rest = app.parse_flags_with_usage(argv)
-        flags.FLAGS["config"].value  # only now is the file read
+        if "config" in flags.FLAGS:
+            flags.FLAGS["config"].value  # only now is the file read
     except (KeyError, AttributeError) as error:  # how ml_collections tells of a field that a config doesn't have
         key = str(error.args[0]).split("'")[-2] if "'" in str(error.args[0]) else str(error.args[0])
         given = [argument for argument in argv if argument.startswith("--config.") and key in argument]
         _fail(f"{given[0] if given else key} sets a field that the config doesn't have; the file of --config lists them all")
     except OSError as error:
         _fail(f"--config: {error}")
+    if positional:
+        flags.FLAGS[positional].value = [*flags.FLAGS[positional].value, *rest[1:]]
+        rest = rest[:1]
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; see --help")
     if not flags.FLAGS["verbosity"].present:

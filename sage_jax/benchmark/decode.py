@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sage_jax.benchmark.environment import describe, peak_megabytes
+from sage_jax.benchmark.memory import peak_megabytes
 from sage_jax.benchmark.roofline import event_step_cost, prefill_operations
 from sage_jax.benchmark.worker import serve
 from sage_jax.decoding.generate import DecodeState, Generator
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.environment import describe
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.transformer import Transformer
 from sage_jax.music.corpus import list_corpus

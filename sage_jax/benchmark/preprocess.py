@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sage_jax.benchmark.environment import describe
+from sage_jax.environment import describe
 from sage_jax.errors import UserError
 from sage_jax.music.corpus import list_corpus
 from sage_jax.music.events import NoteEvents

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from sage_jax.benchmark.systems import PEERS, PEERS_PYTHON, ROOT, sharing
+from sage_jax.environment import commit
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.music.events import NUM_ATTRIBUTES, NoteEvents
@@ -135,7 +135,7 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
     output.mkdir(parents=True, exist_ok=True)
     path = output / MEASUREMENTS
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    commit = _commit()
+    measured = commit()
     probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": config.dtype})
     try:
         done = []
@@ -143,7 +143,7 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
             there = [line for line in lines if line["cell"] == _facts(config, cell)]
             if not there:
                 console.print(f"{cell.table}: batch {cell.batch}, {cell.context_events} events", highlight=False)
-                there = measure_cell(config, cell, probe, commit, console)
+                there = measure_cell(config, cell, probe, measured, console)
                 with path.open("a") as file:
                     file.write("".join(json.dumps(line) + "\n" for line in there))
             done += there
@@ -153,10 +153,10 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
 
 
 def measure_cell(
-    config: BenchmarkConfig, cell: Cell, probe: Worker, commit: str, console: Console
+    config: BenchmarkConfig, cell: Cell, probe: Worker, measured: str, console: Console
 ) -> list[dict[str, Any]]:
     """One line for each system: all are made ready, then take turns, with the probe of the device before each round."""
-    setting = {"commit": commit, "cell": _facts(config, cell)}
+    setting = {"commit": measured, "cell": _facts(config, cell)}
     failed, workers = [], {}
 
     def give_up(system: str, error: WorkerFailed) -> None:
@@ -230,13 +230,3 @@ def _job(config: BenchmarkConfig, cell: Cell, system: str) -> tuple[list[str], d
 def _facts(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:
     facts = {**dataclasses.asdict(cell), "dtype": config.dtype, "rounds": config.rounds}
     return json.loads(json.dumps(facts))  # as it reads from a file
-
-
-def _commit() -> str:
-    """The commit that is measured, with a + where the package differs from it."""
-    git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
-    try:
-        changed = git(["git", "status", "--porcelain", "sage_jax"]).stdout
-        return git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip() + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 
 from configs.sage import get_config
-from sage_jax.benchmark.environment import describe, peak_megabytes
+from sage_jax.benchmark.memory import peak_megabytes
 from sage_jax.benchmark.systems import SHARINGS, sharing
+from sage_jax.environment import describe
 from sage_jax.music.events import BOS, FIRST, FIRST_PROGRAM, INSTRUMENT
 from sage_jax.training.config import RunConfig
 from sage_jax.training.loop import batch_shape, programs

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.generate import Generation, Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.music import events as ev
@@ -77,39 +77,82 @@ def continue_piece(
     that fit in three quarters of it.
     """
     tokenizer = generator.tokenizer
-    rows = [tokenizer.encode(prompt)[:-1] for _ in range(takes)]
-    begun = len(rows[0])
-    read = len(window(tokenizer, rows[0], int(context * KEPT))[0])
-    finished = np.zeros(takes, bool)
+    events = tokenizer.encode(prompt)[:-1]
+    rows = [Row(number, events, prompt_bars, prompt_bars + new_bars) for number in range(takes)]
     seconds = np.zeros(3)
-    drawn, key = 0, jax.random.key(seed)
-    while not finished.all() and drawn < max_events:
-        windows, offsets = zip(*(window(tokenizer, row, int(context * KEPT)) for row in rows), strict=True)
-        longest = max(len(part) for part, done in zip(windows, finished, strict=True) if not done)
-        generation = generator.generate(
-            [part[-longest:] for part in windows],
-            # At least one: a chain of rests longer than the context must not stop the music for good.
-            max_events=min(max(context - longest, 1), max_events - drawn),
-            first_bar=prompt_bars - np.array(offsets),
-            stop_bar=prompt_bars + new_bars - np.array(offsets),
-            sampling=sampling,
-            seed=jax.random.fold_in(key, drawn),
-            programs=programs,
-            finished=finished,
+    while not all(row.finished for row in rows):
+        generation = extend(
+            generator, rows, max_events=max_events, context=context, sampling=sampling, seed=seed, programs=programs
         )
-        rows = [np.concatenate(pair) for pair in zip(rows, generation.continuations, strict=True)]
-        finished = generation.finished
-        drawn += generation.steps
         seconds += (generation.prefill_seconds, generation.decode_seconds, generation.compile_seconds)
+    begun = len(events)
     return Takes(
-        pieces=[tokenizer.decode(row) for row in rows],
-        notes=[int(NoteEvents.is_note(row[begun:]).sum()) for row in rows],
-        ended=[bool(row[-1, ev.ONSET] == ev.EOS) for row in rows],
+        pieces=[tokenizer.decode(row.events) for row in rows],
+        notes=[int(NoteEvents.is_note(row.events[begun:]).sum()) for row in rows],
+        ended=[bool(row.events[-1, ev.ONSET] == ev.EOS) for row in rows],
         prompt_end=int(prompt.bars.start(np.array([prompt_bars]))[0]),
         prompt_events=begun,
-        context_events=read,
+        context_events=len(window(tokenizer, events, int(context * KEPT))[0]),
         **dict(zip(("prefill_seconds", "decode_seconds", "compile_seconds"), seconds.tolist(), strict=True)),
     )
+
+
+@dataclasses.dataclass
+class Row:
+    """One continuation that is being written; bars count from the first of the prompt.
+
+    number: tells its random keys from those of other rows, whatever rows it shares a batch with. events: prompt and what
+    there is so far, [N, A]. first_bar, stop_bar: it is to begin no earlier than the one and to end before the other. drawn:
+    event steps so far. finished: it came to its end, to `stop_bar`, or to as many steps as are allowed.
+    """
+
+    number: int
+    events: np.ndarray
+    first_bar: int
+    stop_bar: int
+    drawn: int = 0
+    finished: bool = False
+
+
+def extend(
+    generator: Generator,
+    rows: list[Row],
+    *,
+    max_events: int,
+    context: int,
+    sampling: SamplingConfig = SamplingConfig(),
+    seed: int = 0,
+    programs: list[int] | None = None,
+) -> Generation:
+    """Draws on for each unfinished row, in one batch, until the context is full or all are finished; changes the rows."""
+    windows, offsets = zip(*(window(generator.tokenizer, row.events, int(context * KEPT)) for row in rows), strict=True)
+    open_rows = [(part, row) for part, row in zip(windows, rows, strict=True) if not row.finished]
+    longest = max(len(part) for part, _ in open_rows)
+    numbers, drawn = (np.array([getattr(row, name) for row in rows], np.uint32) for name in ("number", "drawn"))
+    generation = generator.generate(
+        [part[-longest:] for part in windows],
+        # At least one: a chain of rests longer than the context must not stop the music for good.
+        max_events=min(max(context - longest, 1), max(max_events - row.drawn for _, row in open_rows)),
+        first_bar=np.array([row.first_bar for row in rows]) - np.array(offsets),
+        stop_bar=np.array([row.stop_bar for row in rows]) - np.array(offsets),
+        sampling=sampling,
+        seed=_row_keys(jax.random.key(seed), drawn, numbers),
+        programs=programs,
+        finished=np.array([row.finished for row in rows]),
+    )
+    for row, fresh, finished in zip(rows, generation.continuations, generation.finished.tolist(), strict=True):
+        if not row.finished:
+            row.events = np.concatenate([row.events, fresh[: max_events - row.drawn]])
+            row.drawn += generation.steps
+            row.finished = finished or row.drawn >= max_events
+    return generation
+
+
+@jax.jit
+def _row_keys(key: jax.Array, drawn: jax.Array, numbers: jax.Array) -> jax.Array:
+    """A key [B] for what each row draws from here on."""
+    fold = lambda drawn, number: jax.random.fold_in(jax.random.fold_in(key, drawn), number)
+    return jax.vmap(fold)(drawn, numbers)
 
 
 def window(tokenizer: NoteEvents, events: np.ndarray, length: int) -> tuple[np.ndarray, int]:

@@ -114,7 +114,7 @@ class Generator:
         """Continues each prompt (int [N, A], BOS first, no EOS) by at most `max_events` events.
 
         first_bar, stop_bar: a row begins no earlier than the one and ends before the other, bars counted from its prompt's
-        first; one number for all rows or one for each. seed: a number or a jax key. stop_at_end: whether the model may end
+        first; one number for all rows or one for each. seed: a number, a jax key, or a key for each row [B]. stop_at_end: whether the model may end
         the piece. programs: the only ones to play (128 for drums); None for all. finished: bool [B], rows that are to stay
         as they are.
         """
@@ -160,7 +160,7 @@ class Generator:
             row[width - len(prompt) :] = prompt
         start = np.array([width - len(prompt) for prompt in prompts], np.int32)
         key = jax.random.key(seed) if isinstance(seed, int) else seed
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
+        keys = key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
         finished = np.zeros(len(prompts), bool) if finished is None else finished
         keys = jax.random.key_data(keys)
         return self._prefill_program(len(prompts), width, capacity)(self.params, padded, start, keys, finished)

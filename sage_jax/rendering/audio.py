@@ -59,6 +59,16 @@ def render_wav(piece: Piece, path: str | os.PathLike) -> WavStats:
     return measure(samples)
 
 
+def write_mp3(samples: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes float [frames, 2], 1 being full scale, for browsers. Raises AudioUnavailable without a library that can."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise AudioUnavailable("no MP3: soundfile is not installed; pip install -e '.[audio]' brings it") from error
+    with replacing(path) as temporary:
+        soundfile.write(temporary, samples, SAMPLE_RATE, format="MP3")
+
+
 def synthesise(piece: Piece) -> np.ndarray:
     """The sound of `piece` and its ringing out, float32 [frames, 2], not normalised. Raises AudioUnavailable."""
     render = _synthesiser()

@@ -1,13 +1,13 @@
 """What a measurement was taken on, so that a number is never told without it."""
 
+import functools
 import os
 import pathlib
 import platform
+import subprocess
 from importlib import metadata
 
 import jax
-
-from sage_jax.benchmark import worker
 
 
 def describe() -> dict[str, str | int]:
@@ -21,12 +21,16 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def peak_megabytes() -> float:
-    """The most memory so far: the device's own where it counts it, else this process's resident memory."""
-    counted = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in counted:
-        return counted["peak_bytes_in_use"] / 1e6
-    return worker.peak_megabytes()
+def commit() -> str:
+    """The commit of this checkout, with a + where the package differs from it; "unknown" outside one."""
+    git = functools.partial(
+        subprocess.run, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    try:
+        changed = git(["git", "status", "--porcelain", "."]).stdout
+        return git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip() + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _processor() -> str:

@@ -1,0 +1,1 @@
+"""What a model is worth: likelihood, continuations against floors, memory, listeners; never a score without its interval."""

@@ -1,0 +1,219 @@
+"""What listeners answered: means with intervals, preferences, and how far they agree."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sage_jax.errors import UserError
+from sage_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, estimate
+
+PRIOR = 0.5  # a win and a loss in halves, added to each pair of systems that met, so that a strength stays finite
+ITERATIONS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """One answer: a rating of 1 to 5 of one clip, or a preference between two: 1 for the first, 0 for the second, 0.5 for neither."""
+
+    rater: str
+    clips: tuple[str, ...]
+    value: float
+
+
+def load_answers(folder: pathlib.Path, key: Mapping[str, Any], say: Callable[[str], None] = print) -> list[Judgement]:
+    """The judgements in every JSON file of `folder` that belongs to the test of `key`; what cannot be used is told, a line each.
+
+    Of several files of one listener the one with the most answers counts. Raises UserError where nothing is left.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--analyse: {folder} is not a folder; give the folder with the answers")
+    best: dict[str, tuple[int, list[Judgement]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            told = json.loads(path.read_text())
+            rater, answers = str(told["rater"]), dict(told["answers"])
+            test, complete = told["test"], bool(told.get("complete"))
+        except (OSError, ValueError, KeyError, TypeError):
+            say(f"{path.name}: not a whole file of answers (cut off, or something else); passed over")
+            continue
+        if test != key["test"]:
+            say(f"{path.name}: answers of another test ({test}, not {key['test']}); passed over")
+            continue
+        judgements, strange = [], 0
+        for answer in answers.values():
+            judgement = _judgement(rater, answer, key)
+            judgements += [judgement] if judgement else []
+            strange += judgement is None
+        if strange:
+            say(f"{path.name}: {strange} of {len(answers)} answers make no sense; passed over")
+        if not complete:
+            say(f"{path.name}: not finished; its {len(judgements)} answers count")
+        if rater in best:
+            say(f"{path.name}: listener {rater} has several files; the one with the most answers counts")
+        if rater not in best or len(judgements) > best[rater][0]:
+            best[rater] = (len(judgements), judgements)
+    judgements = [judgement for _, found in best.values() for judgement in found]
+    if not judgements:
+        raise UserError(f"--analyse: {folder} has no answers to the test of this key; the files are called answers-*.json")
+    return judgements
+
+
+def _judgement(rater: str, answer: Any, key: Mapping[str, Any]) -> Judgement | None:
+    try:
+        clips, value = tuple(answer["clips"]), answer["value"]
+    except (KeyError, TypeError):
+        return None
+    if not all(clip in key["clips"] for clip in clips):
+        return None
+    if len(clips) == 1 and value in (1, 2, 3, 4, 5):
+        return Judgement(rater, clips, float(value))
+    if len(clips) == 2 and value in ("a", "b", "none"):
+        return Judgement(rater, clips, {"a": 1.0, "none": 0.5, "b": 0.0}[value])
+    return None
+
+
+def analyse(judgements: Sequence[Judgement], key: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Means of ratings, wins and Bradley-Terry strengths of each system, and the agreement of listeners.
+
+    Intervals are of 95% confidence over listeners, or over pieces where there is one listener alone.
+    """
+    system = lambda clip: key["clips"][clip]["system"]
+    raters = sorted({judgement.rater for judgement in judgements})
+    unit = (lambda judgement: judgement.rater) if len(raters) > 1 else (lambda judgement: key["clips"][judgement.clips[0]]["piece"])
+    ratings = [judgement for judgement in judgements if len(judgement.clips) == 1]
+    pairs = [judgement for judgement in judgements if len(judgement.clips) == 2]
+    rows = {}
+    for name in key["systems"]:
+        mine = [judgement for judgement in ratings if system(judgement.clips[0]) == name]
+        rows[name] = {"anchor": name in key["anchors"], "ratings": len(mine), "mos": None}
+        if mine:
+            rows[name]["mos"] = estimate(np.array([each.value for each in mine]), np.array([unit(each) for each in mine]), seed)
+    strengths = _strengths_with_intervals(pairs, key["systems"], system, unit, seed) if pairs else {}
+    for name, strength in strengths.items():
+        rows[name]["strength"] = strength
+    wins = np.zeros((len(key["systems"]), len(key["systems"])))
+    for one, other, value in _meetings(pairs, key["systems"], system):
+        wins[one, other] += value
+        wins[other, one] += 1 - value
+    return {
+        "listeners": len(raters),
+        "over": "listeners" if len(raters) > 1 else "pieces",
+        "systems": rows,
+        "wins": wins.tolist(),
+        "pairs": len(pairs),
+        "agreement": {
+            "ratings": krippendorff([(each.clips, each.value) for each in ratings], lambda a, b: (a - b) ** 2),
+            # The same two clips, whichever was A.
+            "pairs": krippendorff(
+                [(tuple(sorted(each.clips)), each.value if each.clips[0] < each.clips[1] else 1 - each.value) for each in pairs],
+                lambda a, b: float(a != b),
+            ),
+        },
+    }
+
+
+def _meetings(pairs: Sequence[Judgement], systems: Sequence[str], system) -> list[tuple[int, int, float]]:
+    place = {name: number for number, name in enumerate(systems)}
+    return [(place[system(each.clips[0])], place[system(each.clips[1])], each.value) for each in pairs]
+
+
+def bradley_terry(meetings: Sequence[tuple[int, int, float]], count: int) -> np.ndarray:
+    """Strengths [count] in log odds, their mean 0: P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)). A draw is half a win.
+
+    By the MM algorithm (Hunter 2004, Annals of Statistics 32). nan for a system that met no other.
+    """
+    wins = np.zeros((count, count))
+    for one, other, value in meetings:
+        wins[one, other] += value
+        wins[other, one] += 1 - value
+    met = wins + wins.T > 0
+    wins = wins + PRIOR * met
+    games, won = wins + wins.T, wins.sum(axis=1)
+    strength = np.ones(count)
+    known = met.any(axis=1)
+    for _ in range(ITERATIONS):
+        share = (games / (strength[:, None] + strength[None, :])).sum(axis=1)
+        strength = np.where(known, won / np.where(known, share, 1), 1.0)
+        strength /= np.exp(np.log(strength[known]).mean()) if known.any() else 1.0
+    return np.where(known, np.log(strength), np.nan)
+
+
+def _strengths_with_intervals(pairs, systems, system, unit, seed: int) -> dict[str, Estimate]:
+    meetings = np.array(_meetings(pairs, systems, system))
+    names, owner = np.unique([unit(each) for each in pairs], return_inverse=True)
+    whole = bradley_terry(_rows(meetings), len(systems))
+    rng = np.random.default_rng(seed)
+    groups = [meetings[owner == number] for number in range(len(names))]
+    drawn = np.full((RESAMPLES // 10, len(systems)), np.nan)
+    if len(names) > 1:
+        for row in drawn:
+            chosen = np.concatenate([groups[number] for number in rng.integers(0, len(names), len(names))])
+            row[:] = bradley_terry(_rows(chosen), len(systems))
+    tail = 50 * (1 - CONFIDENCE)
+    found = {}
+    for place, name in enumerate(systems):
+        known = drawn[:, place][~np.isnan(drawn[:, place])]
+        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
+        games = int((meetings[:, :2] == place).any(axis=1).sum())
+        found[name] = Estimate(float(whole[place]), float(low), float(high), games, len(names))
+    return found
+
+
+def _rows(meetings: np.ndarray) -> list[tuple[int, int, float]]:
+    return [(int(one), int(other), float(value)) for one, other, value in meetings]
+
+
+def krippendorff(values: Sequence[tuple[Any, float]], distance: Callable[[float, float], float]) -> float | None:
+    """Krippendorff's alpha of (unit, value) pairs, each from one listener: 1 for agreement, 0 for chance, below 0 for worse.
+
+    From Hayes and Krippendorff (2007): 1 - observed over expected disagreement. None where no unit has two values, or where
+    all values are the same.
+    """
+    units: dict[Any, list[float]] = {}
+    for name, value in values:
+        units.setdefault(name, []).append(value)
+    shared = [found for found in units.values() if len(found) > 1]
+    everything = [value for found in shared for value in found]
+    if not everything:
+        return None
+    observed = sum(
+        2 * sum(distance(a, b) for a, b in itertools.combinations(found, 2)) / (len(found) - 1) for found in shared
+    )
+    kinds, counts = np.unique(everything, return_counts=True)
+    expected = sum(
+        2 * counts[i] * counts[j] * distance(kinds[i], kinds[j]) for i, j in itertools.combinations(range(len(kinds)), 2)
+    ) / (len(everything) - 1)
+    return float(1 - observed / expected) if expected else None
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """The analysis in Markdown."""
+    lines = [
+        f"{found['listeners']} listener(s), {found['pairs']} pairs; intervals of 95% confidence over {found['over']}.",
+        "",
+        "| system | mean rating, 1 to 5 | ratings | strength, log odds | pairs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in found["systems"].items():
+        mos, strength = row["mos"], row.get("strength")
+        shown = [_interval(each) if each else "-" for each in (mos, strength)]
+        anchor = " (anchor)" if row["anchor"] else ""
+        lines.append(f"| {name}{anchor} | {shown[0]} | {row['ratings']} | {shown[1]} | {strength.prompts if strength else 0} |")
+    if found["pairs"]:
+        names = list(found["systems"])
+        lines += ["", f"| preferred to | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+        lines += [f"| {name} | {' | '.join(f'{value:g}' for value in row)} |" for name, row in zip(names, found["wins"], strict=True)]
+    agreement = {name: "not known" if value is None else f"{value:.2f}" for name, value in found["agreement"].items()}
+    lines += ["", f"Krippendorff's alpha: ratings {agreement['ratings']}, pairs {agreement['pairs']} (1 agreement, 0 chance)."]
+    return "\n".join(lines)
+
+
+def _interval(value: Estimate) -> str:
+    if np.isnan(value.mean):
+        return "-"
+    return f"{value.mean:.2f}" + ("" if np.isnan(value.low) else f" ({value.low:.2f} to {value.high:.2f})")

@@ -1,0 +1,278 @@
+"""From models, folders of MIDI files and a split nobody trained on to a report."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.environment import commit, describe
+from sage_jax.errors import UserError
+from sage_jax.evaluation import likelihood, results
+from sage_jax.evaluation.continuation import Decoding, Written, read_candidates, write
+from sage_jax.evaluation.floors import FLOORS, MarkovChain, later, loop, other
+from sage_jax.evaluation.memorisation import longest_shared_runs
+from sage_jax.evaluation.musicality import histograms
+from sage_jax.evaluation.nmsi import LEAST_BARS
+from sage_jax.evaluation.prompts import Prompt, choose_prompts, empty
+from sage_jax.evaluation.report import write_report
+from sage_jax.evaluation.statistics import ratio
+from sage_jax.files import replacing
+from sage_jax.music.events import ATTRIBUTES, NoteEvents
+from sage_jax.music.midi import save_midi
+from sage_jax.music.notes import Piece
+from sage_jax.music.shards import VOCABULARY, TokenShards, read_json
+from sage_jax.training.checkpoint import FOLDER, load_for_sampling
+
+TRUTH = "truth"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How systems are compared. Raises UserError naming the field.
+
+    split: of the token shards. prompts: how many, at most; prompt_bars: bars of each; max_bars: the most that are written
+    behind one. samples: continuations of each prompt. batch_size: rows decoded at once. max_events: the most of a row. best:
+    the checkpoint with the lowest validation loss instead of the newest. likelihood_pieces: how many pieces of the split are
+    foretold, 0 for all. memory: whether to look for runs of notes from the training set. candidates_hold_prompt: whether
+    the files of --candidates begin with their prompt. midi: prompts whose continuations by every system are written as MIDI.
+    """
+
+    split: str
+    prompts: int
+    prompt_bars: int
+    max_bars: int
+    samples: int
+    batch_size: int
+    max_events: int
+    seed: int
+    sampling: SamplingConfig
+    best: bool
+    likelihood_pieces: int
+    memory: bool
+    candidates_hold_prompt: bool
+    midi: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":
+        try:
+            return cls(**{**values, "sampling": SamplingConfig(**values["sampling"])})
+        except (TypeError, UserError) as error:
+            raise UserError(f"config.{error}" if isinstance(error, UserError) else f"config: {error}") from error
+
+    def __post_init__(self):
+        lows = dict(prompts=1, prompt_bars=1, max_bars=LEAST_BARS, samples=1, batch_size=1, max_events=1)
+        for field, low in {**lows, "seed": 0, "likelihood_pieces": 0, "midi": 0}.items():
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**31:
+                raise UserError(f"{field} is {value!r}; give a whole number of at least {low}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained model under test."""
+
+    name: str
+    workdir: pathlib.Path
+    generator: Generator
+    context: int
+    step: int
+
+
+def evaluate(
+    config: EvaluationConfig,
+    workdirs: Sequence[pathlib.Path],
+    candidates: Mapping[str, pathlib.Path],
+    output: pathlib.Path,
+    command: str,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Compares the newest checkpoint of each workdir, and folders of MIDI files by name, on the prompts of the first's shards.
+
+    Writes prompts/, midi/, evaluation.json, scores.json, report.md and plots to `output`, which also keeps what was decoded, so
+    that a call that was stopped goes on. A workdir without checkpoints gives the prompts and the floors alone. Returns what
+    is in evaluation.json. Raises UserError for whatever a user can mend.
+    """
+    console = console or Console()
+    say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+    shards, training, tokenizer = _shards(config, workdirs[0])
+    models = _models(config, workdirs, tokenizer)
+    names = [*(model.name for model in models), *candidates]
+    for name in names:
+        if names.count(name) > 1 or name in (*FLOORS, TRUTH):
+            raise UserError(f"two systems are called {name}; name each as NAME=FOLDER, and none {', '.join(FLOORS)} or {TRUTH}")
+
+    # The task.
+    pieces = [tokenizer.decode(events) for events in shards]
+    prompts, hop = choose_prompts(shards.names, pieces, config.prompts, config.prompt_bars, config.max_bars)
+    sources = len({prompt.name for prompt in prompts})
+    say(f"{len(prompts)} prompts from {sources} of {len(pieces)} pieces of the {config.split} split, one every {hop} bars")
+
+    # What is written behind the prompts: files first, of which something may be wrong; floors; models, which take their time.
+    theirs = {
+        name: read_candidates(folder, prompts, config.samples, config.candidates_hold_prompt)
+        for name, folder in candidates.items()
+    }
+    for name, each in theirs.items():
+        for line in each.notes:
+            say(f"{name}: {line}")
+    for index, prompt in enumerate(prompts):
+        save_midi(prompt.prompt, output / "prompts" / f"{index:04d}.mid")
+    chain = MarkovChain(tokenizer, list(training))
+    floors = {"loop": [loop(prompts)], "other": [other(prompts)], "later": [later(prompts)]}
+    floors["markov"] = [chain.continuations(prompts, config.seed + sample) for sample in range(config.samples)]
+    written = theirs | {name: Written([list(takes) for takes in zip(*made, strict=True)]) for name, made in floors.items()}
+    with _progress(console) as progress:
+        for model in models:
+            written[model.name] = _write(config, model, prompts, output, progress)
+        order = [*names, *FLOORS]
+        scored = {name: results.score(prompts, written[name].continuations) for name in order}
+        likelihoods = {model.name: _likelihood(config, model, shards, progress) for model in models}
+
+    firsts = {name: [takes[0] for takes in written[name].continuations] for name in order}
+    firsts[TRUTH] = [results.cut(prompt.reference, prompt.length) for prompt in prompts]
+    truth = histograms(firsts[TRUTH])
+    found = {
+        "command": command,
+        "commit": commit(),
+        "versions": describe(),
+        "config": dataclasses.asdict(config),
+        "prompts": {"count": len(prompts), "pieces": sources, "split_pieces": len(pieces), "hop": hop},
+        "systems": {model.name: {"model": model.generator.config.name, "step": model.step} for model in models}
+        | {name: {"candidates": folder.name} for name, folder in candidates.items()},
+        "scores": results.table(prompts, scored),
+        "differences": results.differences(prompts, scored),
+        "likelihood": likelihoods,
+        "faults": {name: dataclasses.asdict(written[name].faults) | {"failures": written[name].failures} for name in names},
+        "remarks": {name: written[name].notes for name in names if written[name].notes},
+        "speed": {name: written[name].speed for name in names if written[name].speed},
+        "memory": _memory(config, tokenizer, training, prompts, firsts, names),
+        "character": {name: results.character(prompts, firsts[name], truth) for name in (*order, TRUTH)},
+    }
+    found = results.plain(found)
+    _save(output, config, prompts, scored, firsts, found)
+    write_report(found, output)
+    return found
+
+
+def _shards(config: EvaluationConfig, workdir: pathlib.Path) -> tuple[TokenShards, TokenShards, NoteEvents]:
+    """The split to be evaluated on, the training split, and their tokenizer."""
+    folder = workdir / "data"
+    if (workdir / FOLDER).is_dir():
+        saved = load_for_sampling(workdir, config.best)[1]
+        folder = pathlib.Path(saved.data.shards or folder)
+    vocabulary = read_json(folder / VOCABULARY)
+    if vocabulary is None:
+        raise UserError(f"{folder} holds no token shards; run launch.preprocess with --workdir={workdir} first")
+    tokenizer = NoteEvents.from_dict(vocabulary["tokenizer"])
+    shards, training = (TokenShards(folder, split, tokenizer) for split in (config.split, "train"))
+    for split, each in ((config.split, shards), ("train", training)):
+        if not len(each):
+            raise UserError(f"{folder} has no piece in its {split} split; add different pieces to the corpus")
+    return shards, training, tokenizer
+
+
+def _models(config: EvaluationConfig, workdirs: Sequence[pathlib.Path], tokenizer: NoteEvents) -> list[Model]:
+    models = []
+    for place, workdir in enumerate(workdirs):
+        if not (workdir / FOLDER).is_dir():
+            if place or len(workdirs) > 1:
+                raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
+            continue
+        params, run, step = load_for_sampling(workdir, config.best)
+        if run.tokenizer.fingerprint != tokenizer.fingerprint:
+            raise UserError(f"{workdir} was trained with another vocabulary than {workdirs[0]}; evaluate it by itself")
+        models.append(Model(workdir.name, workdir, Generator(run.model, params, tokenizer), run.data.num_events, step))
+    return models
+
+
+def _write(config: EvaluationConfig, model: Model, prompts: list[Prompt], output: pathlib.Path, progress: Progress) -> Written:
+    task = progress.add_task(f"{model.name}: continuations", total=len(prompts) * config.samples)
+    decoding = Decoding(config.samples, config.batch_size, config.max_events, config.seed, config.sampling)
+    identity = {"model": model.generator.config.name, "dtype": model.generator.config.dtype, "step": model.step}
+    identity["checkpoint"] = str(model.workdir.absolute())
+    show = lambda done, total: progress.update(task, completed=done)
+    return write(model.generator, prompts, decoding, model.context, identity, output / "written", show)
+
+
+def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, progress: Progress) -> dict[str, Any]:
+    chosen = range(len(shards))[: config.likelihood_pieces or len(shards)]
+    task = progress.add_task(f"{model.name}: likelihood", total=None)
+    show = lambda done, total: progress.update(task, completed=done, total=total)
+    found = likelihood.bits(
+        model.generator.config,
+        model.generator.params,
+        model.generator.tokenizer,
+        [shards[piece] for piece in chosen],
+        model.context,
+        max(1, 1024 // model.context),
+        show,
+    )
+    pieces, bits = np.arange(len(chosen)), found.bits.sum(axis=1)
+    return {
+        "bits_per_note": ratio(bits, found.notes, pieces),
+        "bits_per_second": ratio(bits, found.seconds, pieces),
+        "attributes": dict(zip(ATTRIBUTES, found.bits.sum(axis=0) / found.notes.sum(), strict=True)),
+        "notes": int(found.notes.sum()),
+        "seconds": float(found.seconds.sum()),
+        "context": model.context,
+    }
+
+
+def _memory(config, tokenizer, training, prompts, firsts: Mapping[str, list[Piece]], names: list[str]) -> dict[str, Any]:
+    """The longest runs of notes shared with the training split: of each system, of the Markov chain, which has nothing else, and
+    of the true continuations, which the training split does not hold."""
+    if not config.memory:
+        return {}
+    systems = (*names, "markov", TRUTH)
+    pieces = [results.cut(piece, prompt.length) for name in systems for piece, prompt in zip(firsts[name], prompts, strict=True)]
+    runs = longest_shared_runs([tokenizer.decode(events) for events in training], pieces).reshape(len(systems), len(prompts))
+    high = np.percentile(runs[-1], 95)
+    return {
+        name: {
+            "median": float(np.median(row)),
+            "p95": float(np.percentile(row, 95)),
+            "max": int(row.max()),
+            "above_human_p95": float((row > high).mean()),
+        }
+        for name, row in zip(systems, runs, strict=True)
+    }
+
+
+def _save(output: pathlib.Path, config: EvaluationConfig, prompts, scored, firsts, found: dict[str, Any]) -> None:
+    """MIDI files of some prompts, spread evenly, with every system behind them; all scores by prompt; everything found."""
+    count = min(config.midi, len(prompts))
+    for place in range(count):
+        index = place * len(prompts) // count
+        for name, pieces in firsts.items():
+            save_midi(_joined(prompts[index], pieces[index]), output / "midi" / name / f"{index:04d}.mid")
+    by_prompt = [
+        {"prompt": index, "piece": prompt.name, "bar": prompt.start, "bars": prompt.bars}
+        | {name: {number: values[index] for number, values in each.values.items()} for name, each in scored.items()}
+        for index, prompt in enumerate(prompts)
+    ]
+    for name, value in (("scores.json", results.plain(by_prompt)), ("evaluation.json", found)):
+        with replacing(output / name) as temporary:
+            temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _joined(prompt: Prompt, continuation: Piece) -> Piece:
+    """The prompt and what follows it, cut where the task ends, as one piece."""
+    follows = results.cut(continuation, prompt.length * continuation.ticks_per_quarter // prompt.reference.ticks_per_quarter)
+    notes = follows.notes.copy()
+    notes["onset"] += prompt.end
+    whole = empty(prompt.prompt)
+    return dataclasses.replace(
+        whole, notes=np.concatenate([prompt.prompt.notes, notes]), tempos=prompt.prompt.tempos, meters=prompt.prompt.meters
+    )
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)

@@ -1,0 +1,108 @@
+"""How well a model foretells music: bits per note and per second over whole pieces, comparable whatever its tokens are.
+
+Every token of a piece counts, its meters, tempos, rests and end too, and every note counts once; what differs between
+tokenizations is how many tokens they need, which the sum over a note's tokens leaves out of account. A piece longer than the
+model's context is read in windows that overlap: each event is foretold once, behind at least half a context where the
+piece has that much before it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.transformer import Transformer
+from sage_jax.music import events as ev
+from sage_jax.music.events import NoteEvents
+
+OVERLAP = 0.5  # the share of the context that stands before what a further window foretells
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """Of P pieces: bits float64 [P, A] of each attribute's tokens, notes int [P], seconds float64 [P] of music."""
+
+    bits: np.ndarray
+    notes: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a piece as the model reads it: events [N, A], of which those from `first` on are to be foretold."""
+
+    piece: int
+    events: np.ndarray
+    first: int
+
+
+def windows(tokenizer: NoteEvents, pieces: Sequence[np.ndarray], context: int) -> Iterator[Window]:
+    """Windows of at most `context` events that foretell every event of each piece [N, A], but for BOS, once."""
+    for piece, events in enumerate(pieces):
+        yield Window(piece, np.asarray(events[:context]), 1)
+        done = min(context, len(events))
+        bars = tokenizer.bar_starts(events)
+        sounding = np.flatnonzero(events[:, ev.INSTRUMENT] > ev.REST)
+        room = context - ev.HEAD
+        while done < len(events):
+            least = done - int(room * OVERLAP)
+            # From a bar line, or else from any event that sounds, with no more behind it than the overlap.
+            choices = (places[(places >= least) & (places < done)] for places in (bars, sounding))
+            start = next((int(places[0]) for places in choices if len(places)), None)
+            if start is None:  # rests alone, behind what sounded last
+                head = tokenizer.crop(events, int(sounding[sounding < done][-1]), ev.HEAD)
+                stop = min(least + room, len(events))
+                crop = np.concatenate([head, events[least:stop]])
+            else:
+                stop = min(start + room, len(events))
+                crop = tokenizer.crop(events[:stop], start, context)
+            # The head may have taken the place of events that say the same.
+            yield Window(piece, crop, max(len(crop) - (stop - done), ev.HEAD))
+            done = stop
+
+
+def bits(
+    config: ModelConfig,
+    params,
+    tokenizer: NoteEvents,
+    pieces: Sequence[np.ndarray],
+    context: int,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Likelihood:
+    """The likelihood of `pieces`, the events [N, A] of each, under a model that was trained on `context` events."""
+    todo = sorted(windows(tokenizer, pieces, context), key=lambda window: len(window.events))
+    total = np.zeros((len(pieces), ev.NUM_ATTRIBUTES))
+    nats = jax.jit(functools.partial(event_nats, Transformer(config)))
+    for start in range(0, len(todo), batch_size):
+        batch = todo[start : start + batch_size]
+        rows = np.zeros((batch_size, context, ev.NUM_ATTRIBUTES), np.int32)
+        counted = np.zeros((batch_size, context), bool)
+        for row, count, window in zip(rows, counted, batch, strict=False):
+            row[: len(window.events)] = window.events
+            count[window.first : len(window.events)] = True
+        found = np.where(counted[..., None], np.asarray(nats(params, rows)), 0).sum(axis=1, dtype=np.float64)
+        np.add.at(total, [window.piece for window in batch], found[: len(batch)])
+        progress(min(start + batch_size, len(todo)), len(todo))
+    decoded = [tokenizer.decode(events) for events in pieces]
+    return Likelihood(
+        total / np.log(2),
+        np.array([len(piece.notes) for piece in decoded]),
+        np.array([float(piece.seconds(piece.end)) for piece in decoded]),
+    )
+
+
+def event_nats(model: Transformer, params, events: jax.Array) -> jax.Array:
+    """Nats of each token of `events` [B, N, A] given all before it, float32 [B, N, A]; 0 for the first event."""
+    logits = model.apply({"params": params}, events)
+    nats = []
+    for attribute, block in enumerate(logits):
+        # An onset is foretold at the last token of the event before it, the other attributes within their event.
+        block = block[:, :-1] if attribute == ev.ONSET else block[:, 1:]
+        chosen = jnp.take_along_axis(block, events[:, 1:, attribute, None], axis=-1)[..., 0]
+        nats.append(jax.nn.logsumexp(block.astype(jnp.float32), axis=-1) - chosen)
+    return jnp.pad(jnp.stack(nats, axis=-1), ((0, 0), (1, 0), (0, 0)))

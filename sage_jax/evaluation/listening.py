@@ -1,0 +1,203 @@
+"""A listening test as a static web page: blind, in random order, with anchors; and the key that says which clip is whose."""
+
+import collections
+import dataclasses
+import hashlib
+import importlib.resources
+import itertools
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sage_jax.errors import UserError
+from sage_jax.files import replacing
+from sage_jax.music.midi import read_midi
+from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.rendering.audio import SAMPLE_RATE, synthesise, trim, write_mp3
+
+GRID = 96  # ticks per quarter: as the file has it, near enough
+FORMS = 60  # orders of clips, of which each listener gets one
+LOUDNESS, PEAK = 0.08, 0.89  # every clip's root mean square, or less where its peak would go over
+JUDGING = 12.0  # seconds that a judgement takes beside listening
+NAMES = ("*.mid", "*.midi")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListeningConfig:
+    """What a listener is asked. Raises UserError naming the flag.
+
+    clips: pieces of each system that are used, at most. ratings, pairs: judgements of one listener, single clips from 1 to 5 and
+    pairs of clips that continue one opening. prompt_bars: the bars that were given. anchors: systems whose quality is known, such
+    as the true continuation and a floor. post: an address that answers can be sent to, or nothing.
+    """
+
+    clips: int = 10
+    ratings: int = 15
+    pairs: int = 10
+    prompt_bars: int = 4
+    anchors: tuple[str, ...] = ()
+    title: str = "Listening test"
+    post: str = ""
+    seed: int = 0
+
+    def __post_init__(self):
+        for field, low in (("clips", 1), ("ratings", 0), ("pairs", 0), ("prompt_bars", 0), ("seed", 0)):
+            if getattr(self, field) < low:
+                raise UserError(f"--{field} is {getattr(self, field)}; give at least {low}")
+        if not self.ratings + self.pairs:
+            raise UserError("--ratings and --pairs are both 0; ask something")
+        if self.post and not self.post.startswith(("http://", "https://")):
+            raise UserError(f"--post is {self.post!r}; give an address that begins with https://")
+
+
+def make_test(
+    outputs: Mapping[str, pathlib.Path],
+    site: pathlib.Path,
+    config: ListeningConfig,
+    say: Callable[[str], None] = print,
+) -> pathlib.Path:
+    """Writes the page and its clips to the folder `site`, and the key beside it; returns the path of the key.
+
+    outputs: by system a folder of MIDI files; files of one name continue one opening. The page names no system, neither in its
+    text nor in the names of files. Raises UserError for folders that do not fit each other, and where nothing can be heard.
+    """
+    for anchor in config.anchors:
+        if anchor not in outputs:
+            raise UserError(f"--anchors: there is no output called {anchor}; choose of {', '.join(outputs)}")
+    if len(outputs) < 2 and not config.ratings:
+        raise UserError("--outputs: pairs need two systems at least")
+    names = _common_names(outputs)
+    chosen = [names[place * len(names) // config.clips] for place in range(config.clips)] if len(names) > config.clips else names
+    if not config.anchors:
+        say("no --anchors: without a system of known quality, ratings cannot be compared with those of another test")
+    rng = np.random.default_rng(config.seed)
+    key = site.with_name(f"{site.name}.key.json")
+    if site.exists() and (not site.is_dir() or (any(site.iterdir()) and not (site / "index.html").exists())):
+        raise UserError(f"{site} holds other things than a listening test; choose another --output")
+    site.parent.mkdir(parents=True, exist_ok=True)
+    # Made aside, and only then put in the place of an older one.
+    with tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}.") as aside:
+        fresh = pathlib.Path(aside) / "site"
+        (fresh / "clips").mkdir(parents=True)
+        clips, owners = {}, {}
+        for name in chosen:
+            for system, folder in outputs.items():
+                clip = rng.bytes(6).hex()
+                piece = read_midi(folder / name, GRID)
+                if not len(piece.notes):
+                    raise UserError(f"{folder / name} has no notes; silence cannot be judged, take it out of every folder")
+                seconds = _record(piece, fresh / "clips" / f"{clip}.mp3")
+                clips[clip] = _picture(piece, seconds, config.prompt_bars)
+                owners[clip] = {"system": system, "piece": name}
+            say(f"{name}: {len(outputs)} clips")
+        forms = [_form(owners, config, rng) for _ in range(FORMS)]
+        listening = sum(clips[clip]["seconds"] for form in forms for item in form for clip in item) / FORMS
+        identity = hashlib.sha256(json.dumps([owners, forms], sort_keys=True).encode()).hexdigest()[:12]
+        test = {
+            "id": identity,
+            "title": config.title,
+            "post": config.post,
+            "format": "mp3",
+            "minutes": (listening + JUDGING * len(forms[0])) / 60,
+            "clips": clips,
+            "forms": forms,
+        }
+        page = importlib.resources.files("sage_jax.evaluation").joinpath("listening.html").read_text()
+        # A closing tag inside a title must not end the script.
+        text = json.dumps(test).replace("<", "\\u003c")
+        (fresh / "index.html").write_text(page.replace("/*TEST*/", text))
+        if site.exists():
+            shutil.rmtree(site)
+        fresh.rename(site)
+    with replacing(key) as temporary:
+        answer = {"test": identity, "systems": list(outputs), "anchors": list(config.anchors), "clips": owners, "forms": forms}
+        temporary.write_text(json.dumps(answer, indent=1) + "\n")
+    return key
+
+
+def _common_names(outputs: Mapping[str, pathlib.Path]) -> list[str]:
+    found = {}
+    for system, folder in outputs.items():
+        if not folder.is_dir():
+            raise UserError(f"--outputs: {system} is {folder}, which is not a folder; give a folder of MIDI files")
+        found[system] = {path.name for pattern in NAMES for path in folder.glob(pattern)}
+        if not found[system]:
+            raise UserError(f"--outputs: {folder} of {system} has no MIDI file")
+    everything = sorted(set.union(*found.values()))
+    for name in everything:
+        lacking = [system for system in outputs if name not in found[system]]
+        if lacking:
+            there = next(system for system in outputs if name in found[system])
+            raise UserError(
+                f"--outputs: {lacking[0]} lacks {name}, which {there} has; files of one name continue one opening, so write "
+                f"{outputs[lacking[0]] / name}, or take {name} out of every folder"
+            )
+    return everything
+
+
+def _record(piece: Piece, path: pathlib.Path) -> float:
+    """Writes the sound of `piece`, as loud as all clips are; returns its length in seconds."""
+    samples = trim(synthesise(piece), float(piece.seconds(piece.end)))
+    loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    peak = float(np.abs(samples).max(initial=0))
+    if peak:
+        samples = samples * min(LOUDNESS / loudness, PEAK / peak)
+    write_mp3(samples, path)
+    return len(samples) / SAMPLE_RATE
+
+
+def _picture(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:
+    """What the page draws: notes as [start, end, pitch, voice], seconds, voice -1 for drums; where the prompt ends."""
+    notes = piece.notes
+    programs = [program for program in dict.fromkeys(notes["program"].tolist()) if program != DRUMS]
+    voices = {program: number for number, program in enumerate(programs)} | {DRUMS: -1}
+    starts, ends = (np.round(piece.seconds(ticks), 3) for ticks in (notes["onset"], notes["onset"] + notes["duration"]))
+    rows = zip(starts.tolist(), ends.tolist(), notes["pitch"].tolist(), notes["program"].tolist(), strict=True)
+    prompt_end = float(piece.seconds(piece.bars.start(np.array([prompt_bars]))[0])) if prompt_bars else 0.0
+    return {
+        "seconds": round(seconds, 3),
+        "prompt": round(prompt_end, 3),
+        "notes": [[start, end, pitch, voices[program]] for start, end, pitch, program in rows],
+    }
+
+
+def _form(owners: Mapping[str, Mapping[str, str]], config: ListeningConfig, rng: np.random.Generator) -> list[list[str]]:
+    """An order of judgements: single clips first, each system as often as the others, then pairs, each two systems as often.
+
+    No opening comes twice in a row where that can be helped, and which clip of a pair is A is drawn anew.
+    """
+    by_system: dict[str, list[str]] = {}
+    for clip, owner in owners.items():
+        by_system.setdefault(owner["system"], []).append(clip)
+    singles = _balanced([[[clip] for clip in clips] for clips in by_system.values()], config.ratings, rng)
+    couples = []
+    for one, other in itertools.combinations(by_system, 2):
+        pieces = {owners[clip]["piece"]: clip for clip in by_system[other]}
+        couples.append([list(rng.permutation([clip, pieces[owners[clip]["piece"]]])) for clip in by_system[one]])
+    pairs = _balanced(couples, config.pairs, rng)
+    piece = lambda item: owners[item[0]]["piece"]
+    return [*_apart(singles, piece), *_apart(pairs, piece)]
+
+
+def _balanced(groups: list[list[Any]], count: int, rng: np.random.Generator) -> list[Any]:
+    """At most `count` items, taken from shuffled groups in turn, and shuffled."""
+    shuffled = [[group[place] for place in rng.permutation(len(group))] for group in groups]
+    shuffled = [shuffled[place] for place in rng.permutation(len(shuffled))]
+    turns = [group[turn] for turn in range(max(map(len, shuffled), default=0)) for group in shuffled if turn < len(group)]
+    return [turns[place] for place in rng.permutation(min(count, len(turns)))]
+
+
+def _apart(items: list[Any], piece: Callable[[Any], str]) -> list[Any]:
+    """`items` so that none follows one of the same piece where that can be helped: next is always a piece with most left."""
+    waiting, order = list(items), []
+    while waiting:
+        left = collections.Counter(map(piece, waiting))
+        others = [place for place, item in enumerate(waiting) if not order or piece(item) != piece(order[-1])]
+        place = max(others or range(len(waiting)), key=lambda place: left[piece(waiting[place])])
+        order.append(waiting.pop(place))
+    return order

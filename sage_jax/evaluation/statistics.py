@@ -1,0 +1,97 @@
+"""How sure a mean is: intervals over prompts that come from few pieces, paired differences, and how many prompts they need.
+
+Prompts of one piece are alike, so it is pieces that are drawn again, each with all of its prompts (a cluster bootstrap): an
+interval that takes prompts for independent would be too narrow.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+POWER = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts with its interval of 95% confidence, and how many prompts and pieces it rests on."""
+
+    mean: float
+    low: float
+    high: float
+    prompts: int
+    pieces: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+
+def estimate(values: np.ndarray, pieces: np.ndarray, seed: int = 0) -> Estimate:
+    """The mean of `values` [P], one for each prompt, and its interval over the pieces [P] that the prompts come from.
+
+    A value that is nan is left out. The interval is the percentile bootstrap's, or nothing but the mean where there are fewer than
+    two pieces. For the difference of two systems on the same prompts, give the differences: that is the paired bootstrap.
+    """
+    known = ~np.isnan(values)
+    return ratio(values[known], np.ones(known.sum()), np.asarray(pieces)[known], seed)
+
+
+def ratio(amounts: np.ndarray, counts: np.ndarray, pieces: np.ndarray, seed: int = 0) -> Estimate:
+    """sum(amounts) / sum(counts) with its interval, such as bits per note: both [P], of which those of one piece are drawn together."""
+    names, owner = np.unique(np.asarray(pieces), return_inverse=True)
+    amount, count = (np.bincount(owner, weights=each, minlength=len(names)) for each in (amounts, counts))
+    mean = float(amount.sum() / count.sum()) if count.sum() else float("nan")
+    low = high = float("nan")
+    if len(names) > 1:
+        share = lambda amount, count, axis: amount.sum(axis=axis) / np.maximum(count.sum(axis=axis), 1e-12)
+        interval = stats.bootstrap(
+            (amount, count),
+            share,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, 1_000_000 // len(names)),
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Estimate(mean, low, high, len(amounts), len(names))
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """What the differences of two systems over prompts say about how many prompts a difference needs.
+
+    spread: the standard deviation that one prompt would have, were prompts independent: that of the mean over pieces times
+    the root of the number of prompts. prompts: how many there were.
+    """
+
+    spread: float
+    prompts: int
+
+    @classmethod
+    def of(cls, differences: np.ndarray, pieces: np.ndarray) -> "Power":
+        """From paired differences [P] and the pieces [P] that their prompts come from."""
+        known = ~np.isnan(differences)
+        differences, pieces = differences[known], np.asarray(pieces)[known]
+        names, owner = np.unique(pieces, return_inverse=True)
+        # The variance of a mean over clusters: that of their sums about their share of the mean.
+        residues = np.bincount(owner, weights=differences - differences.mean(), minlength=len(names))
+        clusters = len(names)
+        variance = clusters / max(clusters - 1, 1) * (residues**2).sum() / len(differences) ** 2
+        return cls(float(np.sqrt(variance * len(differences))), len(differences))
+
+    def needed(self, difference: float) -> int:
+        """Prompts, from as many pieces each as here, that show `difference` with a power of 80% at a level of 5%, two-sided."""
+        return int(np.ceil((_z() * self.spread / difference) ** 2))
+
+    def resolved(self, prompts: int | None = None) -> float:
+        """The least difference that as many prompts show with that power."""
+        return float(_z() * self.spread / np.sqrt(prompts or self.prompts))
+
+
+def _z() -> float:
+    return stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(POWER)

@@ -1,0 +1,52 @@
+"""Pieces of the embedded corpus that results are pinned on, and what can be done to a continuation."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from sage_jax.evaluation.prompts import Prompt, choose_prompts
+from sage_jax.music.corpus import EMBEDDED
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.midi import read_midi
+from sage_jax.music.notes import DRUMS, Piece
+
+
+@functools.cache
+def fixed_prompts() -> tuple[Prompt, ...]:
+    """The first prompt of each of some pieces."""
+    tokenizer = NoteEvents()
+    paths = sorted(EMBEDDED.glob("freedoom/freedoom2_*.mid"))[:12]
+    pieces = [tokenizer.quantize(read_midi(path)) for path in paths]
+    prompts, _ = choose_prompts([path.name for path in paths], pieces, 12)
+    return tuple(prompts)
+
+
+def changed(piece: Piece, **fields) -> Piece:
+    """`piece` with other onsets, pitches and so on; what leaves MIDI's range or comes before tick 0 is left out."""
+    notes = piece.notes.copy()
+    for field, values in fields.items():
+        notes[field] = values
+    inside = (notes["pitch"] >= 0) & (notes["pitch"] <= 127) & (notes["onset"] >= 0)
+    return dataclasses.replace(piece, notes=notes[inside])
+
+
+def transposed(piece: Piece, semitones: int) -> Piece:
+    drums = piece.notes["program"] == DRUMS
+    return changed(piece, pitch=np.where(drums, piece.notes["pitch"], piece.notes["pitch"] + semitones))
+
+
+def shifted(piece: Piece, ticks: int) -> Piece:
+    return changed(piece, onset=piece.notes["onset"] + ticks)
+
+
+def thinned(piece: Piece, seed: int = 0) -> Piece:
+    kept = np.random.default_rng(seed).random(len(piece.notes)) < 0.5
+    return dataclasses.replace(piece, notes=piece.notes[kept])
+
+
+def doubled(piece: Piece) -> Piece:
+    """With every note an octave away, upwards, or downwards where that is taken."""
+    notes = piece.notes.copy()
+    notes["pitch"] += np.where(notes["pitch"] < 116, 12, -12).astype(notes["pitch"].dtype)
+    return dataclasses.replace(piece, notes=np.concatenate([piece.notes, notes]))

@@ -1,0 +1,151 @@
+"""The listening test in a real browser: judged with mouse and keys, closed half-way, gone on with, downloaded and sent."""
+
+import contextlib
+import http.server
+import json
+import pathlib
+import shutil
+import threading
+
+import pytest
+
+from sage_jax.evaluation.answers import load_answers
+from sage_jax.evaluation.listening import ListeningConfig, make_test
+from tests.evaluation.test_listening import write_systems
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves a folder, and keeps what is posted to it; refuses while `refusing`."""
+
+    def __init__(self, folder: pathlib.Path):
+        server = self
+        self.posted, self.refusing = [], False
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=str(folder))
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if not server.refusing:
+                    server.posted.append(body)
+                self.send_response(503 if server.refusing else 204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    server = Server(folder)
+    address = f"http://127.0.0.1:{server.server_port}"
+    config = ListeningConfig(ratings=3, pairs=2, prompt_bars=1, anchors=("truth",), title="Five clips", post=f"{address}/answers")
+    key = make_test(write_systems(folder, 2), folder / "site", config, say=lambda line: None)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server, f"{address}/site/index.html", json.loads(key.read_text())
+    server.shutdown()
+
+
+@contextlib.contextmanager
+def browser(profile: pathlib.Path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, headless=True, args=QUIET, accept_downloads=True
+        )
+        page = context.pages[0]
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        assert not errors
+        context.close()
+
+
+def listen(page, button: str) -> None:
+    """Plays a clip until it may be judged."""
+    page.get_by_role("button", name=button, exact=True).click()
+    page.wait_for_function("() => playing && playing.enough() || !playing", timeout=20_000)
+
+
+def test_a_listener_goes_through(served, tmp_path):
+    server, address, key = served
+    with browser(tmp_path / "profile") as page:
+        page.goto(address)
+        assert page.title() == "Five clips" and page.locator("#intro").is_visible()
+        page.locator("#years").select_option("10")
+        page.get_by_role("button", name="Begin").click()
+
+        # A single clip: judged by mouse only after it was heard.
+        assert page.get_by_role("button", name="4 Good").is_disabled() and page.locator("#next").is_disabled()
+        listen(page, "Play")
+        page.get_by_role("button", name="4 Good").click()
+        assert page.get_by_role("button", name="4 Good").get_attribute("aria-pressed") == "true"
+        page.locator("#next").click()
+
+        # The next by keys alone.
+        page.keyboard.press("Space")
+        page.wait_for_function("() => players[0].enough()", timeout=20_000)
+        page.keyboard.press("2")
+        page.keyboard.press("Enter")
+        assert page.locator("#progress .faint").inner_text() == "2 of 5 judged"
+        with page.expect_download() as early:
+            page.get_by_role("button", name="Save what there is so far").click()
+        assert json.loads(pathlib.Path(early.value.path()).read_text())["complete"] is False
+
+    # The page was closed; the same browser goes on where it was.
+    with browser(tmp_path / "profile") as page:
+        page.goto(address)
+        assert page.locator("#trial").is_visible() and page.locator("#progress .faint").inner_text() == "2 of 5 judged"
+        page.keyboard.press("Backspace")
+        assert page.get_by_role("button", name="2 Poor").get_attribute("aria-pressed") == "true"
+        page.keyboard.press("3")  # a mind may change
+        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
+        page.wait_for_function("() => players[0].enough()", timeout=20_000)
+        page.keyboard.press("5")
+        page.keyboard.press("Enter")
+        for choice in ("1", "2"):
+            for clip in "ab":
+                page.keyboard.press(clip)
+                page.wait_for_function(f"() => players[{'ab'.index(clip)}].enough()", timeout=20_000)
+            page.keyboard.press(choice)
+            page.keyboard.press("Enter")
+        assert page.locator("#end").is_visible()
+
+        # A server that refuses loses nothing.
+        server.refusing = True
+        page.get_by_role("button", name="Send the answers").click()
+        page.wait_for_function("() => document.getElementById('sent').textContent.includes('Nothing is lost')")
+        server.refusing = False
+        page.get_by_role("button", name="Send the answers").click()
+        page.wait_for_function("() => document.getElementById('sent').textContent.startsWith('Sent.')")
+        with page.expect_download() as whole:
+            page.get_by_role("button", name="Download the answers").click()
+        folder = tmp_path / "answers"
+        folder.mkdir()
+        whole.value.save_as(folder / whole.value.suggested_filename)
+
+    said = []
+    judgements = load_answers(folder, key, said.append)
+    assert not said and [judgement.value for judgement in judgements] == [4, 3, 5, 1.0, 0.5]
+    told = json.loads(server.posted[0])
+    assert told["complete"] and told["years"] == "10" and told["answers"] == json.loads(next(folder.iterdir()).read_text())["answers"]
+
+
+def test_a_missing_clip_is_said(served, tmp_path):
+    server, address, _ = served
+    with browser(tmp_path / "profile") as page:
+        page.route("**/*.mp3", lambda route: route.fulfill(status=404))
+        page.goto(address)
+        page.get_by_role("button", name="Begin").click()
+        page.wait_for_function("() => !document.getElementById('warning').hidden")
+        assert "cannot be loaded" in page.locator("#warning").inner_text()
