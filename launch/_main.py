@@ -1,6 +1,7 @@
 """What every launch script shares: a user's mistake ends in one line, not in a traceback."""
 
 import functools
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,20 @@ def run(main: Callable[[], None], positional: str | None = None) -> None:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        _fail("the device is out of memory; lower config.train.batch_size, config.data.num_events or config.takes.num_samples")
+        sizes = "batch_size, config.train.batch_size, config.data.num_events or config.takes.num_samples"
+        _fail(f"the device is out of memory; lower what the config has of config.{sizes}")
+
+
+def named_folders(flag: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
+    """The folders of a list flag by name: NAME=FOLDER, or FOLDER, whose own name is then the name."""
+    folders = {}
+    for value in values:
+        name, equals, folder = value.rpartition("=")
+        name = name if equals else pathlib.Path(folder).resolve().name
+        if not name or not folder or name in folders:
+            raise UserError(f"{flag}: {value!r} has no name of its own; give each as NAME=FOLDER")
+        folders[name] = pathlib.Path(folder)
+    return folders
 
 
 def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:

@@ -13,10 +13,10 @@ import pathlib
 
 from absl import flags
 
-from launch._main import run
+from launch._main import named_folders, run
 from sage_jax.errors import UserError
 from sage_jax.evaluation.answers import analyse, load_answers, summary
-from sage_jax.evaluation.listening import ListeningConfig, make_test
+from sage_jax.evaluation.listening import ListeningConfig, key_path, make_test
 from sage_jax.evaluation.results import plain
 from sage_jax.files import replacing
 
@@ -29,28 +29,27 @@ PAIRS = flags.DEFINE_integer("pairs", ListeningConfig.pairs, "Pairs of clips tha
 PROMPT_BARS = flags.DEFINE_integer("prompt_bars", ListeningConfig.prompt_bars, "Bars that were given.")
 ANCHORS = flags.DEFINE_list("anchors", [], "Systems of known quality, such as the true continuation and a floor.")
 TITLE = flags.DEFINE_string("title", ListeningConfig.title, "What the page is called.")
-POST = flags.DEFINE_string("post", "", "Address that answers can be sent to; without it they are downloaded.")
-SEED = flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
+POST = flags.DEFINE_string("post", "", "Address that takes answers by POST (from another origin: with CORS headers); without it they are downloaded.")
 
 
 def main() -> None:
     site = pathlib.Path(OUTPUT.value)
     if ANALYSE.value:
-        path = site.with_name(f"{site.name}.key.json")
+        path = key_path(site)
         try:
             key = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}); give the --output that the test was made with") from error
         found = analyse(load_answers(pathlib.Path(ANALYSE.value), key), key)
         for suffix, text in ((".md", summary(found)), (".json", json.dumps(plain(found), indent=1))):
-            with replacing(site.with_name(f"{site.name}.results{suffix}")) as temporary:
+            with replacing(path.with_name(f"{site.resolve().name}.results{suffix}")) as temporary:
                 temporary.write_text(text + "\n")
         print(summary(found))
         return
-    if not OUTPUTS.value or not all("=" in output for output in OUTPUTS.value):
-        raise UserError("--outputs: give NAME=FOLDER for each system, such as --outputs model=takes truth=originals")
-    outputs = {name: pathlib.Path(folder) for name, _, folder in (output.partition("=") for output in OUTPUTS.value)}
-    numbers = dict(clips=CLIPS.value, ratings=RATINGS.value, pairs=PAIRS.value, prompt_bars=PROMPT_BARS.value, seed=SEED.value)
+    if not OUTPUTS.value:
+        raise UserError("--outputs: give a folder for each system, such as --outputs model=takes truth=originals")
+    outputs = named_folders("--outputs", OUTPUTS.value)
+    numbers = dict(clips=CLIPS.value, ratings=RATINGS.value, pairs=PAIRS.value, prompt_bars=PROMPT_BARS.value)
     config = ListeningConfig(**numbers, anchors=tuple(ANCHORS.value), title=TITLE.value, post=POST.value)
     key = make_test(outputs, site, config)
     print(f"{site / 'index.html'} is the page; {key} says which clip is whose: keep it from listeners")

@@ -60,13 +60,15 @@ def measure(wanted: int, samples: int) -> list[str]:
     system = [list(takes) for takes in zip(*drawn, strict=True)]
     floors = {name: [[piece] for piece in made(prompts)] for name, made in (("loop", loop), ("other", other), ("later", later))}
 
-    longest = [prompt for prompt in prompts if prompt.bars == 16][:128]
+    most = max(prompt.bars for prompt in prompts)
+    longest = [prompt for prompt in prompts if prompt.bars == most][:128]
     truth, candidates = [prompt.reference for prompt in longest], other(longest)
     score(truth, candidates)
     alone, together = [], []
     for run in range(RUNS):
         began = time.perf_counter()
-        score(truth[run : run + 1], candidates[run : run + 1])
+        place = run % len(truth)
+        score(truth[place : place + 1], candidates[place : place + 1])
         alone.append(1000 * (time.perf_counter() - began))
         began = time.perf_counter()
         score(truth, candidates)
@@ -89,8 +91,8 @@ def measure(wanted: int, samples: int) -> list[str]:
     )
     return [
         versions,
-        f"NMSI of one 16-bar pair alone: {spread(alone)}",
-        f"NMSI of one 16-bar pair in a batch of {len(longest)}: {spread(together)}",
+        f"NMSI of one pair of {most} bars alone: {spread(alone)}",
+        f"NMSI of one pair of {most} bars in a batch of {len(longest)}: {spread(together)}",
         *(f"{name}: {taken:.1f} s" for name, taken in seconds.items()),
         f"apart from drawing: {total:.1f} s; peak memory {peak_megabytes():,.0f} MB",
     ]

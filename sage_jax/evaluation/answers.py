@@ -12,7 +12,7 @@ import numpy as np
 from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, estimate
 
-PRIOR = 0.5  # a win and a loss in halves, added to each pair of systems that met, so that a strength stays finite
+PRIOR = 0.5  # half a win for each of two systems that met, so that a strength stays finite
 ITERATIONS = 200
 
 
@@ -28,11 +28,11 @@ class Judgement:
 def load_answers(folder: pathlib.Path, key: Mapping[str, Any], say: Callable[[str], None] = print) -> list[Judgement]:
     """The judgements in every JSON file of `folder` that belongs to the test of `key`; what cannot be used is told, a line each.
 
-    Of several files of one listener the one with the most answers counts. Raises UserError where nothing is left.
+    Of several files of one listener the one with the most answers counts, the latest of equals. Raises UserError where nothing is left.
     """
     if not folder.is_dir():
         raise UserError(f"--analyse: {folder} is not a folder; give the folder with the answers")
-    best: dict[str, tuple[int, list[Judgement]]] = {}
+    best: dict[str, tuple[tuple[int, str], list[Judgement]]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
             told = json.loads(path.read_text())
@@ -44,31 +44,41 @@ def load_answers(folder: pathlib.Path, key: Mapping[str, Any], say: Callable[[st
         if test != key["test"]:
             say(f"{path.name}: answers of another test ({test}, not {key['test']}); passed over")
             continue
-        judgements, strange = [], 0
+        judgements, strange, latest = [], 0, ""
         for answer in answers.values():
             judgement = _judgement(rater, answer, key)
-            judgements += [judgement] if judgement else []
-            strange += judgement is None
+            if judgement:
+                judgements.append(judgement)
+                latest = max(latest, str(answer.get("at", "")))
+            elif not _is_skipped(answer):
+                strange += 1
         if strange:
             say(f"{path.name}: {strange} of {len(answers)} answers make no sense; passed over")
         if not complete:
             say(f"{path.name}: not finished; its {len(judgements)} answers count")
         if rater in best:
             say(f"{path.name}: listener {rater} has several files; the one with the most answers counts")
-        if rater not in best or len(judgements) > best[rater][0]:
-            best[rater] = (len(judgements), judgements)
+        rank = len(judgements), latest
+        if rater not in best or rank > best[rater][0]:
+            best[rater] = rank, judgements
     judgements = [judgement for _, found in best.values() for judgement in found]
     if not judgements:
         raise UserError(f"--analyse: {folder} has no answers to the test of this key; the files are called answers-*.json")
     return judgements
 
 
+def _is_skipped(answer: Any) -> bool:
+    """Whether a clip could not be loaded, so that the page let its listener go on without an answer."""
+    return isinstance(answer, dict) and "clips" in answer and answer.get("value", "") is None
+
+
 def _judgement(rater: str, answer: Any, key: Mapping[str, Any]) -> Judgement | None:
     try:
         clips, value = tuple(answer["clips"]), answer["value"]
+        known = all(clip in key["clips"] for clip in clips)
     except (KeyError, TypeError):
         return None
-    if not all(clip in key["clips"] for clip in clips):
+    if not known:
         return None
     if len(clips) == 1 and value in (1, 2, 3, 4, 5):
         return Judgement(rater, clips, float(value))
@@ -93,18 +103,14 @@ def analyse(judgements: Sequence[Judgement], key: Mapping[str, Any], seed: int =
         rows[name] = {"anchor": name in key["anchors"], "ratings": len(mine), "mos": None}
         if mine:
             rows[name]["mos"] = estimate(np.array([each.value for each in mine]), np.array([unit(each) for each in mine]), seed)
-    strengths = _strengths_with_intervals(pairs, key["systems"], system, unit, seed) if pairs else {}
-    for name, strength in strengths.items():
+    wins = _wins(pairs, key["systems"], system, unit)
+    for name, strength in zip(key["systems"], _strengths(wins, seed), strict=True):
         rows[name]["strength"] = strength
-    wins = np.zeros((len(key["systems"]), len(key["systems"])))
-    for one, other, value in _meetings(pairs, key["systems"], system):
-        wins[one, other] += value
-        wins[other, one] += 1 - value
     return {
         "listeners": len(raters),
         "over": "listeners" if len(raters) > 1 else "pieces",
         "systems": rows,
-        "wins": wins.tolist(),
+        "wins": wins.sum(axis=0).tolist(),
         "pairs": len(pairs),
         "agreement": {
             "ratings": krippendorff([(each.clips, each.value) for each in ratings], lambda a, b: (a - b) ** 2),
@@ -117,55 +123,55 @@ def analyse(judgements: Sequence[Judgement], key: Mapping[str, Any], seed: int =
     }
 
 
-def _meetings(pairs: Sequence[Judgement], systems: Sequence[str], system) -> list[tuple[int, int, float]]:
+def _wins(pairs: Sequence[Judgement], systems: Sequence[str], system, unit) -> np.ndarray:
+    """How often one system was preferred to another, [U, S, S], for each listener (or piece) U; a draw is half a win for both."""
     place = {name: number for number, name in enumerate(systems)}
-    return [(place[system(each.clips[0])], place[system(each.clips[1])], each.value) for each in pairs]
+    units = {name: number for number, name in enumerate(sorted({unit(each) for each in pairs}))}
+    wins = np.zeros((len(units), len(systems), len(systems)))
+    for each in pairs:
+        one, other = (place[system(clip)] for clip in each.clips)
+        wins[units[unit(each)], one, other] += each.value
+        wins[units[unit(each)], other, one] += 1 - each.value
+    return wins
 
 
-def bradley_terry(meetings: Sequence[tuple[int, int, float]], count: int) -> np.ndarray:
-    """Strengths [count] in log odds, their mean 0: P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)). A draw is half a win.
+def bradley_terry(wins: np.ndarray) -> np.ndarray:
+    """Strengths [.., S] in log odds, their mean 0, from wins [.., S, S]: P(i is preferred to j) = 1 / (1 + exp(s_j - s_i)).
 
     By the MM algorithm (Hunter 2004, Annals of Statistics 32). nan for a system that met no other.
     """
-    wins = np.zeros((count, count))
-    for one, other, value in meetings:
-        wins[one, other] += value
-        wins[other, one] += 1 - value
-    met = wins + wins.T > 0
+    met = wins + wins.swapaxes(-1, -2) > 0
     wins = wins + PRIOR * met
-    games, won = wins + wins.T, wins.sum(axis=1)
-    strength = np.ones(count)
-    known = met.any(axis=1)
+    games, won, known = wins + wins.swapaxes(-1, -2), wins.sum(axis=-1), met.any(axis=-1)
+    log = np.zeros(won.shape)
     for _ in range(ITERATIONS):
-        share = (games / (strength[:, None] + strength[None, :])).sum(axis=1)
-        strength = np.where(known, won / np.where(known, share, 1), 1.0)
-        strength /= np.exp(np.log(strength[known]).mean()) if known.any() else 1.0
-    return np.where(known, np.log(strength), np.nan)
+        strength = np.exp(log)
+        share = (games / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
+        log = np.where(known, np.log(np.where(known, won, 1) / np.where(known, share, 1)), 0)
+        log -= np.where(known, log.sum(axis=-1, keepdims=True) / np.maximum(known.sum(axis=-1, keepdims=True), 1), 0)
+    return np.where(known, log, np.nan)
 
 
-def _strengths_with_intervals(pairs, systems, system, unit, seed: int) -> dict[str, Estimate]:
-    meetings = np.array(_meetings(pairs, systems, system))
-    names, owner = np.unique([unit(each) for each in pairs], return_inverse=True)
-    whole = bradley_terry(_rows(meetings), len(systems))
-    rng = np.random.default_rng(seed)
-    groups = [meetings[owner == number] for number in range(len(names))]
-    drawn = np.full((RESAMPLES // 10, len(systems)), np.nan)
-    if len(names) > 1:
-        for row in drawn:
-            chosen = np.concatenate([groups[number] for number in rng.integers(0, len(names), len(names))])
-            row[:] = bradley_terry(_rows(chosen), len(systems))
+def _strengths(wins: np.ndarray, seed: int) -> list[Estimate | None]:
+    """Each system's strength from wins [U, S, S], with its interval over U; None for one that met no other.
+
+    What is drawn again counts only where every system that met others at all does so there, too.
+    """
+    units, count, _ = wins.shape
+    whole = bradley_terry(wins.sum(axis=0))
+    drawn = np.full((1, count), np.nan)
+    if units > 1:
+        times = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), RESAMPLES)
+        drawn = bradley_terry(np.einsum("ru,uij->rij", times, wins))
+        drawn = drawn[(np.isnan(drawn) == np.isnan(whole)).all(axis=1)]
     tail = 50 * (1 - CONFIDENCE)
-    found = {}
-    for place, name in enumerate(systems):
-        known = drawn[:, place][~np.isnan(drawn[:, place])]
-        low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan, np.nan)
-        games = int((meetings[:, :2] == place).any(axis=1).sum())
-        found[name] = Estimate(float(whole[place]), float(low), float(high), games, len(names))
+    found = []
+    for place in range(count):
+        games = int((wins + wins.swapaxes(1, 2))[:, place].sum())
+        low, high = np.percentile(drawn[:, place], [tail, 100 - tail]) if len(drawn) else (np.nan, np.nan)
+        known = not np.isnan(whole[place])
+        found.append(Estimate(float(whole[place]), float(low), float(high), games, units) if known else None)
     return found
-
-
-def _rows(meetings: np.ndarray) -> list[tuple[int, int, float]]:
-    return [(int(one), int(other), float(value)) for one, other, value in meetings]
 
 
 def krippendorff(values: Sequence[tuple[Any, float]], distance: Callable[[float, float], float]) -> float | None:
@@ -203,7 +209,7 @@ def summary(found: Mapping[str, Any]) -> str:
         mos, strength = row["mos"], row.get("strength")
         shown = [_interval(each) if each else "-" for each in (mos, strength)]
         anchor = " (anchor)" if row["anchor"] else ""
-        lines.append(f"| {name}{anchor} | {shown[0]} | {row['ratings']} | {shown[1]} | {strength.prompts if strength else 0} |")
+        lines.append(f"| {name}{anchor} | {shown[0]} | {row['ratings']} | {shown[1]} | {strength.count if strength else 0} |")
     if found["pairs"]:
         names = list(found["systems"])
         lines += ["", f"| preferred to | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]

@@ -1,12 +1,12 @@
-"""What systems write behind the prompts: a model's in full batches, resumably, and other people's from MIDI files."""
+"""What a model writes behind the prompts: in full batches, and resumably."""
 
+import collections
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
-import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,13 @@ from sage_jax.decoding.continuation import Row, extend
 from sage_jax.decoding.generate import Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
-from sage_jax.evaluation.prompts import Prompt, empty
-from sage_jax.evaluation.syntax import Faults, faults_of_events, faults_of_notes
+from sage_jax.evaluation.prompts import Prompt
+from sage_jax.evaluation.syntax import Faults, faults_of_events
 from sage_jax.files import replacing
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.midi import BadMidi, read_midi
+from sage_jax.music.events import EOS, ONSET, NoteEvents
 from sage_jax.music.notes import Piece
-from sage_jax.music.workers import Failure, run_tasks
 
-SAVED_ROWS = 256  # finished rows in a file, and the most that a kill can cost
+BATCHES_SAVED = 8  # batches of rows that are decoded and saved together: the most that a kill can cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,55 +59,70 @@ def write(
     folder: pathlib.Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Written:
-    """Continues each prompt `decoding.samples` times; goes on where an earlier call was stopped.
+    """Continues each prompt `decoding.samples` times; goes on where an earlier call was stopped, to the same end.
 
     context: the events that the model was trained on at once. identity: what else the result depends on, JSON-ready: a folder
-    of that name in `folder` keeps what is finished. progress: called with rows done and rows in all. A row is the same
-    whatever the batch it is in.
+    of its own in `folder` keeps what is finished. progress: called with rows done and rows in all.
     """
     tokenizer = generator.tokenizer
     encoded = [tokenizer.encode(tokenizer.quantize(prompt.prompt))[:-1] for prompt in prompts]
-    settings = {**identity, "decoding": dataclasses.asdict(decoding), "context": context, "prompts": _digest(prompts, encoded)}
-    del settings["decoding"]["batch_size"]
-    store = _Store(folder / _hash(settings), settings)
+    places = [(prompt.name, prompt.start, prompt.bars) for prompt in prompts]
+    digest = hashlib.sha256(repr(places).encode() + b"".join(events.tobytes() for events in encoded)).hexdigest()[:16]
+    settings = {**identity, "decoding": dataclasses.asdict(decoding), "context": context, "prompts": digest}
+    folder = folder / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    with replacing(folder / "settings.json") as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+    # Rows of about the same length share a batch: by the events in a bar of the prompt, times the bars to be written.
     rows = [
         Row(index * decoding.samples + sample, encoded[index], prompt.prompt_bars, prompt.stop_bar)
         for index, prompt in enumerate(prompts)
         for sample in range(decoding.samples)
     ]
-    todo = [row for row in rows if row.number not in store.rows]
-    speed = _decode_all(generator, todo, decoding, context, store, lambda done: progress(done, len(rows)))
+    rows.sort(key=lambda row: (len(row.events) * (row.stop_bar - row.first_bar), row.number), reverse=True)
+    size = BATCHES_SAVED * decoding.batch_size
+    takes: dict[int, np.ndarray] = {}
+    rows_cut, totals = 0, collections.Counter()
+    for block, start in enumerate(range(0, len(rows), size)):
+        path, part = folder / f"rows_{block:05d}.npz", rows[start : start + size]
+        if not path.exists():
+            spent = _decode(generator, part, prompts, decoding, context, lambda done: progress(len(takes) + done, len(rows)))
+            totals.update(spent)
+            _save(path, part, encoded, decoding)
+        found, cut_here = _load(path)
+        takes.update(found)
+        rows_cut += cut_here
+        progress(len(takes), len(rows))
+
     pieces, faults, failures = [], Faults(), 0
     for index, prompt in enumerate(prompts):
-        takes = [store.rows[index * decoding.samples + sample] for sample in range(decoding.samples)]
-        faults = sum((faults_of_events(tokenizer, take) for take in takes), faults)
-        wholes = [prompt.continuation(tokenizer.decode(np.concatenate([encoded[index], take]))) for take in takes]
-        failures += sum(not len(whole.notes) for whole in wholes)
-        pieces.append(wholes)
-    return Written(pieces, faults, failures, speed=speed)
+        given = faults_of_events(tokenizer, encoded[index])
+        pieces.append([])
+        for sample in range(decoding.samples):
+            whole = np.concatenate([encoded[index], takes[index * decoding.samples + sample]])
+            faults += faults_of_events(tokenizer, whole) - given
+            pieces[-1].append(prompt.continuation(tokenizer.decode(whole)))
+        failures += sum(not len(piece.notes) for piece in pieces[-1])
+    notes = ()
+    if rows_cut:
+        notes = (f"{rows_cut} continuation(s) were cut at max_events = {decoding.max_events}; behind that they are silence",)
+    return Written(pieces, faults, failures, notes, _speed(totals, decoding.batch_size))
 
 
-def _decode_all(
+def _decode(
     generator: Generator,
-    waiting: list[Row],
+    rows: Sequence[Row],
+    prompts: Sequence[Prompt],
     decoding: Decoding,
     context: int,
-    store: "_Store",
     progress: Callable[[int], None],
 ) -> dict[str, float]:
-    """Decodes `waiting` in batches, and returns how fast.
-
-    A row that is finished makes room for another one; the densest come first, so that those in a batch are about as long.
-    """
-    begun = {row.number: len(row.events) for row in waiting}
-    waiting.sort(key=lambda row: len(row.events) * (row.stop_bar - row.first_bar))  # taken from the end
-    batch: list[Row] = []
-    drawn = steps = 0
-    prefill_seconds = decode_seconds = 0.0
-    while waiting or any(not row.finished for row in batch):
-        batch = [row for row in batch if not row.finished]
-        while waiting and len(batch) < decoding.batch_size:
-            batch.append(waiting.pop())
+    """Finishes `rows` in batches, in which a row that is finished makes room for the next one; returns sums for `_speed`."""
+    waiting, batch = list(rows), []
+    spent = collections.Counter()
+    while waiting or batch:
+        room = decoding.batch_size - len(batch)
+        batch, waiting = batch + waiting[:room], waiting[room:]
         spare = [dataclasses.replace(batch[0], finished=True) for _ in range(decoding.batch_size - len(batch))]
         generation = extend(
             generator,
@@ -119,144 +132,62 @@ def _decode_all(
             sampling=decoding.sampling,
             seed=decoding.seed,
         )
-        prefill_seconds += generation.prefill_seconds
-        decode_seconds += generation.decode_seconds
-        steps += generation.steps
-        drawn += sum(len(each) for each in generation.continuations)
+        spent.update(
+            events=sum(map(len, generation.continuations)),
+            places=generation.steps * decoding.batch_size,
+            prefill_seconds=generation.prefill_seconds,
+            decode_seconds=generation.decode_seconds,
+        )
         for row in batch:
             if row.finished:
-                store.add(row.number, row.events[begun[row.number] :])
-        progress(len(store.rows))
-    store.flush()
-    if not steps:
-        return {}
-    return dict(
-        events_per_second=drawn / decode_seconds,
-        prefill_seconds=prefill_seconds,
-        decode_seconds=decode_seconds,
-        batch_size=decoding.batch_size,
-        rows_in_use=drawn / (steps * decoding.batch_size),
-    )
+                _reopen(generator.tokenizer, row, prompts[row.number // decoding.samples], decoding.max_events)
+        batch = [row for row in batch if not row.finished]
+        progress(len(rows) - len(waiting) - len(batch))
+    return spent
 
 
-class _Store:
-    """Finished rows of one model under fixed settings: events by the number of the row, in files of some hundred rows."""
-
-    def __init__(self, folder: pathlib.Path, settings: dict[str, Any]):
-        self._folder = folder
-        with replacing(folder / "settings.json") as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n")
-        self.rows: dict[int, np.ndarray] = {}
-        self._files = sorted(folder.glob("rows_*.npz"))
-        for path in self._files:
-            try:
-                with np.load(path) as saved:
-                    parts = np.split(saved["events"], np.cumsum(saved["lengths"])[:-1])
-                    self.rows.update(zip(saved["numbers"].tolist(), parts, strict=True))
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(f"{path} can't be read ({error}); delete it: what it held is written again") from error
-        self._fresh: list[int] = []
-
-    def add(self, number: int, events: np.ndarray) -> None:
-        self.rows[number] = events
-        self._fresh.append(number)
-        if len(self._fresh) >= SAVED_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._fresh:
-            parts = [self.rows[number] for number in self._fresh]
-            path = self._folder / f"rows_{len(self._files):05d}.npz"
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, numbers=self._fresh, lengths=[len(part) for part in parts], events=np.concatenate(parts))
-            self._files.append(path)
-        self._fresh = []
+def _reopen(tokenizer: NoteEvents, row: Row, prompt: Prompt, max_events: int) -> None:
+    """Lets a row go on that stopped at its last bar, but in meters of its own that make its bars shorter than the prompt's."""
+    if row.drawn >= max_events or row.events[-1, ONSET] == EOS:
+        return
+    bars = tokenizer.decode(row.events).bars
+    missing = prompt.end + prompt.length - int(bars.start(np.array([row.stop_bar]))[0])
+    if missing > 0:
+        row.stop_bar += -(-missing // int(bars.lengths[-1]))
+        row.finished = False
 
 
-def _digest(prompts: Sequence[Prompt], encoded: list[np.ndarray]) -> str:
-    places = [(prompt.name, prompt.start, prompt.bars) for prompt in prompts]
-    return hashlib.sha256(repr(places).encode() + b"".join(events.tobytes() for events in encoded)).hexdigest()[:16]
-
-
-def _hash(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-CANDIDATE = re.compile(r"(\d+)(?:_(\d+))?\.midi?", re.IGNORECASE)
-
-
-def read_candidates(folder: pathlib.Path, prompts: Sequence[Prompt], samples: int, hold_prompt: bool) -> Written:
-    """Continuations that another system wrote: NUMBER.mid or NUMBER_SAMPLE.mid in `folder`, numbered like the prompts.
-
-    hold_prompt: whether the files begin with the prompt, or at its end. At most `samples` of each are read, the first by number.
-    A file that is missing or broken is silence, counted and named. Raises UserError where no file fits, and where most files
-    that are to begin with their prompt do not.
-    """
-    if not folder.is_dir():
-        raise UserError(f"--candidates: {folder} is not a folder; give one with a MIDI file for each prompt")
-    files: dict[int, dict[int, pathlib.Path]] = {}
-    strangers = []
-    for path in sorted(folder.iterdir()):
-        match = CANDIDATE.fullmatch(path.name)
-        if match and int(match[1]) < len(prompts):
-            files.setdefault(int(match[1]), {})[int(match[2] or 0)] = path
-        elif path.suffix.lower() in (".mid", ".midi"):
-            strangers.append(path.name)
-    if not files:
-        raise UserError(f"--candidates: {folder} has no file like 0000.mid or 0000_1.mid, numbered like the prompts")
-    count = min(samples, max(map(len, files.values())))
-    tasks = [(index, path) for index, takes in files.items() for _, path in sorted(takes.items())[:count]]
-    read = functools.partial(_read, prompts[0].prompt.ticks_per_quarter)
-    found: dict[int, list[Piece]] = {index: [] for index in range(len(prompts))}
-    broken = []
-    for task, answer in sorted(run_tasks(read, [str(path) for _, path in tasks]), key=lambda pair: pair[0]):
-        index, path = tasks[task]
-        if isinstance(answer, Failure):
-            broken.append(f"{path.name}: {answer.message.removeprefix(str(path)).lstrip(': ')}")
-        else:
-            found[index].append(answer)
-    if hold_prompt:
-        _check_prompts(folder, prompts, found)
-    faults = sum((faults_of_notes(piece) for pieces in found.values() for piece in pieces), Faults())
-    continuations, failures = [], 0
-    for index, prompt in enumerate(prompts):
-        pieces = [prompt.continuation(piece) if hold_prompt else piece for piece in found[index]]
-        pieces += [empty(prompt.reference)] * (count - len(pieces))
-        failures += sum(not len(piece.notes) for piece in pieces)
-        continuations.append(pieces)
-    missing = [f"{index:04d}" for index in range(len(prompts)) if len(files.get(index, ())) < count]
-    lines = [
-        *_listed(f"prompts without {count} file(s), counted as silence", missing),
-        *_listed("files that can't be read, counted as silence", broken),
-        *_listed("files that belong to no prompt, passed over", strangers),
-    ]
-    return Written(continuations, faults, failures, tuple(lines))
-
-
-def _read(ticks_per_quarter: int, path: str) -> Piece | Failure:
-    """Runs in a worker."""
-    try:
-        return read_midi(path, ticks_per_quarter)
-    except BadMidi as error:
-        return Failure(error.reason, str(error))
-
-
-def _check_prompts(folder: pathlib.Path, prompts: Sequence[Prompt], found: dict[int, list[Piece]]) -> None:
-    """Most files have to begin with most onsets of their prompt."""
-    lacking = total = 0
-    for index, pieces in found.items():
-        given = np.unique(prompts[index].prompt.notes["onset"])
-        for piece in pieces:
-            total += 1
-            lacking += 2 * np.isin(given, piece.notes["onset"]).sum() < len(given)
-    if 2 * lacking > total:
-        raise UserError(
-            f"--candidates: {lacking} of {total} files in {folder} do not begin with the notes of their prompt; where they hold "
-            "continuations alone, say so with --config.candidates_hold_prompt=False"
+def _save(path: pathlib.Path, rows: Sequence[Row], encoded: list[np.ndarray], decoding: Decoding) -> None:
+    parts = [row.events[len(encoded[row.number // decoding.samples]) :] for row in rows]
+    ended = [len(part) > 0 and part[-1, ONSET] == EOS for part in parts]
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            numbers=[row.number for row in rows],
+            lengths=[len(part) for part in parts],
+            cut=[row.drawn >= decoding.max_events and not end for row, end in zip(rows, ended, strict=True)],
+            events=np.concatenate(parts),
         )
 
 
-def _listed(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"]
+def _load(path: pathlib.Path) -> tuple[dict[int, np.ndarray], int]:
+    """Events by the number of the row, and how many rows were cut. Raises UserError for a damaged file."""
+    try:
+        with path.open("rb") as file, np.load(file) as saved:
+            parts = np.split(saved["events"], np.cumsum(saved["lengths"])[:-1])
+            return dict(zip(saved["numbers"].tolist(), parts, strict=True)), int(saved["cut"].sum())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} can't be read ({error}); delete it: what it held is written again") from error
+
+
+def _speed(totals: Mapping[str, float], batch_size: int) -> dict[str, float]:
+    """Of what was decoded in this call; nothing where all was there already."""
+    if not totals:
+        return {}
+    return {
+        "events_per_second": totals["events"] / totals["decode_seconds"],
+        "prefill_seconds": totals["prefill_seconds"],
+        "decode_seconds": totals["decode_seconds"],
+        "batch_size": batch_size,
+        "rows_in_use": totals["events"] / totals["places"],
+    }

@@ -1,11 +1,12 @@
 """From models, folders of MIDI files and a split nobody trained on to a report."""
 
 import dataclasses
-import json
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,22 +16,23 @@ from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.environment import commit, describe
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood, results
-from sage_jax.evaluation.continuation import Decoding, Written, read_candidates, write
+from sage_jax.evaluation.candidates import read_candidates
+from sage_jax.evaluation.continuation import Decoding, Written, write
 from sage_jax.evaluation.floors import FLOORS, MarkovChain, later, loop, other
 from sage_jax.evaluation.memorisation import longest_shared_runs
 from sage_jax.evaluation.musicality import histograms
-from sage_jax.evaluation.nmsi import LEAST_BARS
-from sage_jax.evaluation.prompts import Prompt, choose_prompts, empty
+from sage_jax.evaluation.nmsi import LEAST_BARS, MAX_BARS
+from sage_jax.evaluation.outputs import save_music, save_numbers, save_prompts
+from sage_jax.evaluation.prompts import Prompt, choose_prompts, cut
 from sage_jax.evaluation.report import write_report
 from sage_jax.evaluation.statistics import ratio
-from sage_jax.files import replacing
 from sage_jax.music.events import ATTRIBUTES, NoteEvents
-from sage_jax.music.midi import save_midi
-from sage_jax.music.notes import Piece
-from sage_jax.music.shards import VOCABULARY, TokenShards, read_json
+from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.shards import VOCABULARY, TokenShards, music_fingerprint, read_json
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 
 TRUTH = "truth"
+FEW_PIECES = 20  # under which an interval is worth a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,33 +69,35 @@ class EvaluationConfig:
             raise UserError(f"config.{error}" if isinstance(error, UserError) else f"config: {error}") from error
 
     def __post_init__(self):
-        lows = dict(prompts=1, prompt_bars=1, max_bars=LEAST_BARS, samples=1, batch_size=1, max_events=1)
+        lows = dict(prompts=2, prompt_bars=1, max_bars=LEAST_BARS, samples=1, batch_size=1, max_events=1)
         for field, low in {**lows, "seed": 0, "likelihood_pieces": 0, "midi": 0}.items():
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**31:
                 raise UserError(f"{field} is {value!r}; give a whole number of at least {low}")
+        if self.max_bars > MAX_BARS:
+            raise UserError(f"max_bars is {self.max_bars}; NMSI is defined for at most {MAX_BARS}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained model under test."""
+    """A trained model under test. heard: the fingerprint of the music that it was trained on, None where its shards are gone."""
 
     name: str
-    workdir: pathlib.Path
     generator: Generator
     context: int
     step: int
+    heard: str | None
 
 
 def evaluate(
     config: EvaluationConfig,
-    workdirs: Sequence[pathlib.Path],
+    workdirs: Mapping[str, pathlib.Path],
     candidates: Mapping[str, pathlib.Path],
     output: pathlib.Path,
     command: str,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Compares the newest checkpoint of each workdir, and folders of MIDI files by name, on the prompts of the first's shards.
+    """Compares the newest checkpoint of each workdir, and folders of MIDI files, by name, on the prompts of the first's shards.
 
     Writes prompts/, midi/, evaluation.json, scores.json, report.md and plots to `output`, which also keeps what was decoded, so
     that a call that was stopped goes on. A workdir without checkpoints gives the prompts and the floors alone. Returns what
@@ -101,12 +105,16 @@ def evaluate(
     """
     console = console or Console()
     say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-    shards, training, tokenizer = _shards(config, workdirs[0])
-    models = _models(config, workdirs, tokenizer)
-    names = [*(model.name for model in models), *candidates]
+    names = [*workdirs, *candidates]
     for name in names:
         if names.count(name) > 1 or name in (*FLOORS, TRUTH):
             raise UserError(f"two systems are called {name}; name each as NAME=FOLDER, and none {', '.join(FLOORS)} or {TRUTH}")
+    for name, folder in candidates.items():
+        if output.resolve() in folder.resolve().parents:
+            raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it out of there")
+    shards, training, tokenizer = _shards(config, next(iter(workdirs.values())))
+    models = _models(config, workdirs, tokenizer)
+    names = [*(model.name for model in models), *candidates]
 
     # The task.
     pieces = [tokenizer.decode(events) for events in shards]
@@ -122,8 +130,7 @@ def evaluate(
     for name, each in theirs.items():
         for line in each.notes:
             say(f"{name}: {line}")
-    for index, prompt in enumerate(prompts):
-        save_midi(prompt.prompt, output / "prompts" / f"{index:04d}.mid")
+    save_prompts(output / "prompts", prompts)
     chain = MarkovChain(tokenizer, list(training))
     floors = {"loop": [loop(prompts)], "other": [other(prompts)], "later": [later(prompts)]}
     floors["markov"] = [chain.continuations(prompts, config.seed + sample) for sample in range(config.samples)]
@@ -136,8 +143,9 @@ def evaluate(
         likelihoods = {model.name: _likelihood(config, model, shards, progress) for model in models}
 
     firsts = {name: [takes[0] for takes in written[name].continuations] for name in order}
-    firsts[TRUTH] = [results.cut(prompt.reference, prompt.length) for prompt in prompts]
+    firsts[TRUTH] = [cut(prompt.reference, prompt.length) for prompt in prompts]
     truth = histograms(firsts[TRUTH])
+    remarks = {name: list(written[name].notes) for name in names} | {"task": _doubts(config, models, shards, sources, prompts)}
     found = {
         "command": command,
         "commit": commit(),
@@ -150,13 +158,14 @@ def evaluate(
         "differences": results.differences(prompts, scored),
         "likelihood": likelihoods,
         "faults": {name: dataclasses.asdict(written[name].faults) | {"failures": written[name].failures} for name in names},
-        "remarks": {name: written[name].notes for name in names if written[name].notes},
+        "remarks": {name: lines for name, lines in remarks.items() if lines},
         "speed": {name: written[name].speed for name in names if written[name].speed},
-        "memory": _memory(config, tokenizer, training, prompts, firsts, names),
+        "memory": _memory(config, tokenizer, training, prompts, {name: written[name].continuations for name in (*names, "markov")}),
         "character": {name: results.character(prompts, firsts[name], truth) for name in (*order, TRUTH)},
     }
     found = results.plain(found)
-    _save(output, config, prompts, scored, firsts, found)
+    save_music(output / "midi", config.midi, prompts, firsts)
+    save_numbers(output, prompts, scored, found)
     write_report(found, output)
     return found
 
@@ -178,25 +187,43 @@ def _shards(config: EvaluationConfig, workdir: pathlib.Path) -> tuple[TokenShard
     return shards, training, tokenizer
 
 
-def _models(config: EvaluationConfig, workdirs: Sequence[pathlib.Path], tokenizer: NoteEvents) -> list[Model]:
+def _models(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path], tokenizer: NoteEvents) -> list[Model]:
     models = []
-    for place, workdir in enumerate(workdirs):
+    for place, (name, workdir) in enumerate(workdirs.items()):
         if not (workdir / FOLDER).is_dir():
-            if place or len(workdirs) > 1:
+            if place:
                 raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
             continue
         params, run, step = load_for_sampling(workdir, config.best)
         if run.tokenizer.fingerprint != tokenizer.fingerprint:
-            raise UserError(f"{workdir} was trained with another vocabulary than {workdirs[0]}; evaluate it by itself")
-        models.append(Model(workdir.name, workdir, Generator(run.model, params, tokenizer), run.data.num_events, step))
+            raise UserError(f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it by itself")
+        heard = music_fingerprint(run.data.shards or workdir / "data")
+        models.append(Model(name, Generator(run.model, params, tokenizer), run.data.num_events, step, heard))
     return models
+
+
+def _doubts(config: EvaluationConfig, models: list[Model], shards: TokenShards, sources: int, prompts: list[Prompt]) -> list[str]:
+    """What a reader should bear in mind about the task, a line each."""
+    here = music_fingerprint(shards.folder)
+    strangers = [f"`{model.name}`" for model in models if model.heard != here]
+    drums = sum(not (prompt.reference.notes["program"] != DRUMS).any() for prompt in prompts)
+    doubts = {
+        f"the prompts are from {sources} pieces alone: whatever their number, they tell of few": sources < FEW_PIECES,
+        "the models were trained on these very pieces": config.split == "train",
+        f"{', '.join(strangers)}: trained on other pieces than these shards have, or on shards that are gone; whether these prompts "
+        "were among them is not known": bool(strangers),
+        f"{drums} true continuation(s) have drums alone: no chroma and no ssm, and an index of the two other parts": bool(drums),
+    }
+    return [line for line, holds in doubts.items() if holds]
 
 
 def _write(config: EvaluationConfig, model: Model, prompts: list[Prompt], output: pathlib.Path, progress: Progress) -> Written:
     task = progress.add_task(f"{model.name}: continuations", total=len(prompts) * config.samples)
     decoding = Decoding(config.samples, config.batch_size, config.max_events, config.seed, config.sampling)
-    identity = {"model": model.generator.config.name, "dtype": model.generator.config.dtype, "step": model.step}
-    identity["checkpoint"] = str(model.workdir.absolute())
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.generator.params):
+        digest.update(np.asarray(leaf).tobytes())
+    identity = {"model": model.generator.config.name, "step": model.step, "params": digest.hexdigest()[:16]}
     show = lambda done, total: progress.update(task, completed=done)
     return write(model.generator, prompts, decoding, model.context, identity, output / "written", show)
 
@@ -219,58 +246,40 @@ def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, pro
         "bits_per_note": ratio(bits, found.notes, pieces),
         "bits_per_second": ratio(bits, found.seconds, pieces),
         "attributes": dict(zip(ATTRIBUTES, found.bits.sum(axis=0) / found.notes.sum(), strict=True)),
+        "opening": found.opening.sum() / found.notes.sum(),
         "notes": int(found.notes.sum()),
         "seconds": float(found.seconds.sum()),
         "context": model.context,
     }
 
 
-def _memory(config, tokenizer, training, prompts, firsts: Mapping[str, list[Piece]], names: list[str]) -> dict[str, Any]:
-    """The longest runs of notes shared with the training split: of each system, of the Markov chain, which has nothing else, and
-    of the true continuations, which the training split does not hold."""
+def _memory(
+    config: EvaluationConfig,
+    tokenizer: NoteEvents,
+    training: TokenShards,
+    prompts: Sequence[Prompt],
+    continuations: Mapping[str, Sequence[Sequence[Piece]]],
+) -> dict[str, Any]:
+    """The longest run of notes that each continuation shares with the training split, and that the true ones share."""
     if not config.memory:
         return {}
-    systems = (*names, "markov", TRUTH)
-    pieces = [results.cut(piece, prompt.length) for name in systems for piece, prompt in zip(firsts[name], prompts, strict=True)]
-    runs = longest_shared_runs([tokenizer.decode(events) for events in training], pieces).reshape(len(systems), len(prompts))
-    high = np.percentile(runs[-1], 95)
+    groups = {**continuations, TRUTH: [[prompt.reference] for prompt in prompts]}
+    pieces = [
+        cut(piece, prompt.length) for takes in groups.values() for prompt, made in zip(prompts, takes, strict=True) for piece in made
+    ]
+    runs = longest_shared_runs([tokenizer.decode(events) for events in training], pieces)
+    sizes = [sum(map(len, takes)) for takes in groups.values()]
+    parts = dict(zip(groups, np.split(runs, np.cumsum(sizes)[:-1]), strict=True))
+    high = np.percentile(parts[TRUTH], 95)
     return {
         name: {
-            "median": float(np.median(row)),
-            "p95": float(np.percentile(row, 95)),
-            "max": int(row.max()),
-            "above_human_p95": float((row > high).mean()),
+            "median": float(np.median(part)),
+            "p95": float(np.percentile(part, 95)),
+            "max": int(part.max()),
+            "above_human_p95": float((part > high).mean()),
         }
-        for name, row in zip(systems, runs, strict=True)
+        for name, part in parts.items()
     }
-
-
-def _save(output: pathlib.Path, config: EvaluationConfig, prompts, scored, firsts, found: dict[str, Any]) -> None:
-    """MIDI files of some prompts, spread evenly, with every system behind them; all scores by prompt; everything found."""
-    count = min(config.midi, len(prompts))
-    for place in range(count):
-        index = place * len(prompts) // count
-        for name, pieces in firsts.items():
-            save_midi(_joined(prompts[index], pieces[index]), output / "midi" / name / f"{index:04d}.mid")
-    by_prompt = [
-        {"prompt": index, "piece": prompt.name, "bar": prompt.start, "bars": prompt.bars}
-        | {name: {number: values[index] for number, values in each.values.items()} for name, each in scored.items()}
-        for index, prompt in enumerate(prompts)
-    ]
-    for name, value in (("scores.json", results.plain(by_prompt)), ("evaluation.json", found)):
-        with replacing(output / name) as temporary:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def _joined(prompt: Prompt, continuation: Piece) -> Piece:
-    """The prompt and what follows it, cut where the task ends, as one piece."""
-    follows = results.cut(continuation, prompt.length * continuation.ticks_per_quarter // prompt.reference.ticks_per_quarter)
-    notes = follows.notes.copy()
-    notes["onset"] += prompt.end
-    whole = empty(prompt.prompt)
-    return dataclasses.replace(
-        whole, notes=np.concatenate([prompt.prompt.notes, notes]), tempos=prompt.prompt.tempos, meters=prompt.prompt.meters
-    )
 
 
 def _progress(console: Console) -> Progress:

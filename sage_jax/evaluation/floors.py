@@ -33,16 +33,17 @@ def _looped(prompt: Prompt) -> Piece:
 
 
 def other(prompts: Sequence[Prompt]) -> list[Piece]:
-    """For each prompt the reference of the one half the list further on, or of the next one behind it from another piece.
+    """For each prompt the reference of another one, from half the list further on: of another piece and with as many bars to fill.
 
-    Where all are from one piece, the one half the list further on.
+    Where there is none such, of another piece; where all are from one piece, of another prompt. There must be two prompts.
     """
     count = len(prompts)
     found = []
     for index, prompt in enumerate(prompts):
-        places = [(index + count // 2 + step) % count for step in range(count)]
-        place = next((place for place in places if prompts[place].name != prompt.name), places[0])
-        found.append(prompts[place].reference)
+        others = [prompts[(index + count // 2 + step) % count] for step in range(count)]
+        fits = [mine for mine in others if mine.name != prompt.name and mine.bars >= prompt.bars]
+        strangers = sorted((mine for mine in others if mine.name != prompt.name), key=lambda mine: -mine.bars)
+        found.append(next(mine for mine in (*fits[:1], *strangers[:1], *others) if mine is not prompt).reference)
     return found
 
 

@@ -3,7 +3,8 @@
 Every token of a piece counts, its meters, tempos, rests and end too, and every note counts once; what differs between
 tokenizations is how many tokens they need, which the sum over a note's tokens leaves out of account. A piece longer than the
 model's context is read in windows that overlap: each event is foretold once, behind at least half a context where the
-piece has that much before it.
+piece has that much before it. In training the meter and the tempo that a crop begins with are given; here they count at
+the beginning of a piece, which no model was taught to foretell: what that costs is told apart.
 """
 
 import dataclasses
@@ -19,14 +20,18 @@ from sage_jax.models.transformer import Transformer
 from sage_jax.music import events as ev
 from sage_jax.music.events import NoteEvents
 
-OVERLAP = 0.5  # the share of the context that stands before what a further window foretells
+LEAST_PAST, MOST_PAST = 0.5, 0.75  # of the context: what stands before what a further window foretells
 
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """Of P pieces: bits float64 [P, A] of each attribute's tokens, notes int [P], seconds float64 [P] of music."""
+    """Of P pieces: bits float64 [P, A] of each attribute's tokens, notes int [P], seconds float64 [P] of music.
+
+    opening: float64 [P], the part of `bits` that the meter and tempo at the beginning cost.
+    """
 
     bits: np.ndarray
+    opening: np.ndarray
     notes: np.ndarray
     seconds: np.ndarray
 
@@ -49,14 +54,14 @@ def windows(tokenizer: NoteEvents, pieces: Sequence[np.ndarray], context: int) -
         sounding = np.flatnonzero(events[:, ev.INSTRUMENT] > ev.REST)
         room = context - ev.HEAD
         while done < len(events):
-            least = done - int(room * OVERLAP)
-            # From a bar line, or else from any event that sounds, with no more behind it than the overlap.
-            choices = (places[(places >= least) & (places < done)] for places in (bars, sounding))
-            start = next((int(places[0]) for places in choices if len(places)), None)
+            first, last = done - int(room * MOST_PAST), done - int(room * LEAST_PAST)
+            # From a bar line, or else from any event that sounds.
+            choices = (places[(places >= first) & (places <= last)] for places in (bars, sounding))
+            start = next((int(places[-1]) for places in choices if len(places)), None)
             if start is None:  # rests alone, behind what sounded last
-                head = tokenizer.crop(events, int(sounding[sounding < done][-1]), ev.HEAD)
-                stop = min(least + room, len(events))
-                crop = np.concatenate([head, events[least:stop]])
+                head = tokenizer.crop(events, int(sounding[sounding < last][-1]), ev.HEAD)
+                stop = min(last + room, len(events))
+                crop = np.concatenate([head, events[last:stop]])
             else:
                 stop = min(start + room, len(events))
                 crop = tokenizer.crop(events[:stop], start, context)
@@ -76,7 +81,7 @@ def bits(
 ) -> Likelihood:
     """The likelihood of `pieces`, the events [N, A] of each, under a model that was trained on `context` events."""
     todo = sorted(windows(tokenizer, pieces, context), key=lambda window: len(window.events))
-    total = np.zeros((len(pieces), ev.NUM_ATTRIBUTES))
+    total, opening = np.zeros((len(pieces), ev.NUM_ATTRIBUTES)), np.zeros(len(pieces))
     nats = jax.jit(functools.partial(event_nats, Transformer(config)))
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
@@ -85,12 +90,16 @@ def bits(
         for row, count, window in zip(rows, counted, batch, strict=False):
             row[: len(window.events)] = window.events
             count[window.first : len(window.events)] = True
-        found = np.where(counted[..., None], np.asarray(nats(params, rows)), 0).sum(axis=1, dtype=np.float64)
-        np.add.at(total, [window.piece for window in batch], found[: len(batch)])
+        found = np.where(counted[..., None], np.asarray(nats(params, rows)), 0).astype(np.float64)[: len(batch)]
+        np.add.at(total, [window.piece for window in batch], found.sum(axis=1))
+        for row, window in zip(found, batch, strict=True):
+            if window.first == 1:
+                opening[window.piece] = row[1 : ev.HEAD].sum()
         progress(min(start + batch_size, len(todo)), len(todo))
     decoded = [tokenizer.decode(events) for events in pieces]
     return Likelihood(
         total / np.log(2),
+        opening / np.log(2),
         np.array([len(piece.notes) for piece in decoded]),
         np.array([float(piece.seconds(piece.end)) for piece in decoded]),
     )

@@ -1,13 +1,17 @@
-"""A listening test as a static web page: blind, in random order, with anchors; and the key that says which clip is whose."""
+"""A listening test as a static web page: blind, in random order, with anchors; and the key that says which clip is whose.
+
+Names, orders and the test's id are drawn anew for each test, from the system's own randomness: nothing in the page, in the
+names of files or in their times tells, or lets one work out, which system a clip is from.
+"""
 
 import collections
 import dataclasses
-import hashlib
 import importlib.resources
 import itertools
 import json
+import os
 import pathlib
-import shutil
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +22,7 @@ from sage_jax.errors import UserError
 from sage_jax.files import replacing
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
-from sage_jax.rendering.audio import SAMPLE_RATE, synthesise, trim, write_mp3
+from sage_jax.rendering.audio import MAX_SECONDS, SAMPLE_RATE, synthesise, trim, write_mp3
 
 GRID = 96  # ticks per quarter: as the file has it, near enough
 FORMS = 60  # orders of clips, of which each listener gets one
@@ -43,10 +47,9 @@ class ListeningConfig:
     anchors: tuple[str, ...] = ()
     title: str = "Listening test"
     post: str = ""
-    seed: int = 0
 
     def __post_init__(self):
-        for field, low in (("clips", 1), ("ratings", 0), ("pairs", 0), ("prompt_bars", 0), ("seed", 0)):
+        for field, low in (("clips", 1), ("ratings", 0), ("pairs", 0), ("prompt_bars", 0)):
             if getattr(self, field) < low:
                 raise UserError(f"--{field} is {getattr(self, field)}; give at least {low}")
         if not self.ratings + self.pairs:
@@ -61,45 +64,54 @@ def make_test(
     config: ListeningConfig,
     say: Callable[[str], None] = print,
 ) -> pathlib.Path:
-    """Writes the page and its clips to the folder `site`, and the key beside it; returns the path of the key.
+    """Writes the page and its clips to the new folder `site`, and the key beside it; returns the path of the key.
 
-    outputs: by system a folder of MIDI files; files of one name continue one opening. The page names no system, neither in its
-    text nor in the names of files. Raises UserError for folders that do not fit each other, and where nothing can be heard.
+    outputs: by system a folder of MIDI files; files of one name continue one opening. Raises UserError for folders that do not
+    fit each other, where `site` is there already, and where nothing can be heard.
     """
     for anchor in config.anchors:
         if anchor not in outputs:
             raise UserError(f"--anchors: there is no output called {anchor}; choose of {', '.join(outputs)}")
     if len(outputs) < 2 and not config.ratings:
         raise UserError("--outputs: pairs need two systems at least")
+    site = site.resolve()
+    key = key_path(site)
+    for path in (site, key):
+        if path.exists():
+            raise UserError(f"{path} is there already, and answers may belong to it; choose another --output, or move it away")
     names = _common_names(outputs)
     chosen = [names[place * len(names) // config.clips] for place in range(config.clips)] if len(names) > config.clips else names
     if not config.anchors:
         say("no --anchors: without a system of known quality, ratings cannot be compared with those of another test")
-    rng = np.random.default_rng(config.seed)
-    key = site.with_name(f"{site.name}.key.json")
-    if site.exists() and (not site.is_dir() or (any(site.iterdir()) and not (site / "index.html").exists())):
-        raise UserError(f"{site} holds other things than a listening test; choose another --output")
-    site.parent.mkdir(parents=True, exist_ok=True)
-    # Made aside, and only then put in the place of an older one.
-    with tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}.") as aside:
-        fresh = pathlib.Path(aside) / "site"
+    rng = np.random.default_rng(secrets.randbits(128))
+    try:
+        site.parent.mkdir(parents=True, exist_ok=True)
+        aside = tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {site}: {error.strerror}; choose another --output") from error
+    with aside:  # made here, and only then put in its place
+        fresh = pathlib.Path(aside.name) / "site"
         (fresh / "clips").mkdir(parents=True)
         clips, owners = {}, {}
         for name in chosen:
             for system, folder in outputs.items():
-                clip = rng.bytes(6).hex()
+                clip = secrets.token_hex(6)
                 piece = read_midi(folder / name, GRID)
                 if not len(piece.notes):
                     raise UserError(f"{folder / name} has no notes; silence cannot be judged, take it out of every folder")
+                if piece.seconds(piece.end) > MAX_SECONDS:
+                    raise UserError(f"{folder / name} is over {MAX_SECONDS / 60:.0f} minutes long; nobody will listen to that")
                 seconds = _record(piece, fresh / "clips" / f"{clip}.mp3")
                 clips[clip] = _picture(piece, seconds, config.prompt_bars)
                 owners[clip] = {"system": system, "piece": name}
             say(f"{name}: {len(outputs)} clips")
+        clips = dict(sorted(clips.items()))
+        for clip in clips:
+            os.utime(fresh / "clips" / f"{clip}.mp3", (0, 0))
         forms = [_form(owners, config, rng) for _ in range(FORMS)]
         listening = sum(clips[clip]["seconds"] for form in forms for item in form for clip in item) / FORMS
-        identity = hashlib.sha256(json.dumps([owners, forms], sort_keys=True).encode()).hexdigest()[:12]
         test = {
-            "id": identity,
+            "id": secrets.token_hex(6),
             "title": config.title,
             "post": config.post,
             "format": "mp3",
@@ -109,15 +121,18 @@ def make_test(
         }
         page = importlib.resources.files("sage_jax.evaluation").joinpath("listening.html").read_text()
         # A closing tag inside a title must not end the script.
-        text = json.dumps(test).replace("<", "\\u003c")
-        (fresh / "index.html").write_text(page.replace("/*TEST*/", text))
-        if site.exists():
-            shutil.rmtree(site)
+        (fresh / "index.html").write_text(page.replace("/*TEST*/", json.dumps(test).replace("<", "\\u003c")))
+        answer = {"test": test["id"], "systems": list(outputs), "anchors": list(config.anchors), "clips": owners}
+        with replacing(key) as temporary:
+            temporary.write_text(json.dumps(answer, indent=1) + "\n")
         fresh.rename(site)
-    with replacing(key) as temporary:
-        answer = {"test": identity, "systems": list(outputs), "anchors": list(config.anchors), "clips": owners, "forms": forms}
-        temporary.write_text(json.dumps(answer, indent=1) + "\n")
     return key
+
+
+def key_path(site: pathlib.Path) -> pathlib.Path:
+    """Where the key of the test in the folder `site` stands: beside it, so that the folder can go to a web server as it is."""
+    site = site.resolve()
+    return site.with_name(f"{site.name}.key.json")
 
 
 def _common_names(outputs: Mapping[str, pathlib.Path]) -> list[str]:

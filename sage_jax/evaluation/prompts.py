@@ -9,7 +9,7 @@ from sage_jax.errors import UserError
 from sage_jax.evaluation.nmsi import LEAST_BARS, LEAST_NOTES, MAX_BARS, why_not
 from sage_jax.music.notes import Piece
 
-HOPS = (MAX_BARS + 4, 12, 8, 6, 4, 3, 2, 1)  # bars between prompts of a piece, the first without overlap
+HOPS = (20, 12, 8, 6, 4, 3, 2, 1)  # bars between prompts of a piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +57,11 @@ def choose_prompts(
     """At most `wanted` prompts out of `pieces`, in their order, and the hop in bars that they needed.
 
     A prompt and two stretches of N = 4 to `max_bars` bars behind it, as long as the piece allows, have 8 notes at least each:
-    so every prompt has a true continuation and true later bars to compare it with. From the first bar with a note on,
-    windows of a piece follow each other without overlap; only where that gives too few do they begin every 12, 8, 6, 4, 3, 2
-    bars or 1. Of more than are wanted, as many are kept, spread evenly over the pieces. Raises UserError where there is none.
+    so every prompt has a true continuation and true later bars to compare it with. From the first bar with a note on, prompts of
+    a piece begin every 20 bars, so that none lies in the true continuation of another; only where that gives too few do they
+    begin every 12, 8, 6, 4, 3, 2 bars or 1. Of more than are wanted, as many are kept, spread evenly over all of them. Raises
+    UserError where there are not two.
     """
-    if wanted < 1:
-        raise UserError(f"config.prompts is {wanted}; give at least 1")
     places: set[tuple[int, int]] = set()
     for hop in HOPS:
         fresh = [
@@ -77,10 +76,10 @@ def choose_prompts(
         places.update(fresh)
         if len(places) == wanted:
             break
-    if not places:
+    if len(places) < 2:
         raise UserError(
-            f"no piece of the split has {prompt_bars + 2 * LEAST_BARS} bars with enough notes to be a prompt with two "
-            "continuations; evaluate on more or longer pieces"
+            f"the split has {len(places)} prompt(s), and two are needed: {prompt_bars + 2 * LEAST_BARS} bars with enough notes to be "
+            "a prompt with two continuations; evaluate on more or longer pieces"
         )
     prompts = [window(names[index], pieces[index], start, prompt_bars, max_bars) for index, start in sorted(places)]
     return prompts, hop
@@ -113,3 +112,10 @@ def with_notes(piece: Piece, notes: np.ndarray, ticks_per_quarter: int | None = 
 def empty(piece: Piece) -> Piece:
     """Silence in place of `piece`."""
     return with_notes(piece, piece.notes[:0])
+
+
+def cut(piece: Piece, end: int) -> Piece:
+    """The notes of `piece` that begin before the tick `end`, and end there at the latest."""
+    notes = piece.notes[piece.notes["onset"] < end].copy()
+    notes["duration"] = np.minimum(notes["duration"], end - notes["onset"])
+    return dataclasses.replace(piece, notes=notes)

@@ -62,10 +62,10 @@ def _scores(found: Found) -> str:
     for name, row in found["scores"].items():
         shown = f"*{name}*" if name in FLOORS else f"**{name}**"
         parts = [f"{row[part]['mean']:.3f}" if row[part]["mean"] is not None else "-" for part in PARTS]
-        relative = "-" if row["relative"] is None else f"{row['relative']:.2f}"
+        relative = _interval(row["relative"], digits=2)
         rows.append((shown, _interval(row["nmsi"]), relative, *parts, _interval(row["nmsi_max"]), str(row["samples"])))
     floors = "; ".join(f"*{name}*: {SAID[name]}" for name in FLOORS)
-    remarks = [f"- `{name}`: {line}" for name, lines in found["remarks"].items() for line in lines]
+    remarks = [f"- {'the task' if name == 'task' else f'`{name}`'}: {line}" for name, lines in found["remarks"].items() for line in lines]
     return "\n\n".join(
         [
             "## Continuations",
@@ -88,8 +88,8 @@ def _differences(found: Found) -> str:
             f"**{row['system']}**",
             row["than"],
             _interval(row["difference"], sign=True),
-            f"{row['resolved']:.2f}",
-            *(f"{row['needed'][str(points)]:,}" for points in INDEX_DIFFERENCES),
+            "-" if row["resolved"] is None else f"{row['resolved']:.2f}",
+            *("-" if count is None else f"{count:,.0f}" for count in row["needed"].values()),
         )
         for row in found["differences"]
     ]
@@ -99,7 +99,8 @@ def _differences(found: Found) -> str:
             _table(header, rows),
             "Differences are paired: prompt by prompt. `resolved here` is the least difference that as many prompts from as many pieces "
             "show with a power of 80% at a level of 5%; the last columns are how many prompts it takes to show a difference of so "
-            "many points. A difference smaller than what is resolved says nothing, either way.",
+            "many points, with as many to a piece as here: so many more pieces. A difference smaller than what is resolved says "
+            "nothing, either way.",
         ]
     )
 
@@ -117,14 +118,16 @@ def _likelihood(found: Found) -> str:
         )
         for name, row in found["likelihood"].items()
     ]
+    openings = ", ".join(f"{row['opening']:.3f} for `{name}`" for name, row in found["likelihood"].items())
     contexts = ", ".join(f"{row['context']} events for `{name}`" for name, row in found["likelihood"].items())
     return "\n\n".join(
         [
             "## Likelihood",
             "![Bits per note by attribute](attributes.png)",
             _table(header, rows),
-            f"Of whole pieces of the {found['config']['split']} split, in windows of the trained context ({contexts}) that overlap by half. Every token "
-            "counts, those of meters, tempos, rests and the end too; every note counts once.",
+            f"Of whole pieces of the {found['config']['split']} split, in windows of the trained context ({contexts}) : each event behind half of it at "
+            "least, where the piece has that much. Every token counts, those of meters, tempos, rests and the end too; every note counts "
+            f"once. Of the bits per note, the first meter and tempo of a piece, which in training are given, cost {openings}.",
         ]
     )
 
@@ -164,7 +167,7 @@ def _memory(found: Found) -> str:
         [
             "## Memory",
             _table(header, rows),
-            "The longest run of notes in one continuation of each prompt that a training piece has too, in any key. The truth is human "
+            "The longest run of notes in each continuation that a training piece has too, in any key. The truth is human "
             "music that the training split does not hold: what it shares is what music shares. 256 stands for 256 or more.",
         ]
     )

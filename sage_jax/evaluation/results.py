@@ -15,8 +15,8 @@ from sage_jax.evaluation.musicality import (
     pitch_class_entropy,
     scale_consistency,
 )
-from sage_jax.evaluation.prompts import Prompt
-from sage_jax.evaluation.statistics import Estimate, Power, estimate
+from sage_jax.evaluation.prompts import Prompt, cut
+from sage_jax.evaluation.statistics import Estimate, Power, estimate, ratio
 from sage_jax.evaluation.stripe import stripe
 from sage_jax.music.notes import Piece
 
@@ -28,12 +28,13 @@ INDEX_DIFFERENCES = (1.0, 0.3)  # points of NMSI whose price in prompts is told
 class Scored:
     """One system's scores: of each number in NUMBERS float64 [P], the mean over the samples of a prompt, parts in [0, 1].
 
-    samples: K. undefined: bool [P], prompts with drums alone, whose chroma and ssm are nan.
+    samples: K. drums_only: bool [P], prompts whose true continuation has drums alone: their chroma and ssm are nan, and their
+    index is the mean of the other two parts.
     """
 
     values: Mapping[str, np.ndarray]
     samples: int
-    undefined: np.ndarray
+    drums_only: np.ndarray
 
 
 def score(prompts: Sequence[Prompt], continuations: Sequence[Sequence[Piece]]) -> Scored:
@@ -49,20 +50,19 @@ def score(prompts: Sequence[Prompt], continuations: Sequence[Sequence[Piece]]) -
 
 
 def table(prompts: Sequence[Prompt], scored: Mapping[str, Scored]) -> dict[str, dict[str, Any]]:
-    """For each system its estimates, and 'relative': (NMSI - other) / (later - other), 0 for an unrelated piece and 1 for the
-    composer's own later bars. Raises ValueError where a floor is missing: a score without floors says nothing.
+    """For each system its estimates, and that of 'relative': (NMSI - other) / (later - other), both means, which is 0 for an
+    unrelated piece and 1 for the composer's own later bars. Raises ValueError where a floor is missing: a score without floors
+    says nothing.
     """
     if missing := [floor for floor in FLOORS if floor not in scored]:
         raise ValueError(f"no table of scores without its floors; missing: {', '.join(missing)}")
     pieces = piece_of(prompts)
-    rows = {
-        name: {number: estimate(each.values[number], pieces) for number in NUMBERS} | {"samples": each.samples}
+    low, high = (scored[floor].values["nmsi"] for floor in ("other", "later"))
+    return {
+        name: {number: estimate(each.values[number], pieces) for number in NUMBERS}
+        | {"relative": ratio(each.values["nmsi"] - low, high - low, pieces), "samples": each.samples}
         for name, each in scored.items()
     }
-    low, high = (rows[floor]["nmsi"].mean for floor in ("other", "later"))
-    for row in rows.values():
-        row["relative"] = (row["nmsi"].mean - low) / (high - low) if high != low else float("nan")
-    return rows
 
 
 def differences(prompts: Sequence[Prompt], scored: Mapping[str, Scored]) -> list[dict[str, Any]]:
@@ -112,13 +112,6 @@ def character(prompts: Sequence[Prompt], pieces: Sequence[Piece], truth: Mapping
         "histograms": {name: count.tolist() for name, count in counts.items()},
         "overlap": {name: overlap(count, truth[name]) for name, count in counts.items()},
     }
-
-
-def cut(piece: Piece, end: int) -> Piece:
-    """The notes of `piece` that begin before the tick `end`, and end there at the latest."""
-    notes = piece.notes[piece.notes["onset"] < end].copy()
-    notes["duration"] = np.minimum(notes["duration"], end - notes["onset"])
-    return dataclasses.replace(piece, notes=notes)
 
 
 def piece_of(prompts: Sequence[Prompt]) -> np.ndarray:

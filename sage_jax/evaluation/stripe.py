@@ -1,7 +1,7 @@
 """Chroma similarity and self-similarity distance as StrIPE states them literally, the ancestors of NMSI's parts.
 
-StrIPE (arXiv 2502.10491) works on piano rolls of 16 steps per quarter. Its sum over units has no bound on order or length, so
-these are kept for comparison with its numbers and are no part of the index.
+StrIPE (arXiv 2502.10491) works on piano rolls of 16 steps per quarter. These are kept for comparison with its numbers and are
+no part of the index.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ SSM_STEPS = 2  # an eighth of a quarter
 
 
 def stripe(reference: Piece, candidate: Piece, quarters: int) -> tuple[float, float]:
-    """(CS, SSMD) of the first `quarters` quarters of two continuations, both times 100: 100 and 0 for a copy.
+    """(CS, SSMD) of the first `quarters` quarters of two continuations, both times 100: for a copy, 100 less its silent units, and 0.
 
     CS: the mean over units of two quarters of the cosine between onset counts by pitch class. SSMD: the mean over all pairs of
     units of an eighth of a quarter of the difference between cosines of what sounds, by pitch class. An empty unit has cosine

@@ -31,6 +31,9 @@ class Faults:
     def __add__(self, other: "Faults") -> "Faults":
         return Faults(*(mine + theirs for mine, theirs in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
+    def __sub__(self, other: "Faults") -> "Faults":
+        return Faults(*(mine - theirs for mine, theirs in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
 
 def faults_of_events(tokenizer: NoteEvents, events: np.ndarray) -> Faults:
     """The faults of `events` [N, A], whoever wrote them and whether or not `tokenizer` could decode them.

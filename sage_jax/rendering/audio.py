@@ -66,7 +66,10 @@ def write_mp3(samples: np.ndarray, path: str | os.PathLike) -> None:
     except (ImportError, OSError) as error:
         raise AudioUnavailable("no MP3: soundfile is not installed; pip install -e '.[audio]' brings it") from error
     with replacing(path) as temporary:
-        soundfile.write(temporary, samples, SAMPLE_RATE, format="MP3")
+        try:
+            soundfile.write(temporary, samples, SAMPLE_RATE, format="MP3")
+        except (ValueError, RuntimeError) as error:  # a libsndfile of before 1.1 knows no MP3
+            raise AudioUnavailable(f"no MP3: this soundfile cannot write it ({error})") from error
 
 
 def synthesise(piece: Piece) -> np.ndarray:

@@ -38,14 +38,14 @@ def test_what_cannot_be_used_is_said_and_the_rest_counts(tmp_path):
     write(tmp_path, "answers-4.json", part)
     write(tmp_path, "answers-5.json", part | {"rater": "one"})
     odd = answers("five")
-    odd["answers"] = {"0": {"clips": ["nobody"], "value": 3}, "1": {"clips": ["truth0"], "value": 9}, "2": 7, "3": {"clips": ["truth1"], "value": 4}}
+    odd["answers"] = {"9": {"clips": ["truth2"], "value": None}, "8": {"clips": [["x"]], "value": 1}, "0": {"clips": ["nobody"], "value": 3}, "1": {"clips": ["truth0"], "value": 9}, "2": 7, "3": {"clips": ["truth1"], "value": 4}}
     write(tmp_path, "answers-6.json", odd)
     said = []
     found = load_answers(tmp_path, KEY, said.append)
     assert {judgement.rater for judgement in found} == {"one", "four", "five"}
     assert len(found) == 3 + 2 + 1
     for part in ("answers-2.json: not a whole file", "answers-3.json: answers of another test (t2, not t1)", "answers-4.json: not finished; its 2",
-                 "answers-5.json: listener one has several", "answers-6.json: 3 of 4 answers make no sense"):  # fmt: skip
+                 "answers-5.json: listener one has several", "answers-6.json: 4 of 6 answers make no sense"):  # fmt: skip
         assert any(part in line for line in said), part
     assert len(said) == 6  # the fifth is not finished, either
     (tmp_path / "none").mkdir()
@@ -82,16 +82,27 @@ def test_one_listener_alone_and_ratings_alone():
     assert "not known" in summary(found)
 
 
+def test_the_latest_of_equal_files_counts(tmp_path):
+    for name, value, at in (("answers-1 (1).json", 4, "2026-01-02"), ("answers-1.json", 3, "2026-01-01")):
+        told = answers("one")
+        told["answers"] = {"0": {"clips": ["model0"], "value": value, "at": at}}
+        write(tmp_path, name, told)
+    (judgement,) = load_answers(tmp_path, KEY, lambda line: None)
+    assert judgement.value == 4
+
+
 def test_bradley_terry_finds_the_odds_that_made_the_wins():
     rng = np.random.default_rng(0)
     true = np.array([1.0, 0.0, -1.0])
-    meetings = []
+    wins = np.zeros((3, 3))
     for _ in range(6000):
         one, other = rng.choice(3, 2, replace=False)
-        meetings.append((int(one), int(other), float(rng.random() < 1 / (1 + np.exp(true[other] - true[one])))))
-    assert bradley_terry(meetings, 3) == pytest.approx(true, abs=0.1)
-    lone = bradley_terry([(0, 1, 1.0)] * 5, 3)
+        won = rng.random() < 1 / (1 + np.exp(true[other] - true[one]))
+        wins[(one, other) if won else (other, one)] += 1
+    assert bradley_terry(wins) == pytest.approx(true, abs=0.1)
+    lone = bradley_terry(np.array([[0, 5, 0], [0, 0, 0], [0, 0, 0]], float))
     assert lone[0] == pytest.approx(-lone[1]) and np.isnan(lone[2])
+    assert np.isnan(bradley_terry(np.zeros((4, 3, 3)))).all()
 
 
 def test_agreement_is_krippendorffs():

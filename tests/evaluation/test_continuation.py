@@ -1,4 +1,4 @@
-"""What models and other people's files become: in any batch the same, resumable, and silence where there is nothing."""
+"""What models write behind the prompts: the same again, resumably, and whole."""
 
 import dataclasses
 import json
@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from sage_jax.decoding.continuation import Row
 from sage_jax.decoding.generate import Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
-from sage_jax.evaluation.continuation import Decoding, read_candidates, write
+from sage_jax.evaluation.continuation import Decoding, _reopen, write
 from sage_jax.evaluation.prompts import choose_prompts
 from sage_jax.music.events import NoteEvents
-from sage_jax.music.midi import save_midi
-from sage_jax.music.notes import Piece
+from sage_jax.music.notes import METER, Piece
 from tests.evaluation.test_prompts import steady
 from tests.models.small import parameters, tiny_config
 
@@ -48,77 +48,63 @@ def test_continuations_come_for_every_prompt_and_sample(written):
     assert json.loads(settings.read_text())["model"] == "tiny"
 
 
-def test_a_batch_of_another_size_writes_the_same(written, generator, tmp_path):
-    found = write(generator, PROMPTS, dataclasses.replace(DECODING, batch_size=2), 32, IDENTITY, tmp_path)
-    assert found.continuations == written[0].continuations
+def test_rows_of_one_seed_are_the_same_again_and_of_another_are_not(written, generator, tmp_path):
+    again = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path)
+    assert again.continuations == written[0].continuations
+    other = write(generator, PROMPTS, dataclasses.replace(DECODING, seed=4), 32, IDENTITY, tmp_path)
+    assert other.continuations != again.continuations
 
 
-def test_a_stopped_run_goes_on(written, generator, tmp_path, monkeypatch):
-    monkeypatch.setattr("sage_jax.evaluation.continuation.SAVED_ROWS", 1)
+def test_a_stopped_run_goes_on_to_the_same_end(written, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr("sage_jax.evaluation.continuation.BATCHES_SAVED", 1)
+    whole = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "whole")
 
     class Stop(Exception):
         pass
 
     def stop(done, total):
-        if done:
+        if done > 4:
             raise Stop
 
     with pytest.raises(Stop):
-        write(generator, PROMPTS, dataclasses.replace(DECODING, batch_size=2), 32, IDENTITY, tmp_path, stop)
+        write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "stopped", stop)
+    (first,) = (tmp_path / "stopped").glob("*/rows_*.npz")
+    saved = first.stat().st_mtime_ns
     seen = []
-    found = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path, lambda done, total: seen.append(done))
-    assert found.continuations == written[0].continuations
-    again = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path)
+    found = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "stopped", lambda done, total: seen.append(done))
+    assert found.continuations == whole.continuations and found.speed
+    assert first.stat().st_mtime_ns == saved and seen[0] == 4 and seen[-1] == 6
+    again = write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "stopped")
     assert again.continuations == found.continuations and not again.speed
-    # Other settings are another folder, and touch nothing here.
-    write(generator, PROMPTS, dataclasses.replace(DECODING, seed=4, max_events=2), 32, IDENTITY, tmp_path)
-    assert len(list(tmp_path.glob("*/settings.json"))) == 2
-    file = next(tmp_path.glob("*/rows_*.npz"))
-    file.write_bytes(b"cut off")
-    with pytest.raises(UserError, match="can't be read .* delete it"):
-        write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path)
-        write(generator, PROMPTS, dataclasses.replace(DECODING, seed=4, max_events=2), 32, IDENTITY, tmp_path)
+    for damage in (b"cut off", b"PK", first.read_bytes()[:200], b""):
+        first.write_bytes(damage)
+        with pytest.raises(UserError, match="can't be read .* delete it"):
+            write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "stopped")
+    first.unlink()
+    assert write(generator, PROMPTS, DECODING, 32, IDENTITY, tmp_path / "stopped").continuations == whole.continuations
 
 
-def whole(prompt, reference: Piece) -> Piece:
-    notes = reference.notes.copy()
-    notes["onset"] += prompt.end
-    return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))
+def test_what_is_cut_is_said(generator, tmp_path):
+    found = write(generator, PROMPTS, dataclasses.replace(DECODING, max_events=2), 32, IDENTITY, tmp_path)
+    assert "were cut at max_events = 2" in found.notes[0]
 
 
-def test_candidates_are_read_by_number(tmp_path):
-    for index, prompt in enumerate(PROMPTS):
-        save_midi(whole(prompt, prompt.reference), tmp_path / f"{index:04d}.mid")
-    found = read_candidates(tmp_path, PROMPTS, 4, True)
-    for prompt, takes in zip(PROMPTS, found.continuations, strict=True):
-        assert len(takes) == 1
-        assert takes[0].notes[["onset", "pitch"]].tolist() == prompt.reference.notes[["onset", "pitch"]].tolist()
-    assert not found.failures and not found.notes
-    # Without their prompts, which has to be said.
-    alone = tmp_path / "alone"
-    for index, prompt in enumerate(PROMPTS):
-        save_midi(prompt.reference, alone / f"{index:04d}_0.mid")
-    assert read_candidates(alone, PROMPTS, 4, False).continuations == found.continuations
-    strange = tmp_path / "strange"
-    for index in range(3):
-        save_midi(Piece.from_notes([(7 * n, 0, 60, 3, 64) for n in range(1, 9)]), strange / f"{index}.mid")
-    with pytest.raises(UserError, match="do not begin with the notes of their prompt"):
-        read_candidates(strange, PROMPTS, 4, True)
+def test_long_bars_bring_no_false_duplicates(generator, tmp_path):
+    notes = [(60 * bar + 12 * beat, 0, 60, 6, 64) for bar in range(40) for beat in range(5)]
+    piece = TOKENIZER.quantize(Piece.from_notes(notes, meter=(5, 4)))
+    prompts, _ = choose_prompts(["a"], [piece], 2)
+    found = write(generator, prompts, dataclasses.replace(DECODING, max_events=80), 32, IDENTITY, tmp_path)
+    assert found.faults.duplicates == found.faults.reversals == found.faults.invalid == 0
+    assert found.faults.notes == sum(len(piece.notes) for takes in found.continuations for piece in takes)
 
 
-def test_candidates_that_are_missing_or_broken_are_silence_and_said(tmp_path):
-    save_midi(whole(PROMPTS[0], PROMPTS[0].reference), tmp_path / "0000_0.mid")
-    save_midi(whole(PROMPTS[0], PROMPTS[0].later), tmp_path / "0000_1.mid")
-    save_midi(PROMPTS[1].prompt, tmp_path / "0001_0.mid")
-    (tmp_path / "0001_1.mid").write_bytes(b"MThd\0\0")
-    save_midi(PROMPTS[1].prompt, tmp_path / "0009.mid")
-    found = read_candidates(tmp_path, PROMPTS, 4, True)
-    assert [len(takes) for takes in found.continuations] == [2, 2, 2]
-    assert found.failures == 4 and not len(found.continuations[2][1].notes)
-    said = "\n".join(found.notes)
-    for part in ("prompts without 2 file(s), counted as silence: 0002", "0001_1.mid", "passed over: 0009.mid"):
-        assert part in said
-    with pytest.raises(UserError, match="has no file like 0000.mid"):
-        read_candidates(tmp_path / "..", PROMPTS, 4, True)
-    with pytest.raises(UserError, match="is not a folder"):
-        read_candidates(tmp_path / "nowhere", PROMPTS, 4, True)
+def test_a_model_that_turns_to_shorter_bars_goes_on():
+    """A row that stopped at its last bar, but in 2/4 where the prompt is in 4/4."""
+    prompt = PROMPTS[0]
+    half = dataclasses.replace(prompt.prompt, meters=np.array([(0, 4, 4), (prompt.end, 2, 4)], METER))
+    row = Row(0, TOKENIZER.encode(half)[:-1], 4, prompt.stop_bar, drawn=3, finished=True)
+    _reopen(TOKENIZER, row, prompt, 40)
+    assert not row.finished and row.stop_bar == prompt.prompt_bars + 2 * prompt.bars
+    whole = Row(0, TOKENIZER.encode(prompt.prompt)[:-1], 4, prompt.stop_bar, drawn=3, finished=True)
+    _reopen(TOKENIZER, whole, prompt, 40)
+    assert whole.finished and whole.stop_bar == prompt.stop_bar

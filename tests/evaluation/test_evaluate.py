@@ -40,12 +40,12 @@ def config(**changes) -> EvaluationConfig:
 def found(workdir):
     """The model, and the floor's own files as if they were somebody's."""
     output = workdir / "evaluation"
-    evaluate(config(), [workdir], {}, output, "first", Console(quiet=True))
+    evaluate(config(), {"run": workdir}, {}, output, "first", Console(quiet=True))
     for path in (output / "midi" / "truth").glob("*.mid"):
         theirs = workdir / "theirs"
         theirs.mkdir(exist_ok=True)
         (theirs / path.name).write_bytes(path.read_bytes())
-    return evaluate(config(), [workdir], {"theirs": workdir / "theirs"}, output, "python -m launch.evaluate", Console(quiet=True))
+    return evaluate(config(), {"run": workdir}, {"theirs": workdir / "theirs"}, output, "python -m launch.evaluate", Console(quiet=True))
 
 
 def test_the_report_has_every_part(found, workdir):
@@ -64,8 +64,9 @@ def test_the_report_has_every_part(found, workdir):
 
 
 def test_numbers_are_sane(found):
-    assert found["scores"]["other"]["relative"] == pytest.approx(0) and found["scores"]["later"]["relative"] == pytest.approx(1)
+    assert found["scores"]["other"]["relative"]["mean"] == pytest.approx(0) and found["scores"]["later"]["relative"]["mean"] == pytest.approx(1)
     assert found["faults"]["run"]["invalid"] == found["faults"]["run"]["reversals"] == found["faults"]["run"]["duplicates"] == 0
+    assert "from 3 pieces alone" in found["remarks"]["task"][0]
     # One file is there, and is the truth; the other three prompts are silence.
     assert found["faults"]["theirs"]["failures"] == 3 and "0001" in found["remarks"]["theirs"][0]
     assert found["likelihood"]["run"]["bits_per_note"]["mean"] > 20  # after two steps a model knows nothing
@@ -76,7 +77,9 @@ def test_numbers_are_sane(found):
 
 def test_prompts_and_music_of_every_system_are_written(found, workdir):
     output = workdir / "evaluation"
-    assert len(list((output / "prompts").glob("*.mid"))) == 4
+    listed = json.loads((output / "prompts" / "prompts.json").read_text())
+    assert [row["file"] for row in listed] == sorted(path.name for path in (output / "prompts").glob("*.mid")) and len(listed) == 4
+    assert all(row["quarters_to_write"] > 8 and row["prompt_quarters"] > 8 for row in listed)
     for name in ("run", "theirs", "truth", *FLOORS):
         (path,) = (output / "midi" / name).glob("*.mid")
         given = read_midi(output / "prompts" / path.name).notes
@@ -91,28 +94,28 @@ def test_a_table_needs_its_floors():
 def test_shards_alone_give_floors_and_prompts(workdir, tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "data").symlink_to(workdir / "data")
-    found = evaluate(config(memory=False), [tmp_path / "only"], {}, tmp_path / "out", "floors", Console(quiet=True))
+    found = evaluate(config(memory=False), {"only": tmp_path / "only"}, {}, tmp_path / "out", "floors", Console(quiet=True))
     assert set(found["scores"]) == set(FLOORS) and not found["likelihood"] and not found["memory"]
     assert "the floors alone" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_mistakes_are_told_by_name(workdir, tmp_path):
     say = Console(quiet=True)
-    for changes, message in (({"samples": 0}, "config.samples is 0"), ({"max_bars": 2}, "config.max_bars is 2"), ({"seeds": 1}, "seeds")):
+    for changes, message in (({"samples": 0}, "config.samples is 0"), ({"max_bars": 2}, "config.max_bars is 2"), ({"max_bars": 32}, "at most 16"), ({"seeds": 1}, "seeds")):
         with pytest.raises(UserError, match=message):
             config(**changes)
     with pytest.raises(UserError, match="config.sampling.top_p is 3"):
         config(sampling=dict(temperature=1.0, top_k=0, top_p=3, min_p=0.0))
     with pytest.raises(UserError, match="holds no token shards"):
-        evaluate(config(), [tmp_path], {}, tmp_path / "out", "", say)
+        evaluate(config(), {"none": tmp_path}, {}, tmp_path / "out", "", say)
     with pytest.raises(UserError, match="no checkpoint in"):
-        evaluate(config(), [workdir, tmp_path], {}, tmp_path / "out", "", say)
+        evaluate(config(), {"run": workdir, "none": tmp_path}, {}, tmp_path / "out", "", say)
     with pytest.raises(UserError, match="two systems are called run"):
-        evaluate(config(), [workdir], {"run": tmp_path}, tmp_path / "out", "", say)
+        evaluate(config(), {"run": workdir}, {"run": tmp_path}, tmp_path / "out", "", say)
     with pytest.raises(UserError, match="has no split 'final'"):
-        evaluate(config(split="final"), [workdir], {}, tmp_path / "out", "", say)
+        evaluate(config(split="final"), {"run": workdir}, {}, tmp_path / "out", "", say)
     with pytest.raises(UserError, match="is not a folder"):
-        evaluate(config(), [workdir], {"theirs": tmp_path / "nowhere"}, tmp_path / "out", "", say)
+        evaluate(config(), {"run": workdir}, {"theirs": tmp_path / "nowhere"}, tmp_path / "out", "", say)
     assert not (tmp_path / "out").exists()
     assert dataclasses.is_dataclass(config())
 

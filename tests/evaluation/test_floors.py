@@ -16,15 +16,15 @@ TOKENIZER = NoteEvents()
 
 
 def test_the_loop_repeats_the_prompt_until_the_bars_are_full():
-    prompts, _ = choose_prompts(["a"], [steady(40)], 1)
-    (looped,) = loop(prompts)
+    prompts, _ = choose_prompts(["a"], [steady(40)], 2)
+    looped, _ = loop(prompts)
     given = prompts[0].prompt.notes
     assert len(looped.notes) == 4 * len(given)
     for turn in range(4):
         part = looped.notes[turn * len(given) : (turn + 1) * len(given)]
         assert np.array_equal(part["pitch"], given["pitch"])
         assert np.array_equal(part["onset"], given["onset"] + 192 * turn)
-    short, _ = choose_prompts(["a"], [steady(14)], 1)  # five bars to be written
+    short, _ = choose_prompts(["a"], [steady(14)], 2)  # five bars to be written
     assert loop(short)[0].notes["onset"].max() < 5 * 48
 
 
@@ -33,7 +33,11 @@ def test_the_other_piece_is_another_piece():
     for prompt, piece in zip(prompts, other(prompts), strict=True):
         assert not any(piece is mine.reference for mine in prompts if mine.name == prompt.name)
     alone, _ = choose_prompts(["a"], [steady(60)], 2)
-    assert len(other(alone)) == 2
+    assert other(alone) == [alone[1].reference, alone[0].reference]
+    # One that has as many bars to fill, so that silence is not what is measured.
+    mixed, _ = choose_prompts(["a", "b", "c"], [steady(24), steady(60), steady(61)], 3)
+    assert [prompt.bars for prompt in mixed] == [10, 16, 16]
+    assert other(mixed)[1] is mixed[2].reference and other(mixed)[2] is mixed[1].reference
     assert all(piece is prompt.later for piece, prompt in zip(later(prompts), prompts, strict=True))
 
 

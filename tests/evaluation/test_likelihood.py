@@ -40,8 +40,8 @@ def test_what_is_foretold_stands_behind_half_a_context():
     events = TOKENIZER.encode(TOKENIZER.quantize(random_piece(0, 300)))
     context = 64
     for window in list(windows(TOKENIZER, [events], context))[1:]:
-        assert len(window.events) - window.first >= context // 4
-        assert window.first >= context // 4
+        assert window.first >= (context - 3) // 2
+        assert len(window.events) - window.first >= (context - 3) // 4 or window.events[-1, ev.ONSET] == ev.EOS
 
 
 def test_bits_of_a_piece_that_fits_are_those_of_the_training_loss():
@@ -55,7 +55,7 @@ def test_bits_of_a_piece_that_fits_are_those_of_the_training_loss():
     expected = count_losses(logits, jnp.asarray(padded))
     # The loss takes a crop's meter and tempo for given; the likelihood of a piece does not.
     head = found.bits - np.asarray(expected.nll) / np.log(2)
-    assert (head > 0).all() and head.sum() < 200
+    assert head.sum() == pytest.approx(found.opening[0], rel=1e-4) and 0 < head.sum() < 200
     assert found.notes[0] == len(piece.notes) == expected.notes
     assert found.seconds[0] == pytest.approx(piece.seconds(piece.end))
 

@@ -46,8 +46,10 @@ def test_the_page_says_nothing_of_who_made_what(made):
     for name in (*SYSTEMS, "0000.mid"):
         assert name not in page
     assert {path.stem for path in (folder / "site" / "clips").iterdir()} == set(test["clips"]) == set(key["clips"])
+    assert list(test["clips"]) == sorted(test["clips"])  # in no order of systems
+    assert len({path.stat().st_mtime for path in (folder / "site" / "clips").iterdir()}) == 1
     assert test["title"] == "Which </script> one?" and test["id"] == key["test"]
-    assert sorted(path.name for path in folder.iterdir()) == ["markov", "model", "site", "site.key.json", "truth"]
+    assert {path.name for path in folder.iterdir()} - {"again"} == {"markov", "model", "site", "site.key.json", "truth"}
 
 
 def test_every_form_is_balanced_and_mixed(made):
@@ -79,6 +81,14 @@ def test_clips_are_equally_loud_and_drawn_with_their_prompt(made):
         assert clip["prompt"] == pytest.approx(0.8)
 
 
+def test_a_test_made_again_is_another_test(made):
+    folder, test, key = made
+    outputs = {name: folder / name for name in SYSTEMS}
+    again = make_test(outputs, folder / "again" / "site", ListeningConfig(clips=1), say=lambda line: None)
+    other = json.loads(again.read_text())
+    assert other["test"] != key["test"] and not set(other["clips"]) & set(key["clips"])
+
+
 def test_folders_that_do_not_fit_are_named_and_nothing_is_touched(made, tmp_path):
     folder, _, _ = made
     outputs = write_systems(tmp_path, 2)
@@ -96,8 +106,11 @@ def test_folders_that_do_not_fit_are_named_and_nothing_is_touched(made, tmp_path
         make_test({"a": tmp_path / "empty"}, site, ListeningConfig())
     with pytest.raises(UserError, match="no output called human"):
         make_test(outputs, site, ListeningConfig(anchors=("human",)))
-    with pytest.raises(UserError, match="holds other things"):
-        make_test(write_systems(tmp_path / "again", 1), outputs["model"], ListeningConfig())
+    # What is there already stays, be it a page that answers belong to.
+    page = (folder / "site" / "index.html").read_text()
+    with pytest.raises(UserError, match="is there already"):
+        make_test(write_systems(tmp_path / "again", 1), folder / "site", ListeningConfig())
+    assert (folder / "site" / "index.html").read_text() == page
     for flaw, message in (({"clips": 0}, "--clips is 0"), ({"ratings": 0, "pairs": 0}, "both 0"), ({"post": "ftp://x"}, "--post")):
         with pytest.raises(UserError, match=message):
             ListeningConfig(**flaw)
@@ -119,6 +132,6 @@ def test_the_script_makes_and_analyses(made, tmp_path):
     done = run(f"--analyse={tmp_path / 'answers'}", f"--output={tmp_path / 'site'}")
     assert done.returncode == 0 and "4.00" in done.stdout
     assert (tmp_path / "site.results.md").exists() and json.loads((tmp_path / "site.results.json").read_text())["listeners"] == 1
-    for flags, message in ((["--outputs", "model"], "give NAME=FOLDER"), ([f"--analyse={tmp_path}", "--clips=2"], "can't be read")):
+    for flags, message in ((["--outputs", "=model"], "give each as NAME=FOLDER"), ([f"--analyse={tmp_path}", "--clips=2"], "can't be read")):
         wrong = run(*flags, f"--output={tmp_path / 'other'}")
         assert wrong.returncode == 2 and message in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1

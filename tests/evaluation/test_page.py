@@ -23,7 +23,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, folder: pathlib.Path):
         server = self
-        self.posted, self.refusing = [], False
+        self.folder, self.posted, self.refusing = folder, [], False
 
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *args):
@@ -141,6 +141,20 @@ def test_a_listener_goes_through(served, tmp_path):
     assert told["complete"] and told["years"] == "10" and told["answers"] == json.loads(next(folder.iterdir()).read_text())["answers"]
 
 
+def test_the_opening_alone_is_not_enough(served, tmp_path):
+    """From disk, where a browser can go to any place of a clip."""
+    server, _, _ = served
+    with browser(tmp_path / "profile") as page:
+        page.goto((server.folder / "site" / "index.html").as_uri())
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.wait_for_function("() => players[0].audio.currentTime > 0.5 * players[0].clip.prompt")
+        assert page.evaluate("players[0].heard") == 0
+        page.evaluate("players[0].audio.currentTime = players[0].clip.seconds - 0.05")  # and neither is its end
+        page.wait_for_function("() => !playing")
+        assert page.get_by_role("button", name="4 Good").is_disabled()
+
+
 def test_a_missing_clip_is_said(served, tmp_path):
     server, address, _ = served
     with browser(tmp_path / "profile") as page:
@@ -149,3 +163,8 @@ def test_a_missing_clip_is_said(served, tmp_path):
         page.get_by_role("button", name="Begin").click()
         page.wait_for_function("() => !document.getElementById('warning').hidden")
         assert "cannot be loaded" in page.locator("#warning").inner_text()
+        # Nobody gets stuck: what cannot be heard is passed over.
+        for _ in range(5):
+            page.wait_for_function("() => !document.getElementById('next').disabled")
+            page.locator("#next").click()
+        assert page.locator("#end").is_visible()

@@ -33,8 +33,7 @@ def test_windows_follow_each_other_until_more_are_wanted():
 
 
 def test_what_a_prompt_holds():
-    prompts, _ = choose_prompts(["a"], [steady(45, first=5)], 1)
-    (prompt,) = prompts
+    (prompt, _), _ = choose_prompts(["a"], [steady(45, first=5)], 2)
     assert (prompt.start, prompt.prompt_bars, prompt.bars, prompt.end, prompt.length) == (5, 4, 16, 192, 768)
     for part, first, count in ((prompt.prompt, 5, 4), (prompt.reference, 9, 16), (prompt.later, 25, 16)):
         assert part.notes["onset"][0] == 0 and len(part.notes) == 4 * count
@@ -49,7 +48,7 @@ def test_short_pieces_give_shorter_tasks_and_too_short_ones_none():
     gap = steady(40)
     gap = dataclasses.replace(gap, notes=gap.notes[(gap.notes["onset"] < 192) | (gap.notes["onset"] >= 1100)])
     assert window("a", gap, 0, 4, 16) is None  # nothing to be compared with
-    with pytest.raises(UserError, match="no piece of the split has 12 bars"):
+    with pytest.raises(UserError, match="0 prompt.* two are needed: 12 bars"):
         choose_prompts(["a", "b"], [steady(8), Piece.from_notes([])], 5)
 
 

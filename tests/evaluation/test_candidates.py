@@ -1,0 +1,65 @@
+"""Other people's files: read by number, silence where there is nothing, and every doubt said."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.evaluation.candidates import read_candidates
+from sage_jax.music.midi import save_midi
+from sage_jax.music.notes import Piece
+from tests.evaluation.test_continuation import PROMPTS
+
+
+def whole(prompt, reference: Piece) -> Piece:
+    notes = reference.notes.copy()
+    notes["onset"] += prompt.end
+    return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))
+
+
+def test_candidates_are_read_by_number(tmp_path):
+    for index, prompt in enumerate(PROMPTS):
+        save_midi(whole(prompt, prompt.reference), tmp_path / f"{index:04d}.mid")
+    found = read_candidates(tmp_path, PROMPTS, 4, True)
+    for prompt, takes in zip(PROMPTS, found.continuations, strict=True):
+        assert len(takes) == 1
+        assert takes[0].notes[["onset", "pitch"]].tolist() == prompt.reference.notes[["onset", "pitch"]].tolist()
+    assert not found.failures and not found.notes
+    # Without their prompts, which has to be said.
+    alone = tmp_path / "alone"
+    for index, prompt in enumerate(PROMPTS):
+        save_midi(prompt.reference, alone / f"{index:04d}_0.mid")
+    assert read_candidates(alone, PROMPTS, 4, False).continuations == found.continuations
+    strange = tmp_path / "strange"
+    for index in range(3):
+        save_midi(Piece.from_notes([(7 * n, 0, 60, 3, 64) for n in range(1, 9)]), strange / f"{index}.mid")
+    with pytest.raises(UserError, match="do not begin with the notes of their prompt"):
+        read_candidates(strange, PROMPTS, 4, True)
+
+
+def test_candidates_that_are_missing_or_broken_are_silence_and_said(tmp_path):
+    save_midi(whole(PROMPTS[0], PROMPTS[0].reference), tmp_path / "0000_0.mid")
+    save_midi(whole(PROMPTS[0], PROMPTS[0].later), tmp_path / "0000_1.mid")
+    save_midi(PROMPTS[1].prompt, tmp_path / "0001_0.mid")
+    (tmp_path / "0001_1.mid").write_bytes(b"MThd\0\0")
+    save_midi(PROMPTS[1].prompt, tmp_path / "0009.mid")
+    found = read_candidates(tmp_path, PROMPTS, 4, True)
+    assert [len(takes) for takes in found.continuations] == [2, 2, 2]
+    assert found.failures == 4 and not len(found.continuations[2][1].notes)
+    said = "\n".join(found.notes)
+    for part in ("prompts without 2 file(s), counted as silence: 0002", "0001_1.mid", "passed over: 0009.mid"):
+        assert part in said
+    with pytest.raises(UserError, match="has no file like 0000.mid"):
+        read_candidates(tmp_path / "..", PROMPTS, 4, True)
+    with pytest.raises(UserError, match="is not a folder"):
+        read_candidates(tmp_path / "nowhere", PROMPTS, 4, True)
+
+
+def test_a_sample_that_is_there_twice_and_a_file_without_its_prompt_are_said(tmp_path):
+    for index, prompt in enumerate(PROMPTS):
+        save_midi(whole(prompt, prompt.reference), tmp_path / f"{index:04d}.mid")
+    save_midi(whole(PROMPTS[0], PROMPTS[0].later), tmp_path / "0000_0.mid")
+    save_midi(Piece.from_notes([(7 * n + 5, 0, 60, 3, 64) for n in range(9)]), tmp_path / "0001.mid")
+    said = "\n".join(read_candidates(tmp_path, PROMPTS, 4, True).notes)
+    assert "passed over: 0000_0.mid" in said and "1 file(s) do not begin with the notes" in said
