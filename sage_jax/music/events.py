@@ -9,7 +9,18 @@ import numpy as np
 
 from sage_jax.errors import UserError
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, METER, NOTE, TEMPO, Piece, bar_ticks, canonical
+from sage_jax.music.notes import (
+    DEFAULT_METER,
+    DEFAULT_QPM,
+    DRUMS,
+    METER,
+    NOTE,
+    TEMPO,
+    Piece,
+    bar_ticks,
+    canonical,
+    from_zero,
+)
 
 ATTRIBUTES = ("onset", "instrument", "pitch", "duration", "velocity")
 NUM_ATTRIBUTES = len(ATTRIBUTES)
@@ -250,7 +261,7 @@ class NoteEvents:
         tempos = np.zeros(int(is_tempo.sum()), TEMPO)
         tempos["tick"], tempos["qpm"] = ticks[is_tempo], self.tempos[value[is_tempo] - FIRST_TEMPO]
         meters = np.array([(tick, *self.meters[meter]) for tick, meter in meter_rows], METER)
-        return Piece(notes, _from_zero(tempos, (0, DEFAULT_QPM)), _from_zero(meters, (0, *DEFAULT_METER)), self.ticks_per_quarter)
+        return Piece(notes, from_zero(tempos, (0, DEFAULT_QPM)), from_zero(meters, (0, *DEFAULT_METER)), self.ticks_per_quarter)
 
     def _ticks(self, advanced, position, is_meter, value) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The tick of every event, and (tick, index of the meter) of every meter event."""
@@ -389,10 +400,3 @@ def _index(table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
     if (table[index] != values).any():
         raise ValueError(f"a {name} is not in the vocabulary; quantize the piece first")
     return index
-
-
-def _from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:
-    """`changes` with the default before them unless one stands at tick 0, and of several at one tick the last."""
-    if not len(changes) or changes["tick"][0] > 0:
-        changes = np.concatenate([np.array([default], changes.dtype), changes])
-    return changes[np.append(np.diff(changes["tick"]) > 0, True)]

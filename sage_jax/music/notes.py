@@ -158,6 +158,13 @@ def canonical(notes: np.ndarray) -> np.ndarray:
     return notes[np.lexsort((notes["velocity"], notes["duration"], order))]
 
 
+def from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:
+    """`changes` with the default before them unless one stands at tick 0, and of several at one tick the last."""
+    if not len(changes) or changes["tick"][0] > 0:
+        changes = np.concatenate([np.array([default], changes.dtype), changes])
+    return changes[np.append(np.diff(changes["tick"]) > 0, True)]
+
+
 def _window(changes: np.ndarray, low: int, high: int) -> np.ndarray:
     first = np.searchsorted(changes["tick"], low, "right") - 1
     last = max(first + 1, np.searchsorted(changes["tick"], high, "left"))

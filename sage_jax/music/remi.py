@@ -1,0 +1,234 @@
+"""REMI+: a piece as one stream of tokens of many kinds, as the field's byte-pair encoding and its baselines have it."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.loss import GridLoss
+from sage_jax.music.notes import (
+    DEFAULT_METER,
+    DEFAULT_QPM,
+    DRUMS,
+    METER,
+    NOTE,
+    TEMPO,
+    Piece,
+    bar_ticks,
+    from_zero,
+)
+
+SPECIAL, BAR, METER_OF, POSITION, TEMPO_OF, PROGRAM, PITCH, DRUM, VELOCITY, DURATION = range(10)
+KINDS = ("Special", "Bar", "TimeSig", "Position", "Tempo", "Program", "Pitch", "PitchDrum", "Velocity", "Duration")
+PAD, BOS, EOS = range(3)
+
+# What may follow a token of each kind; of the specials, BOS begins a stream with a bar and EOS ends it.
+FOLLOWERS = {
+    SPECIAL: (BAR,),
+    BAR: (METER_OF,),
+    METER_OF: (BAR, POSITION, SPECIAL),
+    POSITION: (TEMPO_OF, PROGRAM),
+    TEMPO_OF: (PROGRAM, BAR, POSITION, SPECIAL),
+    PROGRAM: (PITCH, DRUM),
+    PITCH: (VELOCITY,),
+    DRUM: (VELOCITY,),
+    VELOCITY: (DURATION,),
+    DURATION: (PROGRAM, BAR, POSITION, SPECIAL),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Remi:
+    """The tokenizer: a piece is an int32 array [T], BOS first and EOS last, over one vocabulary.
+
+    A bar is Bar and TimeSig, then what happens in it in order of time: Position, where the tempo changes Tempo, and for each
+    note Program, Pitch (or PitchDrum), Velocity and Duration, in order of program and pitch. Bars without events are told too,
+    but for those behind the last event. The order is MidiTok's (3.1, REMI with programs, tempos and time signatures).
+
+    grid: the tables of ticks, durations, velocities, tempos and meters, which are those of NoteEvents: so both tokenizers tell
+    the same notes. For every piece q that `quantize` returned, decode(encode(q)) == q.
+    """
+
+    grid: NoteEvents = NoteEvents()
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """The number of ids of each kind."""
+        grid = self.grid
+        numbers = (3, 1, len(grid.meters), grid.max_position, len(grid.tempos), DRUMS + 1, 128, 128)
+        return np.array([*numbers, len(grid.velocities), len(grid.durations)])
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """The first id of each kind."""
+        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.sizes.sum())
+
+    def kinds(self, tokens: np.ndarray) -> np.ndarray:
+        """The kind of each token."""
+        return np.searchsorted(self.starts, tokens, "right") - 1
+
+    def name(self, token: int) -> str:
+        """A token as MidiTok writes it, such as Pitch_60; durations and positions are in ticks of the grid."""
+        kind = int(self.kinds(np.array(token)))
+        value = int(token - self.starts[kind])
+        grid = self.grid
+        shown = {
+            SPECIAL: lambda: ("PAD", "BOS", "EOS")[value],
+            BAR: lambda: "Bar_None",
+            METER_OF: lambda: "TimeSig_{}/{}".format(*grid.meters[value]),
+            TEMPO_OF: lambda: f"Tempo_{grid.tempos[value]:g}",
+            PROGRAM: lambda: f"Program_{-1 if value == DRUMS else value}",
+            VELOCITY: lambda: f"Velocity_{grid.velocities[value]}",
+            DURATION: lambda: f"Duration_{grid.durations[value]}",
+        }
+        return shown.get(kind, lambda: f"{KINDS[kind]}_{value}")()
+
+    def quantize(self, piece: Piece, loss: GridLoss | None = None) -> Piece:
+        """The nearest piece that the vocabulary can tell; what that loses is added to `loss`.
+
+        As NoteEvents has it; besides, a stream has no bar that the next one cuts short: a bar that a change of meter cuts is
+        told under a meter of its true length where there is one, and else the change waits for the next bar line.
+        """
+        loss = GridLoss() if loss is None else loss
+        piece = self.grid.quantize(piece, loss)
+        first, *changes = piece.meters.tolist()
+        told = [first]
+        for tick, numerator, denominator in changes:
+            start, *meter = told[-1]
+            length = int(bar_ticks(*meter, self.grid.ticks_per_quarter))
+            rest = max(tick - start, 0) % length
+            tick = max(tick, start)  # of several that wait for one bar line, the last holds
+            short = self._meter_of_length(rest)
+            if rest:
+                loss.meters_replaced += 1
+                if short:
+                    told = _changed(told, (tick - rest, *short))
+                else:
+                    tick += length - rest
+            told = _changed(told, (tick, numerator, denominator))
+        return dataclasses.replace(piece, meters=np.array(told, METER))
+
+    def _meter_of_length(self, ticks: int) -> tuple[int, int] | None:
+        """The meter of the longest beat whose bar has as many ticks."""
+        fits = np.flatnonzero(self.grid.meter_ticks == ticks)
+        return min((self.grid.meters[index] for index in fits), key=lambda meter: meter[1], default=None)
+
+    def encode(self, piece: Piece) -> np.ndarray:
+        """The tokens of a quantized piece, int32 [T]. Raises ValueError for one that is not quantized."""
+        notes, tempos = piece.notes, piece.tempos
+        ticks = np.concatenate([notes["onset"], tempos["tick"], piece.meters["tick"]]).astype(np.int64)
+        bar, position, _ = piece.bars.locate(ticks)
+        count = int(bar.max()) + 1
+        _, _, meter_row = piece.bars.locate(piece.bars.start(np.arange(count)))
+        meter = np.array([self.grid.meters.index(tuple(row)) for row in piece.meters[["numerator", "denominator"]].tolist()])
+        if (np.diff(piece.bars.starts) % piece.bars.lengths[:-1]).any():
+            raise ValueError("a meter change cuts a bar short; quantize the piece first")
+
+        token = lambda kind, value: self.starts[kind] + value
+        drum = notes["program"] == DRUMS
+        note_tokens = np.stack(
+            [
+                token(PROGRAM, notes["program"]),
+                np.where(drum, token(DRUM, notes["pitch"]), token(PITCH, notes["pitch"])),
+                token(VELOCITY, _index(self.grid.velocities, notes["velocity"])),
+                token(DURATION, _index(self.grid.durations, notes["duration"])),
+            ],
+            axis=1,
+        )
+        here = slice(0, len(notes) + len(tempos))
+        moments = np.unique(np.stack([bar[here], position[here]], axis=1), axis=0)
+        bars = np.arange(count)
+        # Groups of tokens, each with the bar, the position and the rank that it is sorted by.
+        groups = [
+            (bars, np.full(count, -1), 0, np.stack([np.full(count, token(BAR, 0)), token(METER_OF, meter[meter_row])], axis=1)),
+            (moments[:, 0], moments[:, 1], 1, token(POSITION, moments[:, 1])[:, None]),
+            (bar[len(notes) : here.stop], position[len(notes) : here.stop], 2, token(TEMPO_OF, _index(self.grid.tempos, tempos["qpm"]))[:, None]),
+            (bar[: len(notes)], position[: len(notes)], 3, note_tokens),
+        ]
+        at_bar, at_position, rank, parts = zip(*groups, strict=True)
+        widths = np.concatenate([np.full(len(part), part.shape[1]) for part in parts])
+        ranks = np.concatenate([np.full(len(part), each) for part, each in zip(parts, rank, strict=True)])
+        order = np.lexsort((ranks, np.concatenate(at_position), np.concatenate(at_bar)))
+        flat = np.concatenate([part.ravel() for part in parts])
+        first = np.concatenate([[0], np.cumsum(widths)[:-1]])
+        index = np.repeat(first[order] - np.concatenate([[0], np.cumsum(widths[order])[:-1]]), widths[order]) + np.arange(len(flat))
+        return np.concatenate([[BOS], flat[index], [EOS]]).astype(np.int32)
+
+    def decode(self, tokens: np.ndarray) -> Piece:
+        """The piece that `tokens` [T] tell, up to the first EOS; BOS and PAD are passed over, and a last note that is not whole.
+
+        Raises ValueError for a token that may not stand where it does, and for a position that does not go forward in its bar.
+        """
+        tokens = np.asarray(tokens, np.int64)
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocab_size):
+            raise ValueError("a token is not in the vocabulary")
+        stop = np.flatnonzero(tokens == EOS)
+        tokens = tokens[: stop[0]] if len(stop) else tokens
+        tokens = tokens[tokens > EOS]
+        kind = self.kinds(tokens)
+        value = tokens - self.starts[kind]
+        self._check(kind, value)
+
+        bar = np.cumsum(kind == BAR) - 1
+        meter_tokens = np.flatnonzero(kind == METER_OF)
+        meter = value[meter_tokens]
+        lengths = self.grid.meter_ticks[meter]
+        starts = np.concatenate([[0], np.cumsum(lengths)])[: max(len(meter), 1)]
+        position = _last(np.where(kind == POSITION, value, -1))
+        tick = starts[np.clip(bar, 0, len(starts) - 1)] + np.maximum(position, 0) if len(tokens) else value
+
+        whole = np.flatnonzero(kind == DURATION)
+        notes = np.zeros(len(whole), NOTE)
+        notes["onset"], notes["program"], notes["pitch"] = tick[whole], value[whole - 3], value[whole - 2]
+        notes["velocity"], notes["duration"] = self.grid.velocities[value[whole - 1]], self.grid.durations[value[whole]]
+        changes = np.flatnonzero(kind == TEMPO_OF)
+        tempos = np.array(list(zip(tick[changes], self.grid.tempos[value[changes]], strict=True)), TEMPO)
+        changed = np.append(True, np.diff(meter) != 0)[: len(meter)]
+        meters = np.array(
+            [(start, *self.grid.meters[each]) for start, each in zip(starts[changed], meter[changed], strict=True)], METER
+        )
+        quarter = self.grid.ticks_per_quarter
+        return Piece(notes, from_zero(tempos, (0, DEFAULT_QPM)), from_zero(meters, (0, *DEFAULT_METER)), quarter)
+
+    def _check(self, kind: np.ndarray, value: np.ndarray) -> None:
+        if not len(kind):
+            return
+        allowed = np.zeros((len(KINDS), len(KINDS)), bool)
+        for before, after in FOLLOWERS.items():
+            allowed[before, list(after)] = True
+        before = np.append(SPECIAL, kind[:-1])
+        wrong = ~allowed[before, kind]
+        drum = np.append(0, value[:-1]) == DRUMS
+        wrong |= ((kind == DRUM) & ~drum) | ((kind == PITCH) & drum)
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            raise ValueError(f"{KINDS[kind[place]]} may not follow {KINDS[before[place]]} (token {place} behind BOS)")
+        moments = np.flatnonzero((kind == POSITION) | (kind == BAR))
+        at = np.where(kind[moments] == BAR, -1, value[moments])
+        back = (np.diff(at, prepend=-2) <= 0) & (kind[moments] == POSITION)
+        if back.any():
+            raise ValueError(f"a position does not go forward in its bar (token {int(moments[back][0])} behind BOS)")
+
+
+def _changed(told: list[tuple[int, int, int]], change: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """`told` with a `change` of meter at its last tick or behind it; one to the meter that holds there is none."""
+    told = [row for row in told if row[0] < change[0]]
+    return told if told and told[-1][1:] == change[1:] else [*told, change]
+
+
+def _index(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    index = np.minimum(np.searchsorted(table, values), len(table) - 1)
+    if (table[index] != values).any():
+        raise ValueError("a value is not in the vocabulary; quantize the piece first")
+    return index
+
+
+def _last(values: np.ndarray) -> np.ndarray:
+    """Each of `values` that is not below 0, and in the place of the others the last such before."""
+    place = np.maximum.accumulate(np.where(values >= 0, np.arange(len(values)), 0)) if len(values) else values
+    return values[place]
