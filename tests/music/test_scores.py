@@ -1,5 +1,7 @@
 """music21's scores as MIDI: through a stand-in for the package, and through the package where it is installed."""
 
+import sys
+
 import pytest
 
 from sage_jax.errors import UserError
@@ -51,6 +53,7 @@ def music21(tmp_path, monkeypatch):
     (tmp_path / "packages" / "music21-1.0.dist-info").mkdir()
     (tmp_path / "packages" / "music21-1.0.dist-info" / "METADATA").write_text("Name: music21\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.delitem(sys.modules, "music21", raising=False)  # another test may have loaded the real one
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PARSED", str(tmp_path / "parsed"))
     return tmp_path
