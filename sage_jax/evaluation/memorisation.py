@@ -5,25 +5,46 @@ last pitched note (drums: by their key), so that a transposed copy is a copy. Hu
 shares runs with it too, short ones and common ones: a model's runs mean something only beside those.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sage_jax.music.notes import DRUMS, Piece
 
+PART = 1_000_000  # notes of the training set that are looked through at once
 LONGEST = 255  # notes between which runs are told apart; a longer run counts as one of 256
 
 
 def longest_shared_runs(training: Sequence[Piece], pieces: Sequence[Piece]) -> np.ndarray:
     """For each of `pieces` the notes of its longest run that a training piece has too, 0 to 256 [P].
 
-    By a suffix array over all of them at once, made by prefix doubling (Manber and Myers 1993), so that the time is that of a few sorts
-    of all notes. All are to be on one grid.
+    By a suffix array over all of them and a part of the training set at a time, made by prefix doubling (Manber and Myers
+    1993): the time is that of a few sorts of all notes, the memory that of a part. All are to be on one grid.
     """
-    steps = [_steps(piece) for piece in (*training, *pieces)]
-    lengths = np.array([len(each) for each in steps])
+    found = np.zeros(len(pieces), np.int64)
+    mine = [_steps(piece) for piece in pieces]
+    for part in _parts(training):
+        found = np.maximum(found, _longest_runs([_steps(piece) for piece in part], mine))
+    return np.where(found > 0, found + 1, 0)  # notes are one more than the steps between them
+
+
+def _parts(training: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """`training` in parts of about PART notes."""
+    part, size = [], 0
+    for piece in training:
+        part.append(piece)
+        size += len(piece.notes)
+        if size >= PART:
+            yield part
+            part, size = [], 0
+    yield part
+
+
+def _longest_runs(training: list[np.ndarray], pieces: list[np.ndarray]) -> np.ndarray:
+    """For each of `pieces` the length of its longest run that `training` has too, in steps."""
+    steps = [*training, *pieces]
     _, tokens = np.unique(np.concatenate([*steps, np.zeros(0, np.int64)]), return_inverse=True)
-    owner = np.repeat(np.arange(len(steps)), lengths)
+    owner = np.repeat(np.arange(len(steps), dtype=np.int32), [len(each) for each in steps])
     ranks = _doubled_ranks(tokens, owner)
     runs = np.zeros(len(steps), np.int64)
     order = np.argsort(ranks[-1])
@@ -32,8 +53,7 @@ def longest_shared_runs(training: Sequence[Piece], pieces: Sequence[Piece]) -> n
         nearest = np.maximum.accumulate(np.where(mine, -1, np.arange(len(there))))
         rows = np.flatnonzero(mine & (nearest >= 0))
         np.maximum.at(runs, owner[there[rows]], _common(ranks, owner, there[rows], there[nearest[rows]]))
-    runs = runs[len(training) :]
-    return np.where(runs > 0, runs + 1, 0)  # notes are one more than the steps between them
+    return runs[len(training) :]
 
 
 def _steps(piece: Piece) -> np.ndarray:

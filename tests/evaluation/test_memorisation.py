@@ -59,6 +59,15 @@ def test_a_transposed_copy_is_a_copy_and_a_long_one_counts_as_256():
     assert longest_shared_runs([piece], [transposed(part, 5), transposed(piece, -3), strange, Piece.from_notes([])]).tolist() == [50, 256, 0, 0]
 
 
+def test_in_parts_as_at_once(monkeypatch):
+    rng = np.random.default_rng(1)
+    training = [piece_of([(1, 0, int(pitch)) for pitch in rng.integers(40, 44, 30)]) for _ in range(6)]
+    pieces = [piece_of([(1, 0, int(pitch)) for pitch in rng.integers(40, 44, 20)]) for _ in range(4)]
+    whole = longest_shared_runs(training, pieces)
+    monkeypatch.setattr("sage_jax.evaluation.memorisation.PART", 45)
+    assert whole.tolist() == longest_shared_runs(training, pieces).tolist() and whole.min() > 2
+
+
 def test_runs_do_not_cross_from_one_piece_into_the_next():
     rows = [(12 * n, 0, pitch, 6, 64) for n, pitch in enumerate((60, 64, 67, 72, 71, 65))]
     first, second = Piece.from_notes(rows[:3]), Piece.from_notes(rows[3:])
