@@ -1,10 +1,12 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from sage_jax.errors import UserError
 
@@ -30,6 +32,12 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> None:
+    """Writes `value` so that the file is there whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=indent))
 
 
 def _umask() -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sage_jax.benchmark.suite import GROWTH, BenchmarkConfig
 from sage_jax.files import replacing
+from sage_jax.markdown import markdown_table
 from sage_jax.music.events import NUM_ATTRIBUTES
 
 COLUMNS = (
@@ -127,15 +128,13 @@ def _table(cell: Mapping[str, Any], lines: Sequence[dict[str, Any]], config: Ben
     measured = {line["system"]: line for line in lines if "about" in line}
     reference, featured = measured.get(config.reference), measured.get(config.featured)
     header = [column.format(reference=config.reference, featured=config.featured) for column in COLUMNS]
-    rows = [header, ["---"] * len(header)]
-    failed = []
+    rows, failed = [], []
     for line in lines:
         if "failed" in line:
             failed.append(f"Not measured: `{line['system']}`: {line['failed']}")
             continue
         rows.append(_row(line, summarise(line, reference, featured)))
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n\n".join([title, table, *failed])
+    return "\n\n".join([title, markdown_table(header, rows), *failed])
 
 
 def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:

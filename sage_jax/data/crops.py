@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from sage_jax.music.events import HEAD, INSTRUMENT, NUM_ATTRIBUTES, PAD, REST, NoteEvents
 from sage_jax.music.shards import TokenShards
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +77,8 @@ class Passages:
             for piece in range(len(shards))
             for start, stop in passages(tokenizer, shards[piece], num_events - HEAD)
         ]
-        most = max_batches * batch_size
-        if 0 < most < len(self._places):
-            self._places = [self._places[index * len(self._places) // most] for index in range(most)]
+        if max_batches:
+            self._places = evenly(self._places, max_batches * batch_size)
         self._length = -(-len(self._places) // batch_size) * batch_size
 
     def __len__(self) -> int:
@@ -103,6 +105,11 @@ def passages(tokenizer: NoteEvents, events: np.ndarray, room: int) -> Iterator[t
             stop = next((int(places[-1]) for places in choices if len(places)), int(later[0]) if len(later) else end)
         yield start, stop
         start = stop
+
+
+def evenly(items: list[Item], most: int) -> list[Item]:
+    """`items`, or where there are more than `most` of them, as many, spread evenly over all."""
+    return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items
 
 
 def padded(events: np.ndarray, num_events: int) -> dict[str, np.ndarray]:

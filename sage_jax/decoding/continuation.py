@@ -51,7 +51,7 @@ def opening(piece: Piece, bars: int, name: str) -> Piece:
         raise UserError(f"{name} has no notes; give a MIDI file with notes, or no prompt to start from nothing")
     if bars < 1:
         raise UserError(f"prompt_bars is {bars}; give at least 1, or no prompt to start from nothing")
-    first = int(piece.bars.locate(piece.notes["onset"][:1])[0][0])
+    first = piece.first_bar
     if piece.num_bars - first < bars:
         raise UserError(f"{name} has {piece.num_bars - first} bars of music, fewer than prompt_bars = {bars}; ask for fewer")
     return piece.slice_bars(first, first + bars)
@@ -90,7 +90,7 @@ def continue_piece(
         pieces=[tokenizer.decode(row.events) for row in rows],
         notes=[int(NoteEvents.is_note(row.events[begun:]).sum()) for row in rows],
         ended=[bool(row.events[-1, ev.ONSET] == ev.EOS) for row in rows],
-        prompt_end=int(prompt.bars.start(np.array([prompt_bars]))[0]),
+        prompt_end=prompt.bar_start(prompt_bars),
         prompt_events=begun,
         context_events=len(window(tokenizer, events, int(context * KEPT))[0]),
         **dict(zip(("prefill_seconds", "decode_seconds", "compile_seconds"), seconds.tolist(), strict=True)),

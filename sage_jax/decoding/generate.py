@@ -114,9 +114,9 @@ class Generator:
         """Continues each prompt (int [N, A], BOS first, no EOS) by at most `max_events` events.
 
         first_bar, stop_bar: a row begins no earlier than the one and ends before the other, bars counted from its prompt's
-        first; one number for all rows or one for each. seed: a number, a jax key, or a key for each row [B]. stop_at_end: whether the model may end
-        the piece. programs: the only ones to play (128 for drums); None for all. finished: bool [B], rows that are to stay
-        as they are.
+        first; one number for all rows or one for each. seed: a number, a jax key, or a key for each row [B]. stop_at_end:
+        whether the model may end the piece. programs: the only ones to play (128 for drums); None for all. finished: bool [B],
+        rows that are to stay as they are.
         """
         compiled, began = self.compile_seconds, time.perf_counter()
         rooms = capacities(bucket(max(map(len, prompts))), max_events, self._first_capacity)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, estimate
+from sage_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate, estimate, interval
+from sage_jax.markdown import markdown_table
 
 PRIOR = 0.5  # half a win for each of two systems that met, so that a strength stays finite
 ITERATIONS = 200
@@ -199,27 +200,18 @@ def krippendorff(values: Sequence[tuple[Any, float]], distance: Callable[[float,
 
 def summary(found: Mapping[str, Any]) -> str:
     """The analysis in Markdown."""
-    lines = [
-        f"{found['listeners']} listener(s), {found['pairs']} pairs; intervals of 95% confidence over {found['over']}.",
-        "",
-        "| system | mean rating, 1 to 5 | ratings | strength, log odds | pairs |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, row in found["systems"].items():
-        mos, strength = row["mos"], row.get("strength")
-        shown = [_interval(each) if each else "-" for each in (mos, strength)]
-        anchor = " (anchor)" if row["anchor"] else ""
-        lines.append(f"| {name}{anchor} | {shown[0]} | {row['ratings']} | {shown[1]} | {strength.count if strength else 0} |")
+        mos, strength = (interval(each.mean, each.low, each.high, 2) if each else "-" for each in (row["mos"], row["strength"]))
+        games = row["strength"].count if row["strength"] else 0
+        rows.append((name + (" (anchor)" if row["anchor"] else ""), mos, str(row["ratings"]), strength, str(games)))
+    header = ("system", "mean rating, 1 to 5", "ratings", "strength, log odds", "pairs")
+    said = f"{found['listeners']} listener(s), {found['pairs']} pairs; intervals of 95% confidence over {found['over']}."
+    parts = [said, markdown_table(header, rows)]
     if found["pairs"]:
         names = list(found["systems"])
-        lines += ["", f"| preferred to | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-        lines += [f"| {name} | {' | '.join(f'{value:g}' for value in row)} |" for name, row in zip(names, found["wins"], strict=True)]
+        wins = [(name, *(f"{value:g}" for value in row)) for name, row in zip(names, found["wins"], strict=True)]
+        parts.append(markdown_table(("preferred to", *names), wins))
     agreement = {name: "not known" if value is None else f"{value:.2f}" for name, value in found["agreement"].items()}
-    lines += ["", f"Krippendorff's alpha: ratings {agreement['ratings']}, pairs {agreement['pairs']} (1 agreement, 0 chance)."]
-    return "\n".join(lines)
-
-
-def _interval(value: Estimate) -> str:
-    if np.isnan(value.mean):
-        return "-"
-    return f"{value.mean:.2f}" + ("" if np.isnan(value.low) else f" ({value.low:.2f} to {value.high:.2f})")
+    parts.append(f"Krippendorff's alpha: ratings {agreement['ratings']}, pairs {agreement['pairs']} (1 agreement, 0 chance).")
+    return "\n\n".join(parts)

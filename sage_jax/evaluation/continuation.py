@@ -17,7 +17,7 @@ from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.evaluation.prompts import Prompt
 from sage_jax.evaluation.syntax import Faults, faults_of_events
-from sage_jax.files import replacing
+from sage_jax.files import replacing, write_json
 from sage_jax.music.events import EOS, ONSET, NoteEvents
 from sage_jax.music.notes import Piece
 
@@ -70,8 +70,7 @@ def write(
     digest = hashlib.sha256(repr(places).encode() + b"".join(events.tobytes() for events in encoded)).hexdigest()[:16]
     settings = {**identity, "decoding": dataclasses.asdict(decoding), "context": context, "prompts": digest}
     folder = folder / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    with replacing(folder / "settings.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(folder / "settings.json", settings, indent=2)
 
     # Rows of about the same length share a batch: by the events in a bar of the prompt, times the bars to be written.
     rows = [
@@ -150,10 +149,10 @@ def _reopen(tokenizer: NoteEvents, row: Row, prompt: Prompt, max_events: int) ->
     """Lets a row go on that stopped at its last bar, but in meters of its own that make its bars shorter than the prompt's."""
     if row.drawn >= max_events or row.events[-1, ONSET] == EOS:
         return
-    bars = tokenizer.decode(row.events).bars
-    missing = prompt.end + prompt.length - int(bars.start(np.array([row.stop_bar]))[0])
+    written = tokenizer.decode(row.events)
+    missing = prompt.end + prompt.length - written.bar_start(row.stop_bar)
     if missing > 0:
-        row.stop_bar += -(-missing // int(bars.lengths[-1]))
+        row.stop_bar += -(-missing // int(written.bars.lengths[-1]))
         row.finished = False
 
 

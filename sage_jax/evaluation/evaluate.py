@@ -27,12 +27,14 @@ from sage_jax.evaluation.prompts import Prompt, choose_prompts, cut
 from sage_jax.evaluation.report import write_report
 from sage_jax.evaluation.statistics import ratio
 from sage_jax.music.events import ATTRIBUTES, NoteEvents
-from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.notes import Piece
 from sage_jax.music.shards import VOCABULARY, TokenShards, music_fingerprint, read_json
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
+from sage_jax.training.config import RunConfig
 
 TRUTH = "truth"
 FEW_PIECES = 20  # under which an interval is worth a warning
+SavedRun = tuple[Any, RunConfig, int]  # params, config and step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +114,10 @@ def evaluate(
     for name, folder in candidates.items():
         if output.resolve() in folder.resolve().parents:
             raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it out of there")
-    shards, training, tokenizer = _shards(config, next(iter(workdirs.values())))
-    models = _models(config, workdirs, tokenizer)
+    runs = _runs(config, workdirs)
+    first = next(iter(workdirs))
+    shards, training, tokenizer = _shards(config, workdirs[first], _data(workdirs[first], runs.get(first)))
+    models = [_model(name, workdirs[name], run, tokenizer) for name, run in runs.items()]
     names = [*(model.name for model in models), *candidates]
 
     # The task.
@@ -145,7 +149,8 @@ def evaluate(
     firsts = {name: [takes[0] for takes in written[name].continuations] for name in order}
     firsts[TRUTH] = [cut(prompt.reference, prompt.length) for prompt in prompts]
     truth = histograms(firsts[TRUTH])
-    remarks = {name: list(written[name].notes) for name in names} | {"task": _doubts(config, models, shards, sources, prompts)}
+    drums = int(scored["loop"].drums_only.sum())
+    remarks = {name: list(written[name].notes) for name in names} | {"task": _doubts(config, models, shards, sources, drums)}
     found = {
         "command": command,
         "commit": commit(),
@@ -170,12 +175,26 @@ def evaluate(
     return found
 
 
-def _shards(config: EvaluationConfig, workdir: pathlib.Path) -> tuple[TokenShards, TokenShards, NoteEvents]:
+def _runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedRun]:
+    """The checkpoint of each workdir; the first may have none, and gives nothing but shards."""
+    runs = {}
+    for place, (name, workdir) in enumerate(workdirs.items()):
+        if (workdir / FOLDER).is_dir():
+            runs[name] = load_for_sampling(workdir, config.best)
+        elif place:
+            raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
+    return runs
+
+
+def _data(workdir: pathlib.Path, run: SavedRun | None) -> pathlib.Path:
+    """Where the shards of a workdir are."""
+    return pathlib.Path(run[1].data.shards) if run and run[1].data.shards else workdir / "data"
+
+
+def _shards(
+    config: EvaluationConfig, workdir: pathlib.Path, folder: pathlib.Path
+) -> tuple[TokenShards, TokenShards, NoteEvents]:
     """The split to be evaluated on, the training split, and their tokenizer."""
-    folder = workdir / "data"
-    if (workdir / FOLDER).is_dir():
-        saved = load_for_sampling(workdir, config.best)[1]
-        folder = pathlib.Path(saved.data.shards or folder)
     vocabulary = read_json(folder / VOCABULARY)
     if vocabulary is None:
         raise UserError(f"{folder} holds no token shards; run launch.preprocess with --workdir={workdir} first")
@@ -187,26 +206,18 @@ def _shards(config: EvaluationConfig, workdir: pathlib.Path) -> tuple[TokenShard
     return shards, training, tokenizer
 
 
-def _models(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path], tokenizer: NoteEvents) -> list[Model]:
-    models = []
-    for place, (name, workdir) in enumerate(workdirs.items()):
-        if not (workdir / FOLDER).is_dir():
-            if place:
-                raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
-            continue
-        params, run, step = load_for_sampling(workdir, config.best)
-        if run.tokenizer.fingerprint != tokenizer.fingerprint:
-            raise UserError(f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it by itself")
-        heard = music_fingerprint(run.data.shards or workdir / "data")
-        models.append(Model(name, Generator(run.model, params, tokenizer), run.data.num_events, step, heard))
-    return models
+def _model(name: str, workdir: pathlib.Path, run: SavedRun, tokenizer: NoteEvents) -> Model:
+    params, saved, step = run
+    if saved.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it by itself")
+    heard = music_fingerprint(_data(workdir, run))
+    return Model(name, Generator(saved.model, params, tokenizer), saved.data.num_events, step, heard)
 
 
-def _doubts(config: EvaluationConfig, models: list[Model], shards: TokenShards, sources: int, prompts: list[Prompt]) -> list[str]:
+def _doubts(config: EvaluationConfig, models: list[Model], shards: TokenShards, sources: int, drums: int) -> list[str]:
     """What a reader should bear in mind about the task, a line each."""
     here = music_fingerprint(shards.folder)
     strangers = [f"`{model.name}`" for model in models if model.heard != here]
-    drums = sum(not (prompt.reference.notes["program"] != DRUMS).any() for prompt in prompts)
     doubts = {
         f"the prompts are from {sources} pieces alone: whatever their number, they tell of few": sources < FEW_PIECES,
         "the models were trained on these very pieces": config.split == "train",

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from sage_jax.data.crops import evenly
 from sage_jax.errors import UserError
-from sage_jax.files import replacing
+from sage_jax.files import write_json
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.rendering.audio import MAX_SECONDS, SAMPLE_RATE, synthesise, trim, write_mp3
@@ -80,7 +81,6 @@ def make_test(
         if path.exists():
             raise UserError(f"{path} is there already, and answers may belong to it; choose another --output, or move it away")
     names = _common_names(outputs)
-    chosen = [names[place * len(names) // config.clips] for place in range(config.clips)] if len(names) > config.clips else names
     if not config.anchors:
         say("no --anchors: without a system of known quality, ratings cannot be compared with those of another test")
     rng = np.random.default_rng(secrets.randbits(128))
@@ -93,7 +93,7 @@ def make_test(
         fresh = pathlib.Path(aside.name) / "site"
         (fresh / "clips").mkdir(parents=True)
         clips, owners = {}, {}
-        for name in chosen:
+        for name in evenly(names, config.clips):
             for system, folder in outputs.items():
                 clip = secrets.token_hex(6)
                 piece = read_midi(folder / name, GRID)
@@ -123,8 +123,7 @@ def make_test(
         # A closing tag inside a title must not end the script.
         (fresh / "index.html").write_text(page.replace("/*TEST*/", json.dumps(test).replace("<", "\\u003c")))
         answer = {"test": test["id"], "systems": list(outputs), "anchors": list(config.anchors), "clips": owners}
-        with replacing(key) as temporary:
-            temporary.write_text(json.dumps(answer, indent=1) + "\n")
+        write_json(key, answer, indent=1)
         fresh.rename(site)
     return key
 
@@ -173,7 +172,7 @@ def _picture(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:
     voices = {program: number for number, program in enumerate(programs)} | {DRUMS: -1}
     starts, ends = (np.round(piece.seconds(ticks), 3) for ticks in (notes["onset"], notes["onset"] + notes["duration"]))
     rows = zip(starts.tolist(), ends.tolist(), notes["pitch"].tolist(), notes["program"].tolist(), strict=True)
-    prompt_end = float(piece.seconds(piece.bars.start(np.array([prompt_bars]))[0])) if prompt_bars else 0.0
+    prompt_end = float(piece.seconds(piece.bar_start(prompt_bars))) if prompt_bars else 0.0
     return {
         "seconds": round(seconds, 3),
         "prompt": round(prompt_end, 3),

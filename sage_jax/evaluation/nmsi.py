@@ -49,7 +49,7 @@ def why_not(reference: Piece, bars: int) -> str | None:
     """Why the first `bars` bars of a true continuation are too little to be compared with; None where they are not."""
     if bars < LEAST_BARS:
         return f"{bars} bars, fewer than {LEAST_BARS}"
-    notes = int((reference.notes["onset"] < reference.bars.start(np.array([bars]))[0]).sum())
+    notes = int((reference.notes["onset"] < reference.bar_start(bars)).sum())
     return f"{notes} notes, fewer than {LEAST_NOTES}" if notes < LEAST_NOTES else None
 
 
@@ -145,13 +145,13 @@ class Features:
 
 
 def _bar_lines(piece: Piece, bars: int) -> np.ndarray:
-    lines = _steps(piece.bars.start(np.arange(bars + 1)), piece.ticks_per_quarter)
+    lines = nearest_steps(piece.bars.start(np.arange(bars + 1)), piece.ticks_per_quarter, STEPS_PER_QUARTER)
     return np.unique(lines)  # a bar shorter than half a sixteenth is none
 
 
-def _steps(ticks: np.ndarray, ticks_per_quarter: int) -> np.ndarray:
-    """The nearest sixteenth of each tick, halves up."""
-    return (2 * ticks.astype(np.int64) * STEPS_PER_QUARTER + ticks_per_quarter) // (2 * ticks_per_quarter)
+def nearest_steps(ticks: np.ndarray, ticks_per_quarter: int | np.ndarray, steps_per_quarter: int) -> np.ndarray:
+    """The nearest of `steps_per_quarter` steps to each tick, halves up."""
+    return (2 * ticks.astype(np.int64) * steps_per_quarter + ticks_per_quarter) // (2 * ticks_per_quarter)
 
 
 def _notes(pieces: Sequence[Piece], ends: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -160,8 +160,9 @@ def _notes(pieces: Sequence[Piece], ends: np.ndarray) -> tuple[np.ndarray, ...]:
     row = np.repeat(np.arange(len(pieces)), lengths)
     notes = np.concatenate([piece.notes for piece in pieces])
     grid = np.repeat([piece.ticks_per_quarter for piece in pieces], lengths)
-    onset = _steps(notes["onset"], grid)
-    end = np.minimum(onset + np.maximum(_steps(notes["duration"], grid), 1), ends[row])
+    onset = nearest_steps(notes["onset"], grid, STEPS_PER_QUARTER)
+    duration = np.maximum(nearest_steps(notes["duration"], grid, STEPS_PER_QUARTER), 1)
+    end = np.minimum(onset + duration, ends[row])
     inside = onset < ends[row]
     row, onset, end, notes = row[inside], onset[inside], end[inside], notes[inside]
     drum = notes["program"] == DRUMS
@@ -186,7 +187,7 @@ def _score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Seque
         drums_only, 50 * (groove + density), 25 * (chroma + groove + ssm + density)
     )
     nearest = [
-        _mean_nearest(_unit(getattr(true, name), size), _unit(getattr(made, name), size), real_bar)
+        _mean_nearest(_filled(getattr(true, name), size), _filled(getattr(made, name), size), real_bar)
         for name, size in (("onsets", 12), ("groove", grids.bar_lengths[..., None]))
     ]
     undefined = lambda part: np.where(drums_only, np.nan, part)
@@ -211,17 +212,20 @@ def _ssm_distance(one: np.ndarray, other: np.ndarray, counts: np.ndarray) -> np.
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    unit = rows / np.where(norms > 0, norms, 1)
+    unit = unit_rows(rows)
     return unit @ unit.swapaxes(1, 2)
 
 
-def _unit(rows: np.ndarray, size) -> np.ndarray:
-    """[B, N, ..] with length 1; an empty row becomes uniform over its first `size` entries."""
-    uniform = np.arange(rows.shape[-1]) < size
-    rows = np.where(rows.any(axis=-1, keepdims=True), rows, uniform)
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows [.., n] with length 1; an empty one stays empty."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
+
+
+def _filled(rows: np.ndarray, size) -> np.ndarray:
+    """[B, N, ..] with length 1; an empty row becomes uniform over its first `size` entries."""
+    uniform = np.arange(rows.shape[-1]) < size
+    return unit_rows(np.where(rows.any(axis=-1, keepdims=True), rows, uniform))
 
 
 def _mean_nearest(true: np.ndarray, made: np.ndarray, real: np.ndarray) -> np.ndarray:

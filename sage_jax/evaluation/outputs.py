@@ -1,16 +1,16 @@
 """The files that an evaluation leaves: prompts for other systems, music to listen to, numbers."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sage_jax.evaluation.prompts import Prompt, cut, empty
+from sage_jax.data.crops import evenly
+from sage_jax.evaluation.prompts import Prompt, cut
 from sage_jax.evaluation.results import Scored, plain
-from sage_jax.files import replacing
+from sage_jax.files import write_json
 from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import Piece
 
@@ -33,8 +33,7 @@ def save_prompts(folder: pathlib.Path, prompts: Sequence[Prompt]) -> None:
                 "quarters_to_write": prompt.length / quarters,
             }
         )
-    with replacing(folder / "prompts.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(folder / "prompts.json", rows, indent=1)
 
 
 def _clear(folder: pathlib.Path) -> None:
@@ -47,9 +46,7 @@ def save_music(folder: pathlib.Path, count: int, prompts: Sequence[Prompt], firs
     """MIDI files of `count` prompts, spread evenly, with what each system wrote behind them: a folder for each system."""
     for system in folder.glob("*"):
         _clear(system)
-    count = min(count, len(prompts))
-    for place in range(count):
-        index = place * len(prompts) // count
+    for index in evenly(list(range(len(prompts))), count):
         for name, pieces in firsts.items():
             save_midi(_joined(prompts[index], pieces[index]), folder / name / f"{index:04d}.mid")
 
@@ -62,17 +59,12 @@ def save_numbers(output: pathlib.Path, prompts: Sequence[Prompt], scored: Mappin
         | {name: {number: values[index] for number, values in each.values.items()} for name, each in scored.items()}
         for index, prompt in enumerate(prompts)
     ]
-    for name, value in (("scores.json", plain(by_prompt)), ("evaluation.json", found)):
-        with replacing(output / name) as temporary:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
+    write_json(output / "scores.json", plain(by_prompt), indent=1)
+    write_json(output / "evaluation.json", found, indent=1)
 
 
 def _joined(prompt: Prompt, continuation: Piece) -> Piece:
     """The prompt and what follows it, cut where the task ends, as one piece."""
-    follows = cut(continuation, prompt.length * continuation.ticks_per_quarter // prompt.reference.ticks_per_quarter)
-    notes = follows.notes.copy()
+    notes = cut(continuation, prompt.length).notes.copy()
     notes["onset"] += prompt.end
-    whole = empty(prompt.prompt)
-    return dataclasses.replace(
-        whole, notes=np.concatenate([prompt.prompt.notes, notes]), tempos=prompt.prompt.tempos, meters=prompt.prompt.meters
-    )
+    return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))

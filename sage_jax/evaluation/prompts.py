@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from sage_jax.data.crops import evenly
 from sage_jax.errors import UserError
 from sage_jax.evaluation.nmsi import LEAST_BARS, LEAST_NOTES, MAX_BARS, why_not
 from sage_jax.music.notes import Piece
@@ -31,12 +32,12 @@ class Prompt:
     @property
     def end(self) -> int:
         """The tick, from the prompt's first, at which its last bar ends and a continuation begins."""
-        return int(self.prompt.bars.start(np.array([self.prompt_bars]))[0])
+        return self.prompt.bar_start(self.prompt_bars)
 
     @property
     def length(self) -> int:
         """The ticks of the N bars that are to be written."""
-        return int(self.reference.bars.start(np.array([self.bars]))[0])
+        return self.reference.bar_start(self.bars)
 
     @property
     def stop_bar(self) -> int:
@@ -44,11 +45,10 @@ class Prompt:
         return self.prompt_bars + -(-self.length // int(self.prompt.bars.lengths[-1]))
 
     def continuation(self, whole: Piece) -> Piece:
-        """What `whole`, a piece that begins with the prompt, has behind it, from tick 0 on, on any grid."""
-        end = self.end * whole.ticks_per_quarter // self.prompt.ticks_per_quarter
-        notes = whole.notes[whole.notes["onset"] >= end].copy()
-        notes["onset"] -= end
-        return with_notes(self.reference, notes, whole.ticks_per_quarter)
+        """What `whole`, a piece that begins with the prompt, has behind it, from tick 0 on."""
+        notes = whole.notes[whole.notes["onset"] >= self.end].copy()
+        notes["onset"] -= self.end
+        return with_notes(self.reference, notes)
 
 
 def choose_prompts(
@@ -62,33 +62,28 @@ def choose_prompts(
     begin every 12, 8, 6, 4, 3, 2 bars or 1. Of more than are wanted, as many are kept, spread evenly over all of them. Raises
     UserError where there are not two.
     """
-    places: set[tuple[int, int]] = set()
+    found: dict[tuple[int, int], Prompt] = {}
     for hop in HOPS:
-        fresh = [
-            (index, start)
-            for index, piece in enumerate(pieces)
+        fresh = {
+            (index, start): prompt
+            for index, (name, piece) in enumerate(zip(names, pieces, strict=True))
             for start in _starts(piece, hop, prompt_bars)
-            if (index, start) not in places and window(names[index], piece, start, prompt_bars, max_bars)
-        ]
-        room = wanted - len(places)
-        if len(fresh) > room:
-            fresh = [fresh[number * len(fresh) // room] for number in range(room)]
-        places.update(fresh)
-        if len(places) == wanted:
+            if (index, start) not in found and (prompt := window(name, piece, start, prompt_bars, max_bars))
+        }
+        found.update(evenly(list(fresh.items()), wanted - len(found)))
+        if len(found) == wanted:
             break
-    if len(places) < 2:
+    if len(found) < 2:
         raise UserError(
-            f"the split has {len(places)} prompt(s), and two are needed: {prompt_bars + 2 * LEAST_BARS} bars with enough notes to be "
+            f"the split has {len(found)} prompt(s), and two are needed: {prompt_bars + 2 * LEAST_BARS} bars with enough notes to be "
             "a prompt with two continuations; evaluate on more or longer pieces"
         )
-    prompts = [window(names[index], pieces[index], start, prompt_bars, max_bars) for index, start in sorted(places)]
-    return prompts, hop
+    return [found[place] for place in sorted(found)], hop
 
 
 def _starts(piece: Piece, hop: int, prompt_bars: int) -> Iterator[int]:
     if len(piece.notes):
-        first = int(piece.bars.locate(piece.notes["onset"][:1])[0][0])
-        yield from range(first, piece.num_bars - prompt_bars - 2 * LEAST_BARS + 1, hop)
+        yield from range(piece.first_bar, piece.num_bars - prompt_bars - 2 * LEAST_BARS + 1, hop)
 
 
 def window(name: str, piece: Piece, start: int, prompt_bars: int, max_bars: int) -> Prompt | None:
@@ -103,10 +98,9 @@ def window(name: str, piece: Piece, start: int, prompt_bars: int, max_bars: int)
     return Prompt(name, start, prompt_bars, bars, prompt, reference, later)
 
 
-def with_notes(piece: Piece, notes: np.ndarray, ticks_per_quarter: int | None = None) -> Piece:
+def with_notes(piece: Piece, notes: np.ndarray) -> Piece:
     """`notes` under the tempo and the meter that `piece` begins with."""
-    ticks_per_quarter = ticks_per_quarter or piece.ticks_per_quarter
-    return Piece(notes, piece.tempos[:1], piece.meters[:1], ticks_per_quarter)
+    return Piece(notes, piece.tempos[:1], piece.meters[:1], piece.ticks_per_quarter)
 
 
 def empty(piece: Piece) -> Piece:

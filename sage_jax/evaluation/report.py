@@ -1,7 +1,7 @@
 """An evaluation in Markdown and in pictures."""
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -10,7 +10,9 @@ import numpy as np
 from sage_jax.evaluation.floors import FLOORS
 from sage_jax.evaluation.nmsi import PARTS
 from sage_jax.evaluation.results import INDEX_DIFFERENCES
+from sage_jax.evaluation.statistics import interval
 from sage_jax.files import replacing
+from sage_jax.markdown import markdown_table
 from sage_jax.music.events import ATTRIBUTES
 
 Found = Mapping[str, Any]
@@ -60,17 +62,16 @@ def _scores(found: Found) -> str:
     header = ("system", "NMSI", "relative", *PARTS, "NMSI-max", "samples")
     rows = []
     for name, row in found["scores"].items():
-        shown = f"*{name}*" if name in FLOORS else f"**{name}**"
         parts = [f"{row[part]['mean']:.3f}" if row[part]["mean"] is not None else "-" for part in PARTS]
         relative = _interval(row["relative"], digits=2)
-        rows.append((shown, _interval(row["nmsi"]), relative, *parts, _interval(row["nmsi_max"]), str(row["samples"])))
+        rows.append((_shown(name), _interval(row["nmsi"]), relative, *parts, _interval(row["nmsi_max"]), str(row["samples"])))
     floors = "; ".join(f"*{name}*: {SAID[name]}" for name in FLOORS)
     remarks = [f"- {'the task' if name == 'task' else f'`{name}`'}: {line}" for name, lines in found["remarks"].items() for line in lines]
     return "\n\n".join(
         [
             "## Continuations",
             "![NMSI with intervals, against the floors](scores.png)",
-            _table(header, rows),
+            markdown_table(header, rows),
             f"Floors need no model: {floors}. NMSI is 100 for a copy of the true continuation; `relative` is 0 for *other* and 1 for "
             "*later*, so that a score above 1 is nearer to the true bars than the piece's own next bars are. Parts lie in "
             "[0, 1] (sage_jax/evaluation/nmsi.py). NMSI-max forgives every change of order.",
@@ -96,7 +97,7 @@ def _differences(found: Found) -> str:
     return "\n\n".join(
         [
             "## Differences and power",
-            _table(header, rows),
+            markdown_table(header, rows),
             "Differences are paired: prompt by prompt. `resolved here` is the least difference that as many prompts from as many pieces "
             "show with a power of 80% at a level of 5%; the last columns are how many prompts it takes to show a difference of so "
             "many points, with as many to a piece as here: so many more pieces. A difference smaller than what is resolved says "
@@ -124,7 +125,7 @@ def _likelihood(found: Found) -> str:
         [
             "## Likelihood",
             "![Bits per note by attribute](attributes.png)",
-            _table(header, rows),
+            markdown_table(header, rows),
             f"Of whole pieces of the {found['config']['split']} split, in windows of the trained context ({contexts}) : each event behind half of it at "
             "least, where the piece has that much. Every token counts, those of meters, tempos, rests and the end too; every note counts "
             f"once. Of the bits per note, the first meter and tempo of a piece, which in training are given, cost {openings}.",
@@ -147,7 +148,7 @@ def _faults(found: Found) -> str:
     return "\n\n".join(
         [
             "## Syntax",
-            _table(header, rows),
+            markdown_table(header, rows),
             "Tokens can be wrong only where there are tokens: MIDI files have none. A duplicate begins with an equal note of its "
             "instrument and pitch; unplayable is a pitch under 12 or over 119, or a drum that General MIDI has no sound for. A failure is "
             "a continuation without notes, or a file that is missing or broken: it counts as silence.",
@@ -166,7 +167,7 @@ def _memory(found: Found) -> str:
     return "\n\n".join(
         [
             "## Memory",
-            _table(header, rows),
+            markdown_table(header, rows),
             "The longest run of notes in each continuation that a training piece has too, in any key. The truth is human "
             "music that the training split does not hold: what it shares is what music shares. 256 stands for 256 or more.",
         ]
@@ -192,7 +193,7 @@ def _character(found: Found) -> str:
         [
             "## Character",
             "![Histograms of pitch class, duration, velocity and instrument](histograms.png)",
-            _table(header, rows),
+            markdown_table(header, rows),
             "Of one continuation of each prompt. Entropy, scale and groove consistency as MusPy defines them: closer to the truth is better. "
             "StrIPE's chroma similarity and self-similarity distance, literally. The overlap of a histogram with the true one is 1 - "
             "their total variation distance.",
@@ -285,14 +286,4 @@ def _shown(name: str) -> str:
 
 
 def _interval(value: Mapping[str, Any], digits: int = 1, sign: bool = False) -> str:
-    if value["mean"] is None:
-        return "-"
-    form = f"{{:{'+' if sign else ''}.{digits}f}}"
-    if value["low"] is None:
-        return form.format(value["mean"])
-    return f"{form.format(value['mean'])} ({form.format(value['low'])} to {form.format(value['high'])})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return interval(value["mean"], value["low"], value["high"], digits, sign)

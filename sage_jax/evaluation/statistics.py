@@ -25,7 +25,14 @@ class Estimate:
     clusters: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ({self.low:.1f} to {self.high:.1f})"
+        return interval(self.mean, self.low, self.high)
+
+
+def interval(mean: float | None, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
+    """'mean (low to high)'; what is None or nan is left out, and without a mean it is a dash."""
+    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    known = [form.format(value) for value in (mean, low, high) if value is not None and not np.isnan(value)]
+    return "{} ({} to {})".format(*known) if len(known) == 3 else known[0] if known else "-"
 
 
 def estimate(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> Estimate:
@@ -52,7 +59,7 @@ def ratio(amounts: np.ndarray, counts: np.ndarray, clusters: np.ndarray, seed: i
         share = lambda amount, count, axis: amount.sum(axis=axis) / _not_zero(count.sum(axis=axis))
         freedom = len(names) - 1
         tail = stats.norm.cdf(np.sqrt(len(names) / freedom) * stats.t.ppf((1 - CONFIDENCE) / 2, freedom))
-        interval = stats.bootstrap(
+        bounds = stats.bootstrap(
             (amount, count),
             share,
             paired=True,
@@ -63,7 +70,7 @@ def ratio(amounts: np.ndarray, counts: np.ndarray, clusters: np.ndarray, seed: i
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+        low, high = float(bounds.low), float(bounds.high)
     return Estimate(mean, low, high, len(amounts), len(names))
 
 

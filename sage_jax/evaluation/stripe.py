@@ -6,6 +6,7 @@ no part of the index.
 
 import numpy as np
 
+from sage_jax.evaluation.nmsi import nearest_steps, unit_rows
 from sage_jax.music.notes import DRUMS, Piece
 
 STEPS_PER_QUARTER = 16
@@ -23,17 +24,15 @@ def stripe(reference: Piece, candidate: Piece, quarters: int) -> tuple[float, fl
     steps = quarters * STEPS_PER_QUARTER
     one, other = (_rolls(piece, steps) for piece in (reference, candidate))
     units = lambda roll, size: np.add.reduceat(roll, np.arange(0, steps, size), axis=0)
-    a, b = (_unit(units(onsets, CHROMA_STEPS)) for onsets, _ in (one, other))
-    S, R = (_unit(units(sounding, SSM_STEPS)) for _, sounding in (one, other))
+    a, b = (unit_rows(units(onsets, CHROMA_STEPS)) for onsets, _ in (one, other))
+    S, R = (unit_rows(units(sounding, SSM_STEPS)) for _, sounding in (one, other))
     return 100 * float((a * b).sum(axis=1).mean()), 100 * float(np.abs(S @ S.T - R @ R.T).mean())
 
 
 def _rolls(piece: Piece, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """([steps, 12] notes that begin, [steps, 12] notes that sound), by pitch class."""
     notes = piece.notes[piece.notes["program"] != DRUMS]
-    nearest = lambda ticks: (2 * ticks.astype(np.int64) * STEPS_PER_QUARTER + piece.ticks_per_quarter) // (
-        2 * piece.ticks_per_quarter
-    )
+    nearest = lambda ticks: nearest_steps(ticks, piece.ticks_per_quarter, STEPS_PER_QUARTER)
     onset, duration = nearest(notes["onset"]), np.maximum(nearest(notes["duration"]), 1)
     inside = onset < steps
     onset, tone = onset[inside], notes["pitch"][inside] % 12
@@ -43,8 +42,3 @@ def _rolls(piece: Piece, steps: int) -> tuple[np.ndarray, np.ndarray]:
     np.add.at(changes, (onset, tone), 1)
     np.add.at(changes, (end, tone), -1)
     return begins, np.cumsum(changes, axis=0)[:-1]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)

@@ -1,6 +1,7 @@
 """What is wrong with events as a model wrote them, and with notes as another system's file has them."""
 
 import dataclasses
+import operator
 
 import numpy as np
 
@@ -29,10 +30,10 @@ class Faults:
     unplayable: int = 0
 
     def __add__(self, other: "Faults") -> "Faults":
-        return Faults(*(mine + theirs for mine, theirs in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Faults(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
     def __sub__(self, other: "Faults") -> "Faults":
-        return Faults(*(mine - theirs for mine, theirs in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Faults(*map(operator.sub, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
 def faults_of_events(tokenizer: NoteEvents, events: np.ndarray) -> Faults:
@@ -61,13 +62,11 @@ def _invalid(tokenizer: NoteEvents, events: np.ndarray) -> np.ndarray:
     """bool [N, A]: the tokens that mean nothing where they stand."""
     kind, sizes = events[:, ev.INSTRUMENT], tokenizer.vocab_sizes
     known_kind = (kind >= ev.REST) & (kind < sizes[ev.INSTRUMENT])
-    low, high = np.array(tokenizer.pitch_ranges).T
-    row = ev.pitch_range_of(np.where(known_kind, kind, ev.REST))
     is_note = known_kind & NoteEvents.is_note(events)
     right = np.empty(events.shape, bool)
     right[:, ev.ONSET] = (events[:, ev.ONSET] >= ev.FIRST) & (events[:, ev.ONSET] < sizes[ev.ONSET])
     right[:, ev.INSTRUMENT] = known_kind
-    right[:, ev.PITCH] = known_kind & (events[:, ev.PITCH] >= low[row]) & (events[:, ev.PITCH] < high[row])
+    right[:, ev.PITCH] = known_kind & tokenizer.pitch_fits(np.where(known_kind, kind, ev.REST), events[:, ev.PITCH])
     for attribute in (ev.DURATION, ev.VELOCITY):
         value = events[:, attribute]
         right[:, attribute] = np.where(is_note, (value >= ev.FIRST) & (value < sizes[attribute]), value == ev.NONE)

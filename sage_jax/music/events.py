@@ -9,18 +9,7 @@ import numpy as np
 
 from sage_jax.errors import UserError
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.notes import (
-    DEFAULT_METER,
-    DEFAULT_QPM,
-    DRUMS,
-    METER,
-    NOTE,
-    TEMPO,
-    Piece,
-    bar_ticks,
-    canonical,
-    from_zero,
-)
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, METER, NOTE, TEMPO, Piece, bar_ticks, canonical
 
 ATTRIBUTES = ("onset", "instrument", "pitch", "duration", "velocity")
 NUM_ATTRIBUTES = len(ATTRIBUTES)
@@ -201,11 +190,11 @@ class NoteEvents:
         meta, first_note = len(meters), len(meters) + len(tempos)
         events[:meta, INSTRUMENT], events[:meta, PITCH] = METER_CHANGE, meter_ids
         events[meta:first_note, INSTRUMENT] = TEMPO_CHANGE
-        events[meta:first_note, PITCH] = FIRST_TEMPO + _index(self.tempos, tempos["qpm"], "tempo")
+        events[meta:first_note, PITCH] = FIRST_TEMPO + index_in(self.tempos, tempos["qpm"], "tempo")
         events[first_note:, INSTRUMENT] = FIRST_PROGRAM + notes["program"]
         events[first_note:, PITCH] = np.where(drums, FIRST_DRUM, FIRST_PITCH) + notes["pitch"]
-        events[first_note:, DURATION] = FIRST + _index(self.durations, notes["duration"], "duration")
-        events[first_note:, VELOCITY] = FIRST + _index(self.velocities, notes["velocity"], "velocity")
+        events[first_note:, DURATION] = FIRST + index_in(self.durations, notes["duration"], "duration")
+        events[first_note:, VELOCITY] = FIRST + index_in(self.velocities, notes["velocity"], "velocity")
         # Notes are in order already, so only where the few meta events go is looked for.
         place = np.searchsorted(ticks[first_note:], ticks[:first_note], "left")
         order = np.lexsort((events[:first_note, INSTRUMENT], ticks[:first_note]))
@@ -261,7 +250,7 @@ class NoteEvents:
         tempos = np.zeros(int(is_tempo.sum()), TEMPO)
         tempos["tick"], tempos["qpm"] = ticks[is_tempo], self.tempos[value[is_tempo] - FIRST_TEMPO]
         meters = np.array([(tick, *self.meters[meter]) for tick, meter in meter_rows], METER)
-        return Piece(notes, from_zero(tempos, (0, DEFAULT_QPM)), from_zero(meters, (0, *DEFAULT_METER)), self.ticks_per_quarter)
+        return Piece.from_changes(notes, tempos, meters, self.ticks_per_quarter)
 
     def _ticks(self, advanced, position, is_meter, value) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The tick of every event, and (tick, index of the meter) of every meter event."""
@@ -283,13 +272,14 @@ class NoteEvents:
         for known, name in (
             ((events >= NONE).all() and (events < self.vocab_sizes).all(), "id"),
             ((kind >= REST).all(), "instrument"),
-            (self._pitch_fits(kind, events[:, PITCH]).all(), "pitch"),
+            (self.pitch_fits(kind, events[:, PITCH]).all(), "pitch"),
             ((events[kind >= FIRST_PROGRAM][:, DURATION:] >= FIRST).all(), "duration or velocity"),
         ):
             if not known:
                 raise ValueError(f"an event has an {name} that the vocabulary does not know at its place")
 
-    def _pitch_fits(self, kind: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+    def pitch_fits(self, kind: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+        """Whether each pitch id may stand beside its instrument id, which must be a known one."""
         low, high = np.array(self.pitch_ranges).T
         which = pitch_range_of(kind)
         return (pitch >= low[which]) & (pitch < high[which])
@@ -343,7 +333,7 @@ class NoteEvents:
         return np.concatenate([head, body[stated:]])[:length].astype(np.int16)
 
     def _tempo_id(self, qpm: float) -> int:
-        return FIRST_TEMPO + int(_index(self.tempos, np.array([qpm]), "tempo")[0])
+        return FIRST_TEMPO + int(index_in(self.tempos, np.array([qpm]), "tempo")[0])
 
     @staticmethod
     def transpose(events: np.ndarray, semitones: int) -> np.ndarray:
@@ -395,7 +385,8 @@ def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     return table[index]
 
 
-def _index(table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
+def index_in(table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
+    """Where each value stands in the sorted `table`. Raises ValueError, calling it a `name`, for one that does not."""
     index = np.minimum(np.searchsorted(table, values), len(table) - 1)
     if (table[index] != values).any():
         raise ValueError(f"a {name} is not in the vocabulary; quantize the piece first")

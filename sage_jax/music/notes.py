@@ -53,6 +53,12 @@ class Piece:
             notes = np.array([tuple(note) for note in notes], NOTE)
         return cls(notes, np.array([(0, qpm)], TEMPO), np.array([(0, *meter)], METER), ticks_per_quarter)
 
+    @classmethod
+    def from_changes(cls, notes: np.ndarray, tempos: np.ndarray, meters: np.ndarray, ticks_per_quarter: int) -> "Piece":
+        """A piece whose changes of tempo or meter may begin late, behind the default, and of which the last one at a tick holds."""
+        tempos, meters = _from_zero(tempos, (0, DEFAULT_QPM)), _from_zero(meters, (0, *DEFAULT_METER))
+        return cls(notes, tempos, meters, ticks_per_quarter)
+
     def __eq__(self, other) -> bool:
         if not isinstance(other, Piece):
             return NotImplemented
@@ -77,6 +83,15 @@ class Piece:
     def num_bars(self) -> int:
         """Bars up to and with the one in which the last note ends."""
         return int(self.bars.locate(np.array([self.end - 1]))[0][0]) + 1 if self.end else 0
+
+    @property
+    def first_bar(self) -> int:
+        """The bar in which the first note begins. There must be one."""
+        return int(self.bars.locate(self.notes["onset"][:1])[0][0])
+
+    def bar_start(self, bar: int) -> int:
+        """The tick at which a bar begins, which may lie behind the last note."""
+        return int(self.bars.start(np.array([bar]))[0])
 
     def bar_lines(self, until: int | None = None) -> np.ndarray:
         """Ticks at which bars begin, from 0, below `until` (by default the end of the last note)."""
@@ -158,7 +173,7 @@ def canonical(notes: np.ndarray) -> np.ndarray:
     return notes[np.lexsort((notes["velocity"], notes["duration"], order))]
 
 
-def from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:
+def _from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:
     """`changes` with the default before them unless one stands at tick 0, and of several at one tick the last."""
     if not len(changes) or changes["tick"][0] > 0:
         changes = np.concatenate([np.array([default], changes.dtype), changes])

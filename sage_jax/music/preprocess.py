@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from sage_jax.errors import UserError
-from sage_jax.files import replacing
+from sage_jax.files import replacing, write_json
 from sage_jax.music.corpus import SPLITS, assign_splits, content_hash, list_corpus
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.loss import GridLoss
@@ -27,7 +27,6 @@ from sage_jax.music.shards import (
     read_json,
     read_records,
     remove_shards,
-    write_json,
 )
 from sage_jax.music.workers import Failure, run_tasks
 

@@ -5,19 +5,9 @@ import functools
 
 import numpy as np
 
-from sage_jax.music.events import NoteEvents
+from sage_jax.music.events import NoteEvents, index_in
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.notes import (
-    DEFAULT_METER,
-    DEFAULT_QPM,
-    DRUMS,
-    METER,
-    NOTE,
-    TEMPO,
-    Piece,
-    bar_ticks,
-    from_zero,
-)
+from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece, bar_ticks
 
 SPECIAL, BAR, METER_OF, POSITION, TEMPO_OF, PROGRAM, PITCH, DRUM, VELOCITY, DURATION = range(10)
 KINDS = ("Special", "Bar", "TimeSig", "Position", "Tempo", "Program", "Pitch", "PitchDrum", "Velocity", "Duration")
@@ -135,11 +125,12 @@ class Remi:
             [
                 token(PROGRAM, notes["program"]),
                 np.where(drum, token(DRUM, notes["pitch"]), token(PITCH, notes["pitch"])),
-                token(VELOCITY, _index(self.grid.velocities, notes["velocity"])),
-                token(DURATION, _index(self.grid.durations, notes["duration"])),
+                token(VELOCITY, index_in(self.grid.velocities, notes["velocity"], "velocity")),
+                token(DURATION, index_in(self.grid.durations, notes["duration"], "duration")),
             ],
             axis=1,
         )
+        tempo_tokens = token(TEMPO_OF, index_in(self.grid.tempos, tempos["qpm"], "tempo"))
         here = slice(0, len(notes) + len(tempos))
         moments = np.unique(np.stack([bar[here], position[here]], axis=1), axis=0)
         bars = np.arange(count)
@@ -147,7 +138,7 @@ class Remi:
         groups = [
             (bars, np.full(count, -1), 0, np.stack([np.full(count, token(BAR, 0)), token(METER_OF, meter[meter_row])], axis=1)),
             (moments[:, 0], moments[:, 1], 1, token(POSITION, moments[:, 1])[:, None]),
-            (bar[len(notes) : here.stop], position[len(notes) : here.stop], 2, token(TEMPO_OF, _index(self.grid.tempos, tempos["qpm"]))[:, None]),
+            (bar[len(notes) : here.stop], position[len(notes) : here.stop], 2, tempo_tokens[:, None]),
             (bar[: len(notes)], position[: len(notes)], 3, note_tokens),
         ]
         at_bar, at_position, rank, parts = zip(*groups, strict=True)
@@ -192,8 +183,7 @@ class Remi:
         meters = np.array(
             [(start, *self.grid.meters[each]) for start, each in zip(starts[changed], meter[changed], strict=True)], METER
         )
-        quarter = self.grid.ticks_per_quarter
-        return Piece(notes, from_zero(tempos, (0, DEFAULT_QPM)), from_zero(meters, (0, *DEFAULT_METER)), quarter)
+        return Piece.from_changes(notes, tempos, meters, self.grid.ticks_per_quarter)
 
     def _check(self, kind: np.ndarray, value: np.ndarray) -> None:
         if not len(kind):
@@ -219,13 +209,6 @@ def _changed(told: list[tuple[int, int, int]], change: tuple[int, int, int]) -> 
     """`told` with a `change` of meter at its last tick or behind it; one to the meter that holds there is none."""
     told = [row for row in told if row[0] < change[0]]
     return told if told and told[-1][1:] == change[1:] else [*told, change]
-
-
-def _index(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    index = np.minimum(np.searchsorted(table, values), len(table) - 1)
-    if (table[index] != values).any():
-        raise ValueError("a value is not in the vocabulary; quantize the piece first")
-    return index
 
 
 def _last(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.files import replacing
+from sage_jax.files import replacing, write_json
 
 FORMAT = 1
 VOCABULARY, INDEX, REPORT, LOCK, SHARDS = "vocabulary.json", "index.json", "report.json", "lock", "shards"
@@ -182,9 +182,3 @@ def read_json(path: pathlib.Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); delete {path.parent} and preprocess again") from error
-
-
-def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> None:
-    """Writes `value` so that the file is there whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=indent))
