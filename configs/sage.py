@@ -42,6 +42,10 @@ def base() -> ConfigDict:
     )
     config.data = dict(corpus="embedded", shards="", num_events=1024, transpose=(-5, 6))
     config.model = dict(
+        form="flat",
+        pooling="sum",
+        inner="mlp",
+        inner_width=0,
         width=512,
         layers=12,
         heads=10,

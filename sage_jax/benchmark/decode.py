@@ -20,7 +20,7 @@ from sage_jax.decoding.generate import DecodeState, Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.environment import describe
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music.corpus import list_corpus
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import BadMidi, read_midi
@@ -135,7 +135,7 @@ def _model(job: dict[str, Any]):
     tokenizer = NoteEvents()
     config = ModelConfig(vocab_sizes=tokenizer.vocab_sizes, dtype=job["dtype"], **job["model"])
     one_event = jnp.zeros((1, 1, config.num_attributes), jnp.int32)
-    return tokenizer, config, jax.jit(Transformer(config).init)(jax.random.key(job["seed"]), one_event)["params"]
+    return tokenizer, config, jax.jit(make_model(config).init)(jax.random.key(job["seed"]), one_event)["params"]
 
 
 if __name__ == "__main__":

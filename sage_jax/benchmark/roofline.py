@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sage_jax.benchmark.worker import serve
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
 SIDE = 2048  # of the square matrices that are multiplied
@@ -18,38 +18,39 @@ SIDE = 2048  # of the square matrices that are multiplied
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
     """(bytes, operations) of drawing one event for each row behind a full context.
 
-    Bytes: for each of its A tokens the weights that the token meets, the keys and values of the whole context read and its
-    own written. Operations: two for each weight and row, and four for each key, query head and channel of a head. Rows of
+    Bytes: for each step through the layers, one for each token or one for the event, the weights that it meets, the keys and
+    values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each weight and row, and four for each key, query head and channel of a head. Rows of
     embeddings and activations are left out: all are small.
     """
-    A, H, h = config.num_attributes, config.heads, config.head_width
+    T, H, h = config.tokens_per_event, config.heads, config.head_width
     weights = sum(_weights(config))
     itemsize = jnp.dtype(config.dtype).itemsize
     cache = jax.eval_shape(lambda: Cache.empty(config, batch, context_events)).num_bytes
     new = jax.eval_shape(lambda: Cache.empty(config, batch, 1)).num_bytes
-    keys = config.own_heads * context_events + (H - config.own_heads) * context_events * A
-    return weights * itemsize + A * cache + new, batch * (2 * weights + A * config.layers * 4 * keys * h)
+    keys = config.own_heads * context_events + (H - config.own_heads) * context_events * config.keys_per_event
+    return weights * itemsize + T * cache + new, batch * (2 * weights + T * config.layers * 4 * keys * h)
 
 
 def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
     """Operations of reading `events` events: every weight but those of the output heads, and half of all pairs of tokens."""
-    A, h = config.num_attributes, config.head_width
+    T, h = config.tokens_per_event, config.head_width
     weights = sum(_weights(config, heads=False))
-    pairs = config.own_heads * events**2 * A + (config.heads - config.own_heads) * (events * A) ** 2
+    pairs = (config.own_heads + (config.heads - config.own_heads) * config.keys_per_event) * events**2 * T
     return batch * (2 * weights * events + config.layers * 2 * pairs * h)
 
 
 def _weights(config: ModelConfig, heads: bool = True):
-    """The weights that the A tokens of an event meet: for each kernel its size, times the tokens that meet it."""
+    """The weights that an event meets: for each kernel its size, times the tokens that meet it."""
     events = jax.ShapeDtypeStruct((1, 1, config.num_attributes), jnp.int32)
-    shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), events)["params"]
+    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), events)["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         name = jax.tree_util.keystr(path)
-        if "embedding" in name or (not heads and "head_" in name):
+        is_output = "head_" in name or "decoder" in name or "join" in name
+        if "embedding" in name or "lead" in name or (not heads and is_output):
             continue
         # A token meets the key-value kernel of its attribute alone, and one of the A heads.
-        once = "head_" in name or "key_value_" in name
-        yield leaf.size * (1 if once else config.num_attributes)
+        once = is_output or "key_value_" in name
+        yield leaf.size * (1 if once else config.tokens_per_event)
 
 
 class Probe:

@@ -3,39 +3,45 @@
 import dataclasses
 import functools
 import time
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sage_jax.decoding.delayed import draw_step
 from sage_jax.decoding.grammar import Grammar, GrammarState, Limits
 from sage_jax.decoding.sampling import Knobs, SamplingConfig, sample
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music import events as ev
 from sage_jax.music.events import NoteEvents
+from sage_jax.music.notes import DRUMS
 
 SMALLEST_BUCKET = 64
 FIRST_CAPACITY = 256  # events; a smaller cache costs hardly less to read, and each size is a program to compile
+PREFILL_ROWS = 8  # rows that are read at once: the scores of more need memory, and are made no faster
 
 
 @flax.struct.dataclass
 class DecodeState:
     """All that a decode step reads and writes; donated to it.
 
-    logits: float32 [B, V_onset], of the onset of the next event. keys: uint32 [B, ..], the data of a key for each row, folded
+    carry: what the model knows of the events before. keys: uint32 [B, ..], the data of a key for each row, folded
     with `step`, so that a row is the same alone as in a batch; typed keys would make each call of a program dearer. step:
-    events drawn. finished [B]. events: int16 [B, S, A], as many as the cache has room for, PAD where none is drawn yet.
+    events drawn; below 0 in the delay pattern until the prompt's last events are fed whole. finished [B]. begun: int32
+    [B, L, A], the L events that are drawn in part, none but in the delay pattern. events: int16 [B, S, A], as many as the cache has room for, PAD where none is drawn yet.
     """
 
     cache: Cache
-    logits: jax.Array
+    carry: Any
     grammar: GrammarState
     keys: jax.Array
     step: jax.Array
     finished: jax.Array
+    begun: jax.Array
     events: jax.Array
 
 
@@ -92,9 +98,11 @@ class Generator:
         self.config = config
         self.tokenizer = tokenizer
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, config.dtype), params)
-        self.model = Transformer(config)
+        self.model = make_model(config)
         self.grammar = Grammar(tokenizer)
         self.compilations, self.compile_seconds = 0, 0.0
+        # The events that are begun before one is complete.
+        self.lag = config.num_attributes - 1 if config.form == "delay" else 0
         self._first_capacity = first_capacity
         self._programs = {}
 
@@ -119,7 +127,7 @@ class Generator:
         rows that are to stay as they are.
         """
         compiled, began = self.compile_seconds, time.perf_counter()
-        rooms = capacities(bucket(max(map(len, prompts))), max_events, self._first_capacity)
+        rooms = capacities(bucket(max(map(len, prompts))), max_events + self.lag, self._first_capacity)
         state = jax.block_until_ready(self.start(prompts, rooms[0], seed=seed, finished=finished))
         prefill_seconds = time.perf_counter() - began - (self.compile_seconds - compiled)
 
@@ -136,7 +144,7 @@ class Generator:
         """Compiles all that `generate` can need for prompts of up to `longest_prompt` events; returns the seconds it took."""
         compiled = self.compile_seconds
         for width in sorted({bucket(length) for length in range(1, longest_prompt + 1)}):
-            rooms = capacities(width, max_events, self._first_capacity)
+            rooms = capacities(width, max_events + self.lag, self._first_capacity)
             self._prefill_program(batch, width, rooms[0])
             for room, larger in zip(rooms, [*rooms[1:], None], strict=True):
                 self._decode_program(batch, room, sampling.top_k)
@@ -176,10 +184,8 @@ class Generator:
         """The arguments of `generate` on the device."""
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
         bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), batch) for bar in (first_bar, stop_bar))
-        playable = np.ones(self.grammar.vocab_sizes[ev.INSTRUMENT], bool)
-        if programs is not None:
-            playable[ev.FIRST_PROGRAM :] = False
-            playable[ev.FIRST_PROGRAM + np.array(programs, np.int64)] = True
+        playable = np.full(DRUMS + 1, programs is None)
+        playable[np.array([] if programs is None else programs, np.int64)] = True
         return Limits(*bars, jnp.bool_(may_end), jnp.asarray(playable))
 
     def advance(
@@ -219,7 +225,7 @@ class Generator:
 
     def _state_shapes(self, batch: int, capacity: int) -> DecodeState:
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return jax.eval_shape(prefill, self.params, *_start_shapes(batch, 1))
+        return jax.eval_shape(prefill, self.params, *_start_shapes(batch, 1 + self.lag))
 
     def _program(self, key: tuple, function, shapes, donate: tuple[int, ...] = ()):
         """The compiled `function`, by its `key`; for arguments of the shapes that `shapes` returns."""
@@ -232,13 +238,21 @@ class Generator:
 
     def _prefill(self, params, prompts, start, keys, finished, *, capacity: int) -> DecodeState:
         B, _, A = prompts.shape
-        cache = Cache.empty(self.config, B, capacity).replace(start=start)
-        hidden, cache = self.model.apply({"params": params}, prompts, cache, empty=True, method="extend")
-        logits = self._logits(params, hidden[:, -1, -1], ev.ONSET)
+        read = functools.partial(self._read, params, capacity=capacity)
+        if B > PREFILL_ROWS and B % PREFILL_ROWS == 0:
+            carry, cache = _in_blocks(read, PREFILL_ROWS, prompts, start)
+        else:
+            carry, cache = read(prompts, start)
+        whole = prompts.shape[1] - self.lag
         advance = lambda state, event: (self.grammar.advance(state, event), None)
-        grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts, 1, 0))
+        grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts[:, :whole], 1, 0))
         events = jnp.full((B, capacity, A), ev.PAD, jnp.int16)
-        return DecodeState(cache, logits, grammar, keys, jnp.int32(0), finished, events)
+        return DecodeState(cache, carry, grammar, keys, jnp.int32(-self.lag), finished, prompts[:, whole:], events)
+
+    def _read(self, params, prompts, start, *, capacity: int) -> tuple[Any, Cache]:
+        """The model's carry behind the prompts [B, N, A], and a cache that holds them."""
+        cache = Cache.empty(self.config, len(prompts), capacity).replace(start=start)
+        return self._apply(params, "read", prompts, cache)
 
     def _decode(self, params, state: DecodeState, max_events: jax.Array, knobs: Knobs, limits: Limits) -> DecodeState:
         def unfinished(state: DecodeState) -> jax.Array:
@@ -248,31 +262,48 @@ class Generator:
         return jax.lax.while_loop(unfinished, lambda state: self.event_step(params, state, knobs, limits), state)
 
     def event_step(self, params, state: DecodeState, knobs: Knobs, limits: Limits) -> DecodeState:
-        """Draws the next event of every row, its five tokens in turn, and reads it into the cache."""
+        """Draws the next event of every row, its tokens in turn, and reads it into the cache."""
         keys = jax.vmap(jax.random.fold_in, (0, None))(jax.random.wrap_key_data(state.keys), state.step)
-        logits, cache, event = state.logits, state.cache, []
-        for attribute in range(ev.NUM_ATTRIBUTES):
-            allowed = self.grammar.allowed(state.grammar, event, limits)
-            token_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, attribute)
-            event.append(sample(token_keys, logits, allowed, knobs))
-            hidden, cache = self.model.apply(
-                {"params": params}, event[-1][:, None, None], cache, attribute, method="extend"
-            )
-            logits = self._logits(params, hidden[:, 0, 0], (attribute + 1) % ev.NUM_ATTRIBUTES)
-        return self._record(state, cache, logits, jnp.stack(event, axis=1), limits)
 
-    def _record(self, state: DecodeState, cache: Cache, logits, event: jax.Array, limits: Limits) -> DecodeState:
+        def choose(attribute: int, carry, allowed: jax.Array) -> jax.Array:
+            logits = self._apply(params, "next_logits", carry, attribute)
+            return sample(jax.vmap(jax.random.fold_in, (0, None))(keys, attribute), logits, allowed, knobs)
+
+        if self.lag:
+            return self._delayed_step(params, state, choose, limits)
+        carry, cache, event = state.carry, state.cache, []
+        for attribute in range(self.config.num_attributes):
+            event.append(choose(attribute, carry, self.grammar.allowed(state.grammar, event, limits)))
+            carry, cache = self._apply(params, "feed", carry, cache, event[-1], attribute)
+        return self._record(state.replace(carry=carry, cache=cache), jnp.stack(event, axis=1), limits)
+
+    def _delayed_step(self, params, state: DecodeState, choose, limits: Limits) -> DecodeState:
+        """As event_step, but the next event's last attribute, and as much of those behind it as belongs to that step."""
+
+        def choose_or_keep(attribute: int, allowed: jax.Array, there: jax.Array) -> jax.Array:
+            is_prompts = state.step + self.lag - attribute < 0
+            return jnp.where(is_prompts, there, choose(attribute, state.carry, allowed))
+
+        tokens, events = draw_step(self.grammar, state.grammar, state.begun, limits, choose_or_keep)
+        carry, cache = state.carry, state.cache
+        for attribute in range(self.config.num_attributes):
+            carry, cache = self._apply(params, "feed", carry, cache, tokens[:, attribute], attribute)
+        state = state.replace(carry=carry, cache=cache, begun=events[:, 1:])
+        return self._record(state, events[:, 0], limits)
+
+    def _record(self, state: DecodeState, event: jax.Array, limits: Limits) -> DecodeState:
         ends = event[:, :1] == ev.EOS
         grammar = self.grammar.advance(state.grammar, event)
         beyond = grammar.bar >= limits.stop_bar
         event = jnp.where(ends, ev.EOS, event)
         shown = jnp.where((state.finished | beyond)[:, None], ev.PAD, event).astype(state.events.dtype)
-        events = jax.lax.dynamic_update_slice(state.events, shown[:, None, :], (0, state.step, 0))
+        place = jnp.maximum(state.step, 0)
+        events = jax.lax.dynamic_update_slice(state.events, shown[:, None, :], (0, place, 0))
         finished = state.finished | beyond | ends[:, 0]
-        return DecodeState(cache, logits, grammar, state.keys, state.step + 1, finished, events)
+        return state.replace(grammar=grammar, step=state.step + 1, finished=finished, events=events)
 
-    def _logits(self, params, hidden: jax.Array, attribute: int) -> jax.Array:
-        return self.model.apply({"params": params}, hidden, attribute, method="logits")
+    def _apply(self, params, method: str, *arguments):
+        return self.model.apply({"params": params}, *arguments, method=method)
 
 
 def _start_shapes(batch: int, width: int):
@@ -280,6 +311,13 @@ def _start_shapes(batch: int, width: int):
     rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
     keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), batch)))
     return rows(np.int32, width, ev.NUM_ATTRIBUTES), rows(np.int32), keys, rows(bool)
+
+
+def _in_blocks(read, rows: int, *arrays: jax.Array):
+    """`read` of the arrays [B, ..], `rows` rows after another; what it returns for each row is joined, the rest is that of any."""
+    blocks = [array.reshape(-1, rows, *array.shape[1:]) for array in arrays]
+    join = lambda part: part.reshape(-1, *part.shape[2:]) if part.ndim > 1 else part[0]
+    return jax.tree.map(join, jax.lax.map(lambda block: read(*block), blocks))
 
 
 def _grow(state: DecodeState, *, capacity: int) -> DecodeState:

@@ -30,13 +30,13 @@ class Limits:
     """Where to stop and what may be played: traced, so that changing one compiles nothing.
 
     first_bar, stop_bar: int32 [B], a row's events belong to bars from the one up to, not with, the other, counted from its
-    prompt's first. may_end: bool, whether EOS may be drawn. instruments: bool [V_instrument].
+    prompt's first. may_end: bool, whether EOS may be drawn. programs: bool [129], those that may be played, drums last.
     """
 
     first_bar: jax.Array
     stop_bar: jax.Array
     may_end: jax.Array
-    instruments: jax.Array
+    programs: jax.Array
 
 
 class Grammar:
@@ -54,8 +54,8 @@ class Grammar:
         self._bars, self._positions = np.divmod(ids, tokenizer.max_position)
         self._bars[ids < 0] = -1
         # A meter's length in ticks, by its id in the pitch slot.
-        self._meter_ticks = np.zeros(self.vocab_sizes[ev.PITCH], np.int32)
-        self._meter_ticks[tokenizer.first_meter :] = tokenizer.meter_ticks
+        self.meter_ticks = np.zeros(self.vocab_sizes[ev.PITCH], np.int32)
+        self.meter_ticks[tokenizer.first_meter :] = tokenizer.meter_ticks
 
     def start(self, batch: int) -> GrammarState:
         """Before the first event: bar 0 of 4/4."""
@@ -89,14 +89,18 @@ class Grammar:
     def _instruments_at(self, state: GrammarState, same_onset: jax.Array, limits: Limits) -> jax.Array:
         ids = np.arange(self.vocab_sizes[ev.INSTRUMENT])[None, :]
         last = state.instrument[:, None]
-        _, high = self._pitch_range(state.instrument)
+        _, high = self.pitch_range(state.instrument)
         higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
         later = (ids > last) | ((ids == last) & higher_pitch[:, None])
-        return limits.instruments[None, :] & (ids > ev.REST) & (later | ~same_onset[:, None])
+        return self.playable(limits)[None, :] & (ids > ev.REST) & (later | ~same_onset[:, None])
+
+    def playable(self, limits: Limits) -> jax.Array:
+        """[V_instrument]: the programs that may be played, and all that is no program."""
+        return jnp.concatenate([jnp.ones(ev.FIRST_PROGRAM, bool), limits.programs])
 
     def pitches(self, state: GrammarState, onset: jax.Array, instrument: jax.Array) -> jax.Array:
         """[B, V] ids that fit the pitch slot of `instrument` [B]."""
-        low, high = self._pitch_range(instrument)
+        low, high = self.pitch_range(instrument)
         same = (onset == ev.FIRST + state.position) & (instrument == state.instrument)
         low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), state.pitch + 1, low)
         ids = np.arange(self.vocab_sizes[ev.PITCH])[None, :]
@@ -125,14 +129,15 @@ class Grammar:
         bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
         is_meter = instrument == ev.METER_CHANGE
         cuts_bar = is_meter & (position > 0)  # a meter begins a bar where it stands
-        ticks = jnp.where(is_meter, jnp.asarray(self._meter_ticks)[pitch], state.bar_ticks)
+        ticks = jnp.where(is_meter, jnp.asarray(self.meter_ticks)[pitch], state.bar_ticks)
         moved = GrammarState(
             state.bar + bars + cuts_bar, jnp.where(is_meter, 0, position), ticks, instrument, pitch
         )
         inside = onset >= ev.FIRST
         return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)
 
-    def _pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[low, high) of the ids [B] in the pitch slot of each instrument."""
         low, high = jnp.asarray(self.tokenizer.pitch_ranges, jnp.int32).T
         row = ev.pitch_range_of(instrument)
         return low[row], high[row]

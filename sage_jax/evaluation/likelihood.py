@@ -11,12 +11,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music import events as ev
 from sage_jax.music.events import NoteEvents
 
@@ -82,7 +83,7 @@ def bits(
     """The likelihood of `pieces`, the events [N, A] of each, under a model that was trained on `context` events."""
     todo = sorted(windows(tokenizer, pieces, context), key=lambda window: len(window.events))
     total, opening = np.zeros((len(pieces), ev.NUM_ATTRIBUTES)), np.zeros(len(pieces))
-    nats = jax.jit(functools.partial(event_nats, Transformer(config)))
+    nats = jax.jit(functools.partial(event_nats, make_model(config)))
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         rows = np.zeros((batch_size, context, ev.NUM_ATTRIBUTES), np.int32)
@@ -105,7 +106,7 @@ def bits(
     )
 
 
-def event_nats(model: Transformer, params, events: jax.Array) -> jax.Array:
+def event_nats(model: nn.Module, params, events: jax.Array) -> jax.Array:
     """Nats of each token of `events` [B, N, A] given all before it, float32 [B, N, A]; 0 for the first event."""
     logits = model.apply({"params": params}, events)
     nats = []

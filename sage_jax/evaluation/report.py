@@ -83,7 +83,7 @@ def _scores(found: Found) -> str:
 def _differences(found: Found) -> str:
     if not found["differences"]:
         return ""
-    header = ("system", "than", "difference in NMSI", "resolved here", *(f"prompts for {points:g} points" for points in INDEX_DIFFERENCES))
+    header = ("system", "than", "difference in NMSI", "resolved here", *(f"prompts for {points:g} point{'s' * (points != 1)}" for points in INDEX_DIFFERENCES))
     rows = [
         (
             f"**{row['system']}**",

@@ -1,7 +1,8 @@
 """Attention with shared key-value heads: mha, gqa, mqa and as_kvhs are one module.
 
-Shapes: B batch, N events, A attributes of an event in this call (all of them, or one while decoding), T = N A tokens,
-S keys, H query heads, K key-value heads per token, G query heads per lane, L lanes, D model width, h head width.
+Shapes: B batch, N events, A tokens of an event in this call (one for each attribute, or one alone while decoding or where an
+event is one token), T = N A tokens, S keys, H query heads, K key-value heads per key, G query heads per lane, L lanes, D model
+width, h head width. "All A" are the keys that an event has, one for each token, or in as_kvhs for each attribute.
 
 A lane is one set of keys and values with the query heads that read it. Scope all has K lanes of all tokens; scope own has
 K lanes for each attribute, of that attribute's tokens only. Scope mixed has both kinds; behind a cache, whose lanes hold all
@@ -51,18 +52,24 @@ class Attention(nn.Module):
         last = nn.initializers.normal((H * h * 2 * config.layers) ** -0.5)
         dense = nn.initializers.lecun_normal()
         query = self.param("query", dense, (D, H * h)).astype(x.dtype)
+        B, N, A, _ = x.shape
+        keys_per_event = config.keys_per_event
+        if config.tokens_per_event == 1:
+            first = keys_per_event - 1  # its one token hears all that the event has
         # A kernel for each attribute is a parameter of its own: XLA copies a slice of a larger one before each product.
-        specialised = [f"key_value_{a}" for a in range(config.num_attributes)]
+        specialised = [f"key_value_{a}" for a in range(keys_per_event)]
         names = specialised if config.sharing == "as_kvhs" else ["key_value"]
         kernels = [self.param(name, dense, (D, 2 * K * h)).astype(x.dtype) for name in names]
         output = self.param("output", last, (H * h, D)).astype(x.dtype)
 
-        B, N, A, _ = x.shape
         q = rotate(product(x, query).reshape(B, N, A, H, h), rotation)
-        k, v = jnp.moveaxis(_project(x, kernels, first).reshape(B, N, A, 2, K, h), 3, 0)
+        of_event = config.tokens_per_event < keys_per_event
+        sources = jnp.broadcast_to(x, (B, N, keys_per_event, D)) if of_event else x
+        projected = _project(sources, kernels, 0 if of_event else first)
+        k, v = jnp.moveaxis(projected.reshape(B, N, -1, 2, K, h), 3, 0)
         k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
-        if A < config.num_attributes:
+        if A < config.tokens_per_event:
             k, v = (
                 jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
                 for pending, new in zip(past.pending, (k, v), strict=True)

@@ -32,7 +32,7 @@ class Cache:
     def empty(cls, config: ModelConfig, batch: int, max_events: int) -> "Cache":
         """Room for `max_events` events in each of `batch` rows."""
         (L, Q), S, h = config.cached_lanes, max_events, config.head_width
-        one_event = (batch, config.cached_heads, config.num_attributes, 1, h)
+        one_event = (batch, config.cached_heads, config.keys_per_event, 1, h)
         pairs = lambda *shapes: tuple(
             tuple(jnp.zeros(shape, config.dtype) for shape in shapes) for _ in range(config.layers)
         )

@@ -7,6 +7,8 @@ from sage_jax.errors import UserError
 SHARINGS = ("mha", "gqa", "mqa", "as_kvhs")
 SCOPES = ("all", "own", "mixed")
 DTYPES = ("float32", "bfloat16")
+FORMS = ("flat", "nested", "pooled", "compound", "delay")
+INNERS = ("mlp", "attention", "gru")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +16,13 @@ class ModelConfig:
     """A decoder-only transformer over events of A = len(vocab_sizes) tokens. Raises UserError naming the field.
 
     vocab_sizes: the size of each attribute's block of the vocabulary.
+    form: how the layers meet the tokens. "flat": one after another. The others run the layers once for an event, over its
+      pooled embeddings, and foretell the next event from one state: "pooled" all its attributes in parallel, "compound" the
+      first one and then the others in parallel, "nested" one after another through a small decoder, "delay" in parallel
+      too, but each attribute one event later than the one before it.
+    pooling: whether the embeddings of an event's tokens are added ("sum") or joined and projected ("concat").
+    inner, inner_width: what the decoder of a nested model is made of: a residual "mlp" of this hidden width for each
+      attribute, one layer of "attention" over the event's tokens, or a "gru". 0: as wide as the model.
     sharing: "mha" (a key-value head per query head), "gqa" (kv_heads of them), "mqa" (one), or "as_kvhs"
       (heads_per_attribute of them for each attribute, a token being read through the heads of its own attribute).
     scope: which tokens a query head of as_kvhs reads: "all" of them, those of its "own" attribute, or "mixed": half the
@@ -25,6 +34,10 @@ class ModelConfig:
     """
 
     vocab_sizes: tuple[int, ...]
+    form: str = "flat"
+    pooling: str = "sum"
+    inner: str = "mlp"
+    inner_width: int = 0
     width: int = 512
     layers: int = 12
     heads: int = 10
@@ -45,9 +58,12 @@ class ModelConfig:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"model.{field} is {value!r}; give a whole number of at least 1")
-        for field, known in (("sharing", SHARINGS), ("scope", SCOPES), ("dtype", DTYPES)):
+        choices = dict(form=FORMS, pooling=("sum", "concat"), inner=INNERS, sharing=SHARINGS, scope=SCOPES, dtype=DTYPES)
+        for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")
+        if not isinstance(self.inner_width, int) or self.inner_width < 0:
+            raise UserError(f"model.inner_width is {self.inner_width!r}; give a whole number, 0 for model.width")
         if self.head_width % 2:
             raise UserError(f"model.head_width is {self.head_width}; rotary positions need an even one")
         if not self.rope_base > 1:
@@ -59,7 +75,7 @@ class ModelConfig:
 
     def _check_groups(self):
         # Each set of keys is read by an equal number of query heads: K sets in scope all, A K in scope own.
-        needed = {"all": 1, "own": self.num_attributes, "mixed": 2 * self.num_attributes}[self.scope]
+        needed = {"all": 1, "own": self.keys_per_event, "mixed": 2 * self.keys_per_event}[self.scope]
         if self.heads % (needed * self.heads_per_attribute):
             raise UserError(
                 f"model.heads is {self.heads}; scope {self.scope} with heads_per_attribute = {self.heads_per_attribute} "
@@ -71,19 +87,32 @@ class ModelConfig:
         return len(self.vocab_sizes)
 
     @property
+    def tokens_per_event(self) -> int:
+        """The places that an event takes in the layers."""
+        return self.num_attributes if self.form == "flat" else 1
+
+    @property
+    def keys_per_event(self) -> int:
+        """The keys that an event has in each key-value head: one for each token.
+
+        Where an event is one token, as_kvhs gives it one for each attribute all the same, each by the attribute's projection.
+        """
+        return self.num_attributes if self.sharing == "as_kvhs" else self.tokens_per_event
+
+    @property
     def cached_heads(self) -> int:
-        """K: the key-value heads that the cache holds for each token."""
+        """K: the key-value heads that the cache holds for each key of an event."""
         return {"mha": self.heads, "gqa": self.kv_heads, "mqa": 1, "as_kvhs": self.heads_per_attribute}[self.sharing]
 
     @property
     def cached_lanes(self) -> tuple[int, int]:
-        """(L, Q): the lanes of the cache, and the tokens that each event has in one.
+        """(L, Q): the lanes of the cache, and the keys that each event has in one.
 
         A lane for each key-value head, or, where every query head reads one attribute only, for each head and attribute.
         """
         if self.own_heads == self.heads:
-            return self.cached_heads * self.num_attributes, 1
-        return self.cached_heads, self.num_attributes
+            return self.cached_heads * self.keys_per_event, 1
+        return self.cached_heads, self.keys_per_event
 
     @property
     def own_heads(self) -> int:
@@ -94,7 +123,9 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """A short name for tables: the sharing, its heads and its scope."""
-        if self.sharing == "as_kvhs":
-            return f"as_kvhs-{self.scope}-{self.heads_per_attribute}"
-        return f"gqa-{self.kv_heads}" if self.sharing == "gqa" else self.sharing
+        """A short name for tables: the form, where it is not flat, then the sharing, its heads and its scope."""
+        sharing = {
+            "as_kvhs": f"as_kvhs-{self.scope}-{self.heads_per_attribute}",
+            "gqa": f"gqa-{self.kv_heads}",
+        }.get(self.sharing, self.sharing)
+        return sharing if self.form == "flat" else f"{self.form}-{sharing}"

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from sage_jax.errors import UserError
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music.events import NUM_ATTRIBUTES, NoteEvents
 from sage_jax.training.config import RunConfig
 from sage_jax.training.state import TrainState
@@ -98,7 +98,7 @@ def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[A
         _check_vocabulary(workdir, saved.vocabulary)
         config = RunConfig.from_dict(saved.config)
         events = jax.ShapeDtypeStruct((1, 2, NUM_ATTRIBUTES), jnp.int32)
-        abstract = {"params": jax.eval_shape(Transformer(config.model).init, jax.random.key(0), events)["params"]}
+        abstract = {"params": jax.eval_shape(make_model(config.model).init, jax.random.key(0), events)["params"]}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
         params = _read(manager, step, state=only_params).state["params"]

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music.events import NUM_ATTRIBUTES
 from sage_jax.music.shards import music_fingerprint
 from sage_jax.training.checkpoint import Checkpoints
@@ -112,7 +112,7 @@ def datasets(run: RunConfig, shards: pathlib.Path) -> tuple[Iterable[Batch], Ite
 
 def programs(run: RunConfig) -> tuple[Callable, Callable, Callable]:
     """(init, train step, eval step) of a run under jit: the one place where it is applied, and sharding can be."""
-    model = Transformer(run.model)
+    model = make_model(run.model)
     tx = make_optimizer(run.optimizer, run.train.steps)
     init = functools.partial(init_state, model=model, tx=tx)
     update = functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate)

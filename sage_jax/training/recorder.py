@@ -3,7 +3,6 @@
 import math
 import os
 import pathlib
-from typing import Any
 
 import jax
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.music.events import NoteEvents
 
 VOCAB_SIZES = (20, 11, 13, 7, 9)
@@ -16,6 +16,12 @@ SHARINGS = [
     dict(sharing="gqa", kv_heads=5),
     dict(sharing="mqa"),
     *(dict(scope=scope, heads_per_attribute=heads) for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
+]
+FORMS = [
+    *(dict(form="nested", inner=inner) for inner in ("mlp", "attention", "gru")),
+    *(dict(form="pooled", pooling=pooling) for pooling in ("sum", "concat")),
+    dict(form="compound", pooling="concat"),
+    dict(form="delay"),
 ]
 NAMES = ["-".join(str(value) for value in sharing.values()) for sharing in SHARINGS]
 
@@ -34,7 +40,7 @@ def tiny_config(**changes) -> ModelConfig:
 @functools.cache
 def parameters(config: ModelConfig):
     """Random parameters, large enough that every path through the model shows in its logits."""
-    params = Transformer(config).init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
+    params = make_model(config).init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
     return jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, params)
 
 

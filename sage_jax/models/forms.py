@@ -1,0 +1,15 @@
+"""The model of a config, by its form."""
+
+from sage_jax.models.backbone import Backbone
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.delay import Delay
+from sage_jax.models.nested import Nested
+from sage_jax.models.pooled import Compound, Pooled
+from sage_jax.models.transformer import Transformer
+
+MODELS = {"flat": Transformer, "pooled": Pooled, "compound": Compound, "nested": Nested, "delay": Delay}
+
+
+def make_model(config: ModelConfig) -> Backbone:
+    """The module, without parameters."""
+    return MODELS[config.form](config)
