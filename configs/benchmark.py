@@ -1,6 +1,7 @@
 """The decoding benchmark: which systems, at which sizes.
 
   python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark          most of an hour on two CPU cores
+  python -m launch.benchmark --config=configs/benchmark.py:forms --output=runs/forms        the forms of the model alone, a quarter of it
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug        a minute
   python -m launch.benchmark --config=configs/benchmark.py:gpu --output=runs/gpu            for one accelerator, in bfloat16
 
@@ -12,11 +13,12 @@ from ml_collections import ConfigDict
 
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("cpu", "gpu", "debug")
+ARGUMENTS = ("cpu", "forms", "gpu", "debug")
 FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 OURS = (*FEW, "gqa-5", "gqa-2", "as_kvhs-all-2", "as_kvhs-own-2")
 MANY = ("mha", "mqa", "as_kvhs-all-4", "as_kvhs-own-4", "as_kvhs-mixed-4")
 LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
+FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "pooled-mqa", "compound-mqa", "delay-mqa")
 DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 
@@ -36,6 +38,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.reference, config.featured = "mha", "as_kvhs-mixed-1"
     # A table for each: every system in it at each batch and context (tokens), in turn. By name: ml_collections sorts them.
     config.tables = dict(
+        forms=dict(systems=(*FORMS, "hf-llama-static-compiled"), contexts=(1024, 4096), events=12),
+        forms_batch=dict(systems=FORMS, batches=(8,), contexts=(1024, 4096)),
         main=dict(systems=OURS + PEERS, batches=(1, 8), contexts=(1024,)),
         long=dict(systems=OURS + LLAMAS, contexts=(4096,)),
         long_batch=dict(systems=FEW, batches=(8,), contexts=(4096,), events=4),
@@ -54,12 +58,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
         width=(128, 256, 512, 1024),
         layers=(3, 6, 12, 24),
     )
+    if arg == "forms":
+        config.tables = dict(forms=config.tables.forms, forms_batch=config.tables.forms_batch)
+        config.growth = dict(systems=(), context=(), batch=(), width=(), layers=())
+        config.featured = "nested-mqa"
     if arg == "gpu":
         config.dtype = "bfloat16"
         config.tables.main.update(systems=FEW + LLAMAS, batches=(1, 8, 32, 64), contexts=(1024, 4096, 8192))
     if arg == "debug":
         config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)
         config.rounds, config.events = 2, 2
-        config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "mmt"), contexts=(80,)))
+        config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "delay-mqa", "mmt"), contexts=(80,)))
         config.growth = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), width=(), layers=())
     return config

@@ -90,8 +90,13 @@ class Decoder:
         }
 
     def _start(self) -> DecodeState:
-        width = self._context - self._events
-        return jax.block_until_ready(self._generator.start(self._prompts, self._context, width=width, seed=self._seed))
+        lag = self._generator.lag
+        width = self._context - self._events - lag
+        prompts = [prompt[-width:] for prompt in self._prompts]
+        state = self._generator.start(prompts, self._context, width=width, seed=self._seed)
+        if lag:  # the prompt's last events, which the delay pattern reads step by step
+            state = self._generator.advance(state, 0, self._knobs, self._limits)
+        return jax.block_until_ready(state)
 
     def _advance(self, note: int) -> None:
         self._state = self._generator.advance(self._state, note, self._knobs, self._limits)

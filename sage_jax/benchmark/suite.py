@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sage_jax.benchmark.systems import PEERS, PEERS_PYTHON, ROOT, sharing
+from sage_jax.benchmark.systems import PEERS, PEERS_PYTHON, ROOT, fields_of
 from sage_jax.environment import commit
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
@@ -54,7 +54,7 @@ class BenchmarkConfig:
                 raise UserError(f"config.tables.{cell.table}.systems lacks config.reference = {self.reference}")
             for system in cell.systems:
                 if system not in PEERS and system != "checkpoint":
-                    ModelConfig(vocab_sizes=NoteEvents().vocab_sizes, dtype=self.dtype, **cell.model, **sharing(system))
+                    ModelConfig(vocab_sizes=NoteEvents().vocab_sizes, dtype=self.dtype, **cell.model, **fields_of(system))
             if cell.context_events <= cell.events:
                 raise UserError(
                     f"config: {cell.table} has a context of {cell.context_events} events, too few to draw {cell.events}"
@@ -82,7 +82,7 @@ class BenchmarkConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Systems to be compared: the same model but for its sharing, the same batch and context, as many notes in a turn."""
+    """Systems to be compared: the same model but for its form and sharing, the same batch and context, as many notes in a turn."""
 
     table: str
     systems: tuple[str, ...]
@@ -224,7 +224,7 @@ def _job(config: BenchmarkConfig, cell: Cell, system: str) -> tuple[list[str], d
     command = [sys.executable, "-m", "sage_jax.benchmark.decode"]
     if system == "checkpoint":
         return command, {**job, "workdir": config.workdir}
-    return command, {**job, "model": {**cell.model, **sharing(system)}}
+    return command, {**job, "model": {**cell.model, **fields_of(system)}}
 
 
 def _facts(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:

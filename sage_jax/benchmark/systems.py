@@ -1,8 +1,9 @@
-"""What is measured: our ways to share key-value heads, and the peers, by name."""
+"""What is measured: our forms and ways to share key-value heads, and the peers, by name."""
 
 import pathlib
 
 from sage_jax.errors import UserError
+from sage_jax.models.config import FORMS
 
 ROOT = pathlib.Path(__file__).parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -32,8 +33,16 @@ SHARINGS = {
 }
 
 
-def sharing(name: str) -> dict:
-    """The fields of ModelConfig for the sharing called `name`. Raises UserError for an unknown one."""
-    if name not in SHARINGS:
-        raise UserError(f"there is no key-value sharing called {name!r}; choose from {', '.join(SHARINGS)}")
-    return SHARINGS[name]
+def fields_of(name: str) -> dict:
+    """The fields of ModelConfig for the system called `name`: a sharing, of the flat model, or behind the name of another form.
+
+    Raises UserError for an unknown one.
+    """
+    form, _, rest = name.partition("-")
+    form, sharing = (form, rest) if form in FORMS else ("flat", name)
+    if sharing not in SHARINGS:
+        raise UserError(
+            f"there is no system called {name!r}; choose from {', '.join((*SHARINGS, *PEERS))}, or put {', '.join(FORMS[1:])} "
+            "and a hyphen before a sharing"
+        )
+    return {"form": form, **SHARINGS[sharing]}

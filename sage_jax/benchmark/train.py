@@ -21,7 +21,7 @@ import numpy as np
 
 from configs.sage import get_config
 from sage_jax.benchmark.memory import peak_megabytes
-from sage_jax.benchmark.systems import SHARINGS, sharing
+from sage_jax.benchmark.systems import SHARINGS, fields_of
 from sage_jax.environment import describe
 from sage_jax.music.events import BOS, FIRST, FIRST_PROGRAM, INSTRUMENT
 from sage_jax.training.config import RunConfig
@@ -97,7 +97,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 def configure(model: str, mode: str, batch_size: int, dtype: str) -> RunConfig:
     """The run of configs/sage.py:`model` with another way to share heads."""
     config = get_config(model)
-    config.model.update(sharing(mode) | ({"dtype": dtype} if dtype else {}))
+    config.model.update(fields_of(mode) | ({"dtype": dtype} if dtype else {}))
     config.train.batch_size = batch_size or config.train.batch_size
     return RunConfig.from_dict(config.to_dict())
 

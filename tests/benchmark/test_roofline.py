@@ -24,3 +24,13 @@ def test_attribute_kernels_are_met_once_and_own_heads_see_a_fifth():
     pairs = 5 * 2 * 4 * 40 * 2 * 9
     assert event_step_cost(every, 1, 9)[1] - event_step_cost(own, 1, 9)[1] == pairs * 4
     assert prefill_operations(every, 1, 9) - prefill_operations(own, 1, 9) == 2 * 2 * 40 * 2 * 9**2 * (25 - 5)
+
+
+def test_a_nested_event_meets_every_weight_once():
+    nested = small_config(sharing="mqa", form="nested")
+    layer = 32 * 80 + 32 * 2 * 2 + 80 * 32 + 3 * 32 * 48 + 2 * 32
+    decoder = 5 * (2 * 32 * 32 + 32) + 32  # an MLP and a norm for each attribute, and the norm behind them
+    weights = 2 * layer + 32 + decoder + 32 * (20 + 11 + 13 + 7 + 9)
+    batch, events, key = 3, 7, 2 * 2 * 2  # layers, keys and values, channels
+    moved = 4 * (weights + batch * (events + 1) * key)
+    assert event_step_cost(nested, batch, events) == (moved, batch * (2 * weights + 2 * 4 * 40 * 2 * events))
