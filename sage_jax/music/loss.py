@@ -19,6 +19,7 @@ class GridLoss:
     duration_error_ticks_max: float = 0.0
     durations_clipped: int = 0
     duplicate_notes: int = 0
+    notes_dropped: int = 0  # of instruments, or at times, that the vocabulary does not know
     tempos: int = 0
     tempos_merged: int = 0  # changes that fell on the tick of a later one, or that the vocabulary does not tell apart
     tempo_error_max: float = 0.0  # relative
