@@ -77,6 +77,18 @@ def test_the_same_seed_gives_the_same_takes(config, takes, workdir, tmp_path):
     assert again.pieces == takes.pieces
 
 
+@pytest.mark.parametrize("form", ["nested", "delay"])
+def test_the_other_forms_train_and_continue_a_prompt(form, workdir, tmp_path):
+    shards = dict(num_events=32, shards=str(workdir / "data"))
+    config = tiny_config(data=shards, train=dict(steps=2), takes=TAKES, model=dict(form=form))
+    assert np.isfinite(train(config, tmp_path)["valid"]["loss"])
+    takes = sample(config.to_dict(), tmp_path, tmp_path / "takes", prompt=str(workdir.parent / "piece00.mid"))
+    assert all(notes > 0 for notes in takes.notes)
+    for number, piece in enumerate(takes.pieces, 1):
+        written = NoteEvents().quantize(read_midi(tmp_path / "takes" / f"take_{number}.mid"))
+        assert np.array_equal(written.notes, piece.notes)
+
+
 def test_from_nothing_with_the_instruments_asked_for(config, workdir, tmp_path):
     takes = sample(config.to_dict(), workdir, tmp_path, instruments=["33", "drums"])
     notes = np.concatenate([piece.notes for piece in takes.pieces])

@@ -8,9 +8,10 @@ import sys
 import jax
 import pytest
 
+from configs import baselines
 from configs.sage import ARGUMENTS, get_config
 from sage_jax.errors import UserError
-from sage_jax.models.transformer import Transformer
+from sage_jax.models.forms import make_model
 from sage_jax.training.config import RunConfig
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import init_state
@@ -21,11 +22,14 @@ def run_of(config) -> RunConfig:
     return RunConfig.from_dict(config.to_dict())
 
 
-@pytest.mark.parametrize("arg", [None, *ARGUMENTS])
-def test_every_config_builds(arg):
+@pytest.mark.parametrize(
+    ("get_config", "arg"),
+    [(get_config, arg) for arg in (None, *ARGUMENTS)] + [(baselines.get_config, arg) for arg in (None, *baselines.ARGUMENTS)],
+)
+def test_every_config_builds(get_config, arg):
     run = run_of(get_config(arg))
     tx = make_optimizer(run.optimizer, run.train.steps)
-    state = jax.eval_shape(functools.partial(init_state, model=Transformer(run.model), tx=tx), 0)
+    state = jax.eval_shape(functools.partial(init_state, model=make_model(run.model), tx=tx), 0)
     assert state.params["embedding_0"].shape == (run.tokenizer.vocab_sizes[0], run.model.width)
 
 
@@ -37,6 +41,9 @@ def test_the_base_model_is_the_one_that_is_measured():
 def test_an_unknown_argument_is_told_the_known_ones():
     with pytest.raises(UserError, match="'huge'; choose one of debug, demo, base"):
         get_config("huge")
+    for arg in ("tree", "nested-huge"):
+        with pytest.raises(UserError, match=f"'{arg}'; choose one of mha, mqa, nested"):
+            baselines.get_config(arg)
 
 
 @pytest.mark.parametrize(

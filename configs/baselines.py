@@ -1,0 +1,46 @@
+"""The systems that SAGE is compared to, and nested decoding: one name for each, at the sizes of configs/sage.py.
+
+The argument is a name, or a name and a size: debug, demo or base (the default).
+  mha        the flat model with a key-value head for each query head
+  mqa        the flat model with one for all
+  nested     the layers once for an event, then a small decoder over its attributes, one after another
+  pooled     the layers once for an event, then its attributes in parallel: sum in, parallel heads out
+  octuple    as pooled, but embeddings joined and projected, not added
+  compound   as octuple, but the first attribute is drawn first, and the others, in parallel, know it
+  delay      the layers once for an event, each attribute an event later than the one before it
+
+  python -m launch.preprocess --config=configs/baselines.py:nested-demo --workdir=runs/nested
+  python -m launch.train --config=configs/baselines.py:nested-demo --workdir=runs/nested
+  python -m launch.sample --config=configs/baselines.py:nested-demo --workdir=runs/nested --output=runs/nested/takes
+
+Every other field is that of configs/sage.py, and can be overridden as there (--config.model.sharing=as_kvhs).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import sage
+from sage_jax.errors import UserError
+
+SYSTEMS = {
+    "mha": dict(sharing="mha"),
+    "mqa": dict(sharing="mqa"),
+    "nested": dict(form="nested", sharing="mqa"),
+    "pooled": dict(form="pooled", sharing="mha"),
+    "octuple": dict(form="pooled", pooling="concat", sharing="mha"),
+    "compound": dict(form="compound", pooling="concat", sharing="mha"),
+    "delay": dict(form="delay", sharing="mha"),
+}
+ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS for size in sage.ARGUMENTS)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config of a system, "nested" if None, and a size."""
+    name, _, size = (arg or "nested").partition("-")
+    if name not in SYSTEMS or (size and size not in sage.ARGUMENTS):
+        raise UserError(
+            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)}, and behind a hyphen one of "
+            f"{', '.join(sage.ARGUMENTS)}"
+        )
+    config = sage.get_config(size or None)
+    config.model.update(SYSTEMS[name])
+    return config
