@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Remi:
     """
 
     grid: NoteEvents = NoteEvents()
+    followers: ClassVar[dict[int, tuple[int, ...]]] = FOLLOWERS
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
@@ -170,7 +172,7 @@ class Remi:
         meter = value[meter_tokens]
         lengths = self.grid.meter_ticks[meter]
         starts = np.concatenate([[0], np.cumsum(lengths)])[: max(len(meter), 1)]
-        position = _last(np.where(kind == POSITION, value, -1))
+        position = latest(np.where(kind == POSITION, value, -1))
         tick = starts[np.clip(bar, 0, len(starts) - 1)] + np.maximum(position, 0) if len(tokens) else value
 
         whole = np.flatnonzero(kind == DURATION)
@@ -189,7 +191,7 @@ class Remi:
         if not len(kind):
             return
         allowed = np.zeros((len(KINDS), len(KINDS)), bool)
-        for before, after in FOLLOWERS.items():
+        for before, after in self.followers.items():
             allowed[before, list(after)] = True
         before = np.append(SPECIAL, kind[:-1])
         wrong = ~allowed[before, kind]
@@ -198,6 +200,9 @@ class Remi:
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
             raise ValueError(f"{KINDS[kind[place]]} may not follow {KINDS[before[place]]} (token {place} behind BOS)")
+        self._check_order(kind, value)
+
+    def _check_order(self, kind: np.ndarray, value: np.ndarray) -> None:
         moments = np.flatnonzero((kind == POSITION) | (kind == BAR))
         at = np.where(kind[moments] == BAR, -1, value[moments])
         back = (np.diff(at, prepend=-2) <= 0) & (kind[moments] == POSITION)
@@ -211,7 +216,7 @@ def _changed(told: list[tuple[int, int, int]], change: tuple[int, int, int]) -> 
     return told if told and told[-1][1:] == change[1:] else [*told, change]
 
 
-def _last(values: np.ndarray) -> np.ndarray:
+def latest(values: np.ndarray) -> np.ndarray:
     """Each of `values` that is not below 0, and in the place of the others the last such before."""
     place = np.maximum.accumulate(np.where(values >= 0, np.arange(len(values)), 0)) if len(values) else values
     return values[place]
