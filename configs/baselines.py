@@ -8,6 +8,9 @@ The argument is a name, or a name and a size: debug, demo or base (the default).
   octuple    as pooled, but embeddings joined and projected, not added
   compound   as octuple, but the first attribute is drawn first, and the others, in parallel, know it
   delay      the layers once for an event, each attribute an event later than the one before it
+  mmt        the Multitrack Music Transformer: its rows, without drums, velocities and tempos; base is of the published size
+  remi       a stream of REMI+
+  bpe2000    REMI+ with as many ids more from byte-pair encoding, of merges that stay within a bar; any number will do
 
   python -m launch.preprocess --config=configs/baselines.py:nested-demo --workdir=runs/nested
   python -m launch.train --config=configs/baselines.py:nested-demo --workdir=runs/nested
@@ -22,25 +25,34 @@ from configs import sage
 from sage_jax.errors import UserError
 
 SYSTEMS = {
-    "mha": dict(sharing="mha"),
-    "mqa": dict(sharing="mqa"),
-    "nested": dict(form="nested", sharing="mqa"),
-    "pooled": dict(form="pooled", sharing="mha"),
-    "octuple": dict(form="pooled", pooling="concat", sharing="mha"),
-    "compound": dict(form="compound", pooling="concat", sharing="mha"),
-    "delay": dict(form="delay", sharing="mha"),
+    "mha": dict(model=dict(sharing="mha")),
+    "mqa": dict(model=dict(sharing="mqa")),
+    "nested": dict(model=dict(form="nested", sharing="mqa")),
+    "pooled": dict(model=dict(form="pooled", sharing="mha")),
+    "octuple": dict(model=dict(form="pooled", pooling="concat", sharing="mha")),
+    "compound": dict(model=dict(form="compound", pooling="concat", sharing="mha")),
+    "delay": dict(model=dict(form="delay", sharing="mha")),
+    "mmt": dict(model=dict(form="pooled", sharing="mha"), representation=dict(name="mmt")),
+    "remi": dict(model=dict(sharing="mha"), representation=dict(name="remi")),
+    "bpe": dict(model=dict(sharing="mha"), representation=dict(name="remi", steps_per_event=3.0)),
 }
-ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS for size in sage.ARGUMENTS)
+ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS if system != "bpe" for size in sage.ARGUMENTS) + ("bpe2000-demo",)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a system, "nested" if None, and a size."""
     name, _, size = (arg or "nested").partition("-")
+    merges = name.removeprefix("bpe")
+    name, merges = ("bpe", int(merges)) if merges != name and merges.isdecimal() else (name, 0)
     if name not in SYSTEMS or (size and size not in sage.ARGUMENTS):
         raise UserError(
-            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)}, and behind a hyphen one of "
+            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} (bpe with a number), and behind a hyphen one of "
             f"{', '.join(sage.ARGUMENTS)}"
         )
     config = sage.get_config(size or None)
-    config.model.update(SYSTEMS[name])
+    system = SYSTEMS[name]
+    config.model.update(system.get("model", {}))
+    config.representation.update(system.get("representation", {}), merges=merges)
+    if name == "mmt" and size in ("", "base"):
+        config.model.update(layers=6, heads=8, mlp_width=2048)
     return config

@@ -37,6 +37,9 @@ def base() -> ConfigDict:
     """Every field, with its value for 12 layers x 512."""
     config = ConfigDict()
     config.tokenizer = dict(ticks_per_quarter=12, max_bar_step=3, max_bar_quarters=8, num_velocities=32)
+    config.representation = dict(
+        name="events", merges=0, within="bar", per_track=False, max_beats=256, steps_per_event=0.0
+    )
     config.preprocess = dict(
         max_file_mb=8.0, max_seconds_per_file=60.0, max_events_per_file=200_000, max_memory_mb=4096, workers=0
     )

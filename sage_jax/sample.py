@@ -71,18 +71,18 @@ def sample(
     wanted = read_section(TakesConfig, "takes", config)
     sampling = read_section(SamplingConfig, "sampling", config)
     programs = None if instruments is None else parse_programs(instruments)
-    params, saved, step = load_for_sampling(workdir)
+    params, saved, step, tokenizer = load_for_sampling(workdir)
     _check_same_model(workdir, run, saved)
     model = dataclasses.replace(saved.model, dtype=run.model.dtype)
 
-    tokenizer = saved.tokenizer
+    ticks = tokenizer.grid.ticks_per_quarter
     if prompt is None:
         name, bars = "nothing", 0
-        piece = tokenizer.quantize(Piece.from_notes([], tokenizer.ticks_per_quarter, wanted.qpm, wanted.meter))
+        piece = tokenizer.quantize(Piece.from_notes([], ticks, wanted.qpm, wanted.meter))
     else:
         name, bars = pathlib.Path(prompt).stem, wanted.prompt_bars
         # Quantized first: where that splits bars that are too long for the vocabulary, bars are counted as it knows them.
-        piece = opening(tokenizer.quantize(read_midi(prompt, tokenizer.ticks_per_quarter)), bars, prompt)
+        piece = opening(tokenizer.quantize(read_midi(prompt, ticks)), bars, prompt)
     with replacing(pathlib.Path(output) / "takes.json"):
         pass  # where nothing can be written, that is said before the work
     takes = continue_piece(
@@ -90,8 +90,8 @@ def sample(
         piece,
         prompt_bars=bars,
         new_bars=wanted.new_bars,
-        max_events=wanted.max_events,
-        context=saved.data.num_events,
+        max_events=saved.representation.steps(wanted.max_events),
+        context=saved.context,
         takes=wanted.num_samples,
         sampling=sampling,
         seed=wanted.seed,
@@ -163,7 +163,7 @@ def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.
 
 def _check_same_model(workdir: str | os.PathLike, run: RunConfig, saved: RunConfig) -> None:
     for name, (there, here) in run.differences(saved.to_dict()).items():
-        if name.startswith(("model.", "tokenizer.")) and name != "model.dtype":
+        if name.startswith(("model.", "tokenizer.", "representation.")) and name != "model.dtype":
             raise UserError(
                 f"the checkpoint in {workdir} is of another config: {name} is {there!r} there and {here!r} here; "
                 f"give the --config that it was trained with"

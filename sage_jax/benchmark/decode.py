@@ -135,8 +135,8 @@ def prompts(tokenizer: NoteEvents, batch: int, length: int) -> tuple[list[np.nda
 
 def _model(job: dict[str, Any]):
     if job.get("workdir"):
-        params, run, _ = load_for_sampling(job["workdir"])
-        return run.tokenizer, dataclasses.replace(run.model, dtype=job["dtype"]), params
+        params, run, _, representation = load_for_sampling(job["workdir"])
+        return representation, dataclasses.replace(run.model, dtype=job["dtype"]), params
     tokenizer = NoteEvents()
     config = ModelConfig(vocab_sizes=tokenizer.vocab_sizes, dtype=job["dtype"], **job["model"])
     one_event = jnp.zeros((1, 1, config.num_attributes), jnp.int32)

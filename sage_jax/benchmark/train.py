@@ -32,7 +32,7 @@ MODES = ("mha", "gqa-5", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed
 
 def measure(run: RunConfig, steps: int) -> dict[str, Any]:
     """Times `steps` train steps, one by one, after a first one that is not counted."""
-    init, update, _ = programs(run)
+    init, update, _ = programs(run, run.tokenizer)
     state = init(run.train.seed)
     started = time.perf_counter()
     update = update.lower(state, batch_shape(run)).compile()

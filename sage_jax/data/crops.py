@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sage_jax.music.events import HEAD, INSTRUMENT, NUM_ATTRIBUTES, PAD, REST, NoteEvents
+from sage_jax.music.events import EOS, HEAD, INSTRUMENT, NUM_ATTRIBUTES, ONSET, PAD, REST, NoteEvents
+from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards
 
 Item = TypeVar("Item")
@@ -62,16 +63,46 @@ class RandomCrop:
         return padded(self.tokenizer.transpose(crop, int(semitones)), self.num_events)
 
 
+@dataclasses.dataclass(frozen=True)
+class Retell:
+    """Tells a crop of NoteEvents in another representation; what has no room in `num_steps` + 1 steps is cut off."""
+
+    tokenizer: NoteEvents
+    representation: Representation
+    num_steps: int
+
+    def __call__(self, crop: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return padded(self._steps(crop["events"])[: self.num_steps + 1], self.num_steps)
+
+    def fits(self, events: np.ndarray) -> bool:
+        """Whether the model reads and predicts all of the crop."""
+        return len(self._steps(events)) <= self.num_steps
+
+    def _steps(self, events: np.ndarray) -> np.ndarray:
+        if (events[:, ONSET] == PAD).all():  # what fills the last batch stays padding
+            return np.zeros((0, len(self.representation.attributes)), np.int32)
+        steps = self.representation.encode(self.representation.quantize(self.tokenizer.decode(events)))
+        return steps if (events[:, ONSET] == EOS).any() else steps[:-1]
+
+
 class Passages:
     """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
 
-    A crop has at most `num_events` events, so that a model that reads these predicts them all. Only where a bar has more
-    does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone. Of more
+    A crop has at most `num_events` events, so that a model that reads these predicts them all, and fits where `retell` gives
+    it room. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone. Of more
     than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
     """
 
-    def __init__(self, shards: TokenShards, tokenizer: NoteEvents, num_events: int, batch_size: int, max_batches: int = 0):
-        self._shards, self._tokenizer, self._num_events = shards, tokenizer, num_events
+    def __init__(
+        self,
+        shards: TokenShards,
+        tokenizer: NoteEvents,
+        num_events: int,
+        batch_size: int,
+        max_batches: int = 0,
+        retell: Retell | None = None,
+    ):
+        self._shards, self._tokenizer, self._num_events, self._retell = shards, tokenizer, num_events, retell
         self._places = [
             (piece, start, stop)
             for piece in range(len(shards))
@@ -79,6 +110,8 @@ class Passages:
         ]
         if max_batches:
             self._places = evenly(self._places, max_batches * batch_size)
+        if retell:
+            self._places = [(piece, *part) for piece, *place in self._places for part in self._parts(piece, *place)]
         self._length = -(-len(self._places) // batch_size) * batch_size
 
     def __len__(self) -> int:
@@ -87,8 +120,24 @@ class Passages:
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
         if item >= len(self._places):
             return padded(np.zeros((0, NUM_ATTRIBUTES), np.int16), self._num_events)
-        piece, start, stop = self._places[item]
-        return padded(self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events), self._num_events)
+        return padded(self._crop(*self._places[item]), self._num_events)
+
+    def _crop(self, piece: int, start: int, stop: int) -> np.ndarray:
+        return self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events)
+
+    def _parts(self, piece: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """A passage in as few halves of halves as `retell` has room for."""
+        events = self._shards[piece]
+        middle = (start + stop) // 2
+        places = (self._tokenizer.bar_starts(events), self._tokenizer.sounding(events))
+        choices = (each[(each > start) & (each < stop)] for each in places)
+        inside = next((places for places in choices if len(places)), None)
+        if inside is None or self._retell.fits(self._crop(piece, start, stop)):
+            yield start, stop
+        else:
+            cut = int(inside[np.abs(inside - middle).argmin()])
+            yield from self._parts(piece, start, cut)
+            yield from self._parts(piece, cut, stop)
 
 
 def passages(tokenizer: NoteEvents, events: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
@@ -114,6 +163,6 @@ def evenly(items: list[Item], most: int) -> list[Item]:
 
 def padded(events: np.ndarray, num_events: int) -> dict[str, np.ndarray]:
     """{'events': int32 [num_events + 1, A]}: `events` with PAD events on the right."""
-    crop = np.full((num_events + 1, NUM_ATTRIBUTES), PAD, np.int32)
+    crop = np.full((num_events + 1, events.shape[1]), PAD, np.int32)
     crop[: len(events)] = events
     return {"events": crop}

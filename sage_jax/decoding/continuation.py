@@ -8,8 +8,7 @@ import numpy as np
 from sage_jax.decoding.generate import Generation, Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
-from sage_jax.music import events as ev
-from sage_jax.music.events import NoteEvents
+from sage_jax.music.events import EOS
 from sage_jax.music.notes import Piece
 
 KEPT = 0.75  # how much of the trained context a window may fill before it is continued
@@ -88,11 +87,11 @@ def continue_piece(
     begun = len(events)
     return Takes(
         pieces=[tokenizer.decode(row.events) for row in rows],
-        notes=[int(NoteEvents.is_note(row.events[begun:]).sum()) for row in rows],
-        ended=[bool(row.events[-1, ev.ONSET] == ev.EOS) for row in rows],
+        notes=[int(tokenizer.num_notes(row.events[begun:]).sum()) for row in rows],
+        ended=[bool(row.events[-1, 0] == EOS) for row in rows],
         prompt_end=prompt.bar_start(prompt_bars),
         prompt_events=begun,
-        context_events=len(window(tokenizer, events, int(context * KEPT))[0]),
+        context_events=len(tokenizer.window(events, int(context * KEPT))[0]),
         **dict(zip(("prefill_seconds", "decode_seconds", "compile_seconds"), seconds.tolist(), strict=True)),
     )
 
@@ -125,7 +124,8 @@ def extend(
     programs: list[int] | None = None,
 ) -> Generation:
     """Draws on for each unfinished row, in one batch, until the context is full or all are finished; changes the rows."""
-    windows, offsets = zip(*(window(generator.tokenizer, row.events, int(context * KEPT)) for row in rows), strict=True)
+    tokenizer = generator.tokenizer
+    windows, offsets = zip(*(tokenizer.window(row.events, int(context * KEPT)) for row in rows), strict=True)
     open_rows = [(part, row) for part, row in zip(windows, rows, strict=True) if not row.finished]
     longest = max(len(part) for part, _ in open_rows)
     numbers, drawn = (np.array([getattr(row, name) for row in rows], np.uint32) for name in ("number", "drawn"))
@@ -140,9 +140,11 @@ def extend(
         programs=programs,
         finished=np.array([row.finished for row in rows]),
     )
-    for row, fresh, finished in zip(rows, generation.continuations, generation.finished.tolist(), strict=True):
+    for row, offset, fresh, finished in zip(
+        rows, offsets, generation.continuations, generation.finished.tolist(), strict=True
+    ):
         if not row.finished:
-            row.events = np.concatenate([row.events, fresh[: max_events - row.drawn]])
+            row.events = tokenizer.join(row.events, fresh[: max_events - row.drawn], offset)
             row.drawn += generation.steps
             row.finished = finished or row.drawn >= max_events
     return generation
@@ -153,25 +155,3 @@ def _row_keys(key: jax.Array, drawn: jax.Array, numbers: jax.Array) -> jax.Array
     """A key [B] for what each row draws from here on."""
     fold = lambda drawn, number: jax.random.fold_in(jax.random.fold_in(key, drawn), number)
     return jax.vmap(fold)(drawn, numbers)
-
-
-def window(tokenizer: NoteEvents, events: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """The last bars of `events` that fit in `length` events, with their head, and the number of the bar they begin in.
-
-    Of a last bar that is too long by itself, its last events.
-    """
-    if len(events) <= length:
-        return events, 0
-    room = length - ev.HEAD
-    sounding = np.flatnonzero(events[:, ev.INSTRUMENT] > ev.REST)  # a window can't begin with a rest
-    fits = lambda places: places[len(events) - places <= room]
-    first = next((int(places[0]) for places in (fits(tokenizer.bar_starts(events)), fits(sounding)) if len(places)), None)
-    first = int(sounding[-1]) if first is None else first
-    return tokenizer.crop(events, first, len(events)), bar_of(tokenizer, events, first)
-
-
-def bar_of(tokenizer: NoteEvents, events: np.ndarray, index: int) -> int:
-    """The number of the bar in which the event at `index` stands, or which it begins."""
-    before = tokenizer.decode(events[: index + 1])
-    latest = [changes[-1] for changes in (before.notes["onset"], before.tempos["tick"], before.meters["tick"]) if len(changes)]
-    return int(before.bars.locate(np.array([max(latest)]))[0][0])

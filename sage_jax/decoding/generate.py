@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.decoding.delayed import draw_step
-from sage_jax.decoding.grammar import Grammar, GrammarState, Limits
+from sage_jax.decoding.grammar import Limits
+from sage_jax.decoding.grammars import make_grammar
 from sage_jax.decoding.sampling import Knobs, SamplingConfig, sample
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import make_model
 from sage_jax.music import events as ev
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.notes import DRUMS
+from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.representation import Representation
 
 SMALLEST_BUCKET = 64
 FIRST_CAPACITY = 256  # events; a smaller cache costs hardly less to read, and each size is a program to compile
@@ -37,7 +38,7 @@ class DecodeState:
 
     cache: Cache
     carry: Any
-    grammar: GrammarState
+    grammar: Any
     keys: jax.Array
     step: jax.Array
     finished: jax.Array
@@ -59,10 +60,6 @@ class Generation:
     prefill_seconds: float
     decode_seconds: float
     compile_seconds: float
-
-    @property
-    def notes(self) -> int:
-        return int(sum(NoteEvents.is_note(events).sum() for events in self.continuations))
 
 
 def bucket(size: int) -> int:
@@ -94,13 +91,15 @@ class Generator:
     of the cache. compilations, compile_seconds: how many there were, and the time they took.
     """
 
-    def __init__(self, config: ModelConfig, params, tokenizer: NoteEvents, first_capacity: int = FIRST_CAPACITY):
+    def __init__(self, config: ModelConfig, params, tokenizer: Representation, first_capacity: int = FIRST_CAPACITY):
         self.config = config
         self.tokenizer = tokenizer
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, config.dtype), params)
         self.model = make_model(config)
-        self.grammar = Grammar(tokenizer)
+        self.grammar = make_grammar(tokenizer)
         self.compilations, self.compile_seconds = 0, 0.0
+        nothing = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
+        self._end = tokenizer.encode(tokenizer.quantize(nothing))[-1:].astype(np.int32)
         # The events that are begun before one is complete.
         self.lag = config.num_attributes - 1 if config.form == "delay" else 0
         self._first_capacity = first_capacity
@@ -163,7 +162,7 @@ class Generator:
     ) -> DecodeState:
         """Reads the prompts, padded to `width` events (their bucket, if None), into a cache with room for `capacity` events."""
         width = width or bucket(max(map(len, prompts)))
-        padded = np.zeros((len(prompts), width, ev.NUM_ATTRIBUTES), np.int32)
+        padded = np.zeros((len(prompts), width, self.config.num_attributes), np.int32)
         for row, prompt in zip(padded, prompts, strict=True):
             row[width - len(prompt) :] = prompt
         start = np.array([width - len(prompt) for prompt in prompts], np.int32)
@@ -210,7 +209,7 @@ class Generator:
     def _prefill_program(self, batch: int, width: int, capacity: int):
         key = ("prefill", batch, width, capacity)
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return self._program(key, prefill, lambda: (self.params, *_start_shapes(batch, width)))
+        return self._program(key, prefill, lambda: (self.params, *self._start_shapes(batch, width)))
 
     def _decode_program(self, batch: int, capacity: int, top_k: int):
         def shapes():
@@ -225,7 +224,7 @@ class Generator:
 
     def _state_shapes(self, batch: int, capacity: int) -> DecodeState:
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return jax.eval_shape(prefill, self.params, *_start_shapes(batch, 1 + self.lag))
+        return jax.eval_shape(prefill, self.params, *self._start_shapes(batch, 1 + self.lag))
 
     def _program(self, key: tuple, function, shapes, donate: tuple[int, ...] = ()):
         """The compiled `function`, by its `key`; for arguments of the shapes that `shapes` returns."""
@@ -235,6 +234,12 @@ class Generator:
             self.compile_seconds += time.perf_counter() - began
             self.compilations += 1
         return self._programs[key]
+
+    def _start_shapes(self, batch: int, width: int):
+        """Of the arguments of prefill after the parameters."""
+        rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
+        keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), batch)))
+        return rows(np.int32, width, self.config.num_attributes), rows(np.int32), keys, rows(bool)
 
     def _prefill(self, params, prompts, start, keys, finished, *, capacity: int) -> DecodeState:
         B, _, A = prompts.shape
@@ -295,7 +300,7 @@ class Generator:
         ends = event[:, :1] == ev.EOS
         grammar = self.grammar.advance(state.grammar, event)
         beyond = grammar.bar >= limits.stop_bar
-        event = jnp.where(ends, ev.EOS, event)
+        event = jnp.where(ends, self._end, event)
         shown = jnp.where((state.finished | beyond)[:, None], ev.PAD, event).astype(state.events.dtype)
         place = jnp.maximum(state.step, 0)
         events = jax.lax.dynamic_update_slice(state.events, shown[:, None, :], (0, place, 0))
@@ -304,13 +309,6 @@ class Generator:
 
     def _apply(self, params, method: str, *arguments):
         return self.model.apply({"params": params}, *arguments, method=method)
-
-
-def _start_shapes(batch: int, width: int):
-    """Of the arguments of prefill after the parameters."""
-    rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
-    keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), batch)))
-    return rows(np.int32, width, ev.NUM_ATTRIBUTES), rows(np.int32), keys, rows(bool)
 
 
 def _in_blocks(read, rows: int, *arrays: jax.Array):

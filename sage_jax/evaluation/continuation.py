@@ -16,10 +16,11 @@ from sage_jax.decoding.generate import Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.evaluation.prompts import Prompt
-from sage_jax.evaluation.syntax import Faults, faults_of_events
+from sage_jax.evaluation.syntax import Faults, faults_of_steps
 from sage_jax.files import replacing, write_json
 from sage_jax.music.events import EOS, ONSET, NoteEvents
 from sage_jax.music.notes import Piece
+from sage_jax.music.representation import Representation
 
 BATCHES_SAVED = 8  # batches of rows that are decoded and saved together: the most that a kill can cost
 
@@ -74,7 +75,7 @@ def write(
 
     # Rows of about the same length share a batch: by the events in a bar of the prompt, times the bars to be written.
     rows = [
-        Row(index * decoding.samples + sample, encoded[index], prompt.prompt_bars, prompt.stop_bar)
+        Row(index * decoding.samples + sample, encoded[index], _first_bar(tokenizer, prompt), prompt.stop_bar)
         for index, prompt in enumerate(prompts)
         for sample in range(decoding.samples)
     ]
@@ -95,17 +96,24 @@ def write(
 
     pieces, faults, failures = [], Faults(), 0
     for index, prompt in enumerate(prompts):
-        given = faults_of_events(tokenizer, encoded[index])
+        given = faults_of_steps(tokenizer, encoded[index])
         pieces.append([])
         for sample in range(decoding.samples):
             whole = np.concatenate([encoded[index], takes[index * decoding.samples + sample]])
-            faults += faults_of_events(tokenizer, whole) - given
+            faults += faults_of_steps(tokenizer, whole) - given
             pieces[-1].append(prompt.continuation(tokenizer.decode(whole)))
         failures += sum(not len(piece.notes) for piece in pieces[-1])
     notes = ()
     if rows_cut:
         notes = (f"{rows_cut} continuation(s) were cut at max_events = {decoding.max_events}; behind that they are silence",)
     return Written(pieces, faults, failures, notes, _speed(totals, decoding.batch_size))
+
+
+def _first_bar(tokenizer: Representation, prompt: Prompt) -> int:
+    """The bar in which the prompt ends or behind which it does, as the model counts bars."""
+    if isinstance(tokenizer, NoteEvents):
+        return prompt.prompt_bars
+    return int(tokenizer.quantize(prompt.prompt).bars.locate(np.array([prompt.end]))[0][0])
 
 
 def _decode(
@@ -145,7 +153,7 @@ def _decode(
     return spent
 
 
-def _reopen(tokenizer: NoteEvents, row: Row, prompt: Prompt, max_events: int) -> None:
+def _reopen(tokenizer: Representation, row: Row, prompt: Prompt, max_events: int) -> None:
     """Lets a row go on that stopped at its last bar, but in meters of its own that make its bars shorter than the prompt's."""
     if row.drawn >= max_events or row.events[-1, ONSET] == EOS:
         return

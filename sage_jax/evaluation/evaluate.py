@@ -26,15 +26,16 @@ from sage_jax.evaluation.outputs import save_music, save_numbers, save_prompts
 from sage_jax.evaluation.prompts import Prompt, choose_prompts, cut
 from sage_jax.evaluation.report import write_report
 from sage_jax.evaluation.statistics import ratio
-from sage_jax.music.events import ATTRIBUTES, NoteEvents
+from sage_jax.music.events import NoteEvents
 from sage_jax.music.notes import Piece
+from sage_jax.music.representation import Representation
 from sage_jax.music.shards import VOCABULARY, TokenShards, music_fingerprint, read_json
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 from sage_jax.training.config import RunConfig
 
 TRUTH = "truth"
 FEW_PIECES = 20  # under which an interval is worth a warning
-SavedRun = tuple[Any, RunConfig, int]  # params, config and step
+SavedRun = tuple[Any, RunConfig, int, Representation]  # params, config, step, and what it tells pieces in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +83,16 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained model under test. heard: the fingerprint of the music that it was trained on, None where its shards are gone."""
+    """A trained model under test.
+
+    context: the steps that it was trained on at once. most_steps: what it may draw for a continuation. heard: the fingerprint
+    of the music that it was trained on, None where its shards are gone.
+    """
 
     name: str
     generator: Generator
     context: int
+    most_steps: int
     step: int
     heard: str | None
 
@@ -117,7 +123,7 @@ def evaluate(
     runs = _runs(config, workdirs)
     first = next(iter(workdirs))
     shards, training, tokenizer = _shards(config, workdirs[first], _data(workdirs[first], runs.get(first)))
-    models = [_model(name, workdirs[name], run, tokenizer) for name, run in runs.items()]
+    models = [_model(config, name, workdirs[name], run, tokenizer) for name, run in runs.items()]
     names = [*(model.name for model in models), *candidates]
 
     # The task.
@@ -144,7 +150,7 @@ def evaluate(
             written[model.name] = _write(config, model, prompts, output, progress)
         order = [*names, *FLOORS]
         scored = {name: results.score(prompts, written[name].continuations) for name in order}
-        likelihoods = {model.name: _likelihood(config, model, shards, progress) for model in models}
+        likelihoods = {model.name: _likelihood(config, model, shards, tokenizer, progress) for model in models}
 
     firsts = {name: [takes[0] for takes in written[name].continuations] for name in order}
     firsts[TRUTH] = [cut(prompt.reference, prompt.length) for prompt in prompts]
@@ -206,12 +212,13 @@ def _shards(
     return shards, training, tokenizer
 
 
-def _model(name: str, workdir: pathlib.Path, run: SavedRun, tokenizer: NoteEvents) -> Model:
-    params, saved, step = run
+def _model(config: EvaluationConfig, name: str, workdir: pathlib.Path, run: SavedRun, tokenizer: NoteEvents) -> Model:
+    params, saved, step, representation = run
     if saved.tokenizer.fingerprint != tokenizer.fingerprint:
         raise UserError(f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it by itself")
     heard = music_fingerprint(_data(workdir, run))
-    return Model(name, Generator(saved.model, params, tokenizer), saved.data.num_events, step, heard)
+    most_steps = saved.representation.steps(config.max_events)
+    return Model(name, Generator(saved.model, params, representation), saved.context, most_steps, step, heard)
 
 
 def _doubts(config: EvaluationConfig, models: list[Model], shards: TokenShards, sources: int, drums: int) -> list[str]:
@@ -230,16 +237,17 @@ def _doubts(config: EvaluationConfig, models: list[Model], shards: TokenShards, 
 
 def _write(config: EvaluationConfig, model: Model, prompts: list[Prompt], output: pathlib.Path, progress: Progress) -> Written:
     task = progress.add_task(f"{model.name}: continuations", total=len(prompts) * config.samples)
-    decoding = Decoding(config.samples, config.batch_size, config.max_events, config.seed, config.sampling)
+    decoding = Decoding(config.samples, config.batch_size, model.most_steps, config.seed, config.sampling)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(model.generator.params):
         digest.update(np.asarray(leaf).tobytes())
-    identity = {"model": model.generator.config.name, "step": model.step, "params": digest.hexdigest()[:16]}
+    told_in = model.generator.tokenizer.fingerprint
+    identity = {"model": model.generator.config.name, "told_in": told_in, "step": model.step, "params": digest.hexdigest()[:16]}
     show = lambda done, total: progress.update(task, completed=done)
     return write(model.generator, prompts, decoding, model.context, identity, output / "written", show)
 
 
-def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, progress: Progress) -> dict[str, Any]:
+def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, grid: NoteEvents, progress: Progress) -> dict[str, Any]:
     chosen = range(len(shards))[: config.likelihood_pieces or len(shards)]
     task = progress.add_task(f"{model.name}: likelihood", total=None)
     show = lambda done, total: progress.update(task, completed=done, total=total)
@@ -247,7 +255,7 @@ def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, pro
         model.generator.config,
         model.generator.params,
         model.generator.tokenizer,
-        [shards[piece] for piece in chosen],
+        [_retold(shards[piece], grid, model.generator.tokenizer) for piece in chosen],
         model.context,
         max(1, 1024 // model.context),
         show,
@@ -256,12 +264,19 @@ def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, pro
     return {
         "bits_per_note": ratio(bits, found.notes, pieces),
         "bits_per_second": ratio(bits, found.seconds, pieces),
-        "attributes": dict(zip(ATTRIBUTES, found.bits.sum(axis=0) / found.notes.sum(), strict=True)),
+        "attributes": dict(zip(model.generator.tokenizer.attributes, found.bits.sum(axis=0) / found.notes.sum(), strict=True)),
         "opening": found.opening.sum() / found.notes.sum(),
         "notes": int(found.notes.sum()),
         "seconds": float(found.seconds.sum()),
         "context": model.context,
     }
+
+
+def _retold(events: np.ndarray, grid: NoteEvents, representation: Representation) -> np.ndarray:
+    """A piece of the shards as the model is told it."""
+    if representation == grid:
+        return events
+    return representation.encode(representation.quantize(grid.decode(events)))
 
 
 def _memory(

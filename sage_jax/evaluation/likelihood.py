@@ -9,7 +9,7 @@ the beginning of a piece, which no model was taught to foretell: what that costs
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -18,10 +18,7 @@ import numpy as np
 
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import make_model
-from sage_jax.music import events as ev
-from sage_jax.music.events import NoteEvents
-
-LEAST_PAST, MOST_PAST = 0.5, 0.75  # of the context: what stands before what a further window foretells
+from sage_jax.music.representation import Representation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,47 +43,26 @@ class Window:
     first: int
 
 
-def windows(tokenizer: NoteEvents, pieces: Sequence[np.ndarray], context: int) -> Iterator[Window]:
-    """Windows of at most `context` events that foretell every event of each piece [N, A], but for BOS, once."""
-    for piece, events in enumerate(pieces):
-        yield Window(piece, np.asarray(events[:context]), 1)
-        done = min(context, len(events))
-        bars = tokenizer.bar_starts(events)
-        sounding = np.flatnonzero(events[:, ev.INSTRUMENT] > ev.REST)
-        room = context - ev.HEAD
-        while done < len(events):
-            first, last = done - int(room * MOST_PAST), done - int(room * LEAST_PAST)
-            # From a bar line, or else from any event that sounds.
-            choices = (places[(places >= first) & (places <= last)] for places in (bars, sounding))
-            start = next((int(places[-1]) for places in choices if len(places)), None)
-            if start is None:  # rests alone, behind what sounded last
-                head = tokenizer.crop(events, int(sounding[sounding < last][-1]), ev.HEAD)
-                stop = min(last + room, len(events))
-                crop = np.concatenate([head, events[last:stop]])
-            else:
-                stop = min(start + room, len(events))
-                crop = tokenizer.crop(events[:stop], start, context)
-            # The head may have taken the place of events that say the same.
-            yield Window(piece, crop, max(len(crop) - (stop - done), ev.HEAD))
-            done = stop
-
-
 def bits(
     config: ModelConfig,
     params,
-    tokenizer: NoteEvents,
+    tokenizer: Representation,
     pieces: Sequence[np.ndarray],
     context: int,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Likelihood:
-    """The likelihood of `pieces`, the events [N, A] of each, under a model that was trained on `context` events."""
-    todo = sorted(windows(tokenizer, pieces, context), key=lambda window: len(window.events))
-    total, opening = np.zeros((len(pieces), ev.NUM_ATTRIBUTES)), np.zeros(len(pieces))
+    """The likelihood of `pieces`, the steps [N, A] of each, under a model that was trained on `context` steps."""
+    found = (
+        Window(piece, *window) for piece, steps in enumerate(pieces) for window in tokenizer.windows(np.asarray(steps), context)
+    )
+    todo = sorted(found, key=lambda window: len(window.events))
+    A = config.num_attributes
+    total, opening = np.zeros((len(pieces), A)), np.zeros(len(pieces))
     nats = jax.jit(functools.partial(event_nats, make_model(config)))
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
-        rows = np.zeros((batch_size, context, ev.NUM_ATTRIBUTES), np.int32)
+        rows = np.zeros((batch_size, context, A), np.int32)
         counted = np.zeros((batch_size, context), bool)
         for row, count, window in zip(rows, counted, batch, strict=False):
             row[: len(window.events)] = window.events
@@ -95,7 +71,7 @@ def bits(
         np.add.at(total, [window.piece for window in batch], found.sum(axis=1))
         for row, window in zip(found, batch, strict=True):
             if window.first == 1:
-                opening[window.piece] = row[1 : ev.HEAD].sum()
+                opening[window.piece] = row[1 : tokenizer.head_length(window.events)].sum()
         progress(min(start + batch_size, len(todo)), len(todo))
     decoded = [tokenizer.decode(events) for events in pieces]
     return Likelihood(
@@ -112,7 +88,7 @@ def event_nats(model: nn.Module, params, events: jax.Array) -> jax.Array:
     nats = []
     for attribute, block in enumerate(logits):
         # An onset is foretold at the last token of the event before it, the other attributes within their event.
-        block = block[:, :-1] if attribute == ev.ONSET else block[:, 1:]
+        block = block[:, :-1] if attribute == 0 else block[:, 1:]
         chosen = jnp.take_along_axis(block, events[:, 1:, attribute, None], axis=-1)[..., 0]
         nats.append(jax.nn.logsumexp(block.astype(jnp.float32), axis=-1) - chosen)
     return jnp.pad(jnp.stack(nats, axis=-1), ((0, 0), (1, 0), (0, 0)))

@@ -13,7 +13,6 @@ from sage_jax.evaluation.results import INDEX_DIFFERENCES
 from sage_jax.evaluation.statistics import interval
 from sage_jax.files import replacing
 from sage_jax.markdown import markdown_table
-from sage_jax.music.events import ATTRIBUTES
 
 Found = Mapping[str, Any]
 INK, FLOOR_INK = "#2f6fc4", "#8a919e"
@@ -107,12 +106,13 @@ def _differences(found: Found) -> str:
 
 
 def _likelihood(found: Found) -> str:
-    header = ("system", "bits per note", *ATTRIBUTES, "bits per second", "notes", "hours")
+    attributes = _attributes(found)
+    header = ("system", "bits per note", *attributes, "bits per second", "notes", "hours")
     rows = [
         (
             f"**{name}**",
             _interval(row["bits_per_note"], digits=3),
-            *(f"{row['attributes'][attribute]:.3f}" for attribute in ATTRIBUTES),
+            *(f"{row['attributes'][name]:.3f}" if name in row["attributes"] else "-" for name in attributes),
             _interval(row["bits_per_second"], digits=1),
             f"{row['notes']:,}",
             f"{row['seconds'] / 3600:.2f}",
@@ -120,13 +120,13 @@ def _likelihood(found: Found) -> str:
         for name, row in found["likelihood"].items()
     ]
     openings = ", ".join(f"{row['opening']:.3f} for `{name}`" for name, row in found["likelihood"].items())
-    contexts = ", ".join(f"{row['context']} events for `{name}`" for name, row in found["likelihood"].items())
+    contexts = ", ".join(f"{row['context']} steps for `{name}`" for name, row in found["likelihood"].items())
     return "\n\n".join(
         [
             "## Likelihood",
             "![Bits per note by attribute](attributes.png)",
             markdown_table(header, rows),
-            f"Of whole pieces of the {found['config']['split']} split, in windows of the trained context ({contexts}) : each event behind half of it at "
+            f"Of whole pieces of the {found['config']['split']} split, in windows of the trained context ({contexts}) : each step behind half of it at "
             "least, where the piece has that much. Every token counts, those of meters, tempos, rests and the end too; every note counts "
             f"once. Of the bits per note, the first meter and tempo of a piece, which in training are given, cost {openings}.",
         ]
@@ -227,19 +227,26 @@ def _plot_scores(found: Found, path: pathlib.Path) -> None:
     _write(figure, path)
 
 
+def _attributes(found: Found) -> list[str]:
+    """Those of any model, in the order in which they are met; models of other representations have others."""
+    return list(dict.fromkeys(name for row in found["likelihood"].values() for name in row["attributes"]))
+
+
 def _plot_attributes(found: Found, path: pathlib.Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(7.5, 1.2 + 0.5 * len(found["likelihood"])), layout="constrained")
     axes = figure.subplots()
+    attributes, named = _attributes(found), set()
     for place, row in enumerate(found["likelihood"].values()):
         left = 0.0
-        for colour, attribute in zip(COLOURS, ATTRIBUTES, strict=False):
-            width = row["attributes"][attribute]
-            axes.barh(place, width, left=left, color=colour, label=attribute if not place else None)
+        for name, width in row["attributes"].items():
+            colour = COLOURS[attributes.index(name) % len(COLOURS)]
+            axes.barh(place, width, left=left, color=colour, label=None if name in named else name)
+            named.add(name)
             left += width
     axes.set_yticks(range(len(found["likelihood"])), list(found["likelihood"]))
     axes.invert_yaxis()
     axes.set(xlabel="bits per note")
-    axes.legend(ncols=len(ATTRIBUTES), fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / len(found["likelihood"])))
+    axes.legend(ncols=min(len(attributes), 6), fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.5 / len(found["likelihood"])))
     _write(figure, path)
 
 

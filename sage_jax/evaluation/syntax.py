@@ -8,6 +8,7 @@ import numpy as np
 from sage_jax.music import events as ev
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.representation import Representation
 
 DRUM_KEYS = (27, 87)  # what General MIDI level 2 has a sound for
 PITCHED_KEYS = (12, 119)  # C0 to B8: eight octaves and more, beyond any orchestra's instrument but the organ
@@ -34,6 +35,17 @@ class Faults:
 
     def __sub__(self, other: "Faults") -> "Faults":
         return Faults(*map(operator.sub, dataclasses.astuple(self), dataclasses.astuple(other)))
+
+
+def faults_of_steps(representation: Representation, steps: np.ndarray) -> Faults:
+    """The faults of `steps` [N, A]: counted token by token in NoteEvents, and elsewhere in the notes that they tell.
+
+    Raises ValueError for steps of another representation that it can't decode, which its grammar never draws.
+    """
+    if isinstance(representation, NoteEvents):
+        return faults_of_events(representation, steps)
+    told = int((steps[:, 0] > ev.EOS).sum())
+    return dataclasses.replace(faults_of_notes(representation.decode(steps)), tokens=told * steps.shape[1])
 
 
 def faults_of_events(tokenizer: NoteEvents, events: np.ndarray) -> Faults:

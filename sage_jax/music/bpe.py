@@ -234,6 +234,11 @@ class RemiBpe:
         window, bar = self._excerpts(steps).last(length)
         return window[:, None], bar
 
+    @staticmethod
+    def join(steps: np.ndarray, more: np.ndarray, bar: int) -> np.ndarray:
+        """`steps`, and behind them `more`, which followed on the window of them that begins in `bar`."""
+        return np.concatenate([steps, more])
+
     def windows(self, steps: np.ndarray, context: int) -> Iterator[tuple[np.ndarray, int]]:
         """(steps [M, 1], first): windows of at most `context` steps, which from `first` on foretell all but BOS, each once.
 

@@ -10,6 +10,7 @@ import numpy as np
 from sage_jax.errors import UserError
 from sage_jax.music.loss import GridLoss
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, METER, NOTE, TEMPO, Piece, bar_ticks, canonical
+from sage_jax.music.windows import BarWindows
 
 ATTRIBUTES = ("onset", "instrument", "pitch", "duration", "velocity")
 NUM_ATTRIBUTES = len(ATTRIBUTES)
@@ -33,7 +34,7 @@ FIRST_TEMPO = FIRST_DRUM + 128
 
 
 @dataclasses.dataclass(frozen=True)
-class NoteEvents:
+class NoteEvents(BarWindows):
     """The tokenizer: a piece is an int16 array [N, 5] of ids, one block of ids per attribute, BOS first and EOS last.
 
     - onset: bars advanced since the last event and position in the bar, one token. A rest of more than `max_bar_step`
@@ -49,6 +50,9 @@ class NoteEvents:
     max_bar_step: int = 3
     max_bar_quarters: int = 8
     num_velocities: int = 32
+
+    attributes = ATTRIBUTES
+    HEAD = HEAD
 
     def __post_init__(self):
         for field, low, high in (
@@ -297,6 +301,33 @@ class NoteEvents:
         )
 
     # Work on events as they are
+
+    @property
+    def grid(self) -> "NoteEvents":
+        """The tables of ticks, durations, velocities, tempos and meters: its own."""
+        return self
+
+    @classmethod
+    def num_notes(cls, events: np.ndarray) -> np.ndarray:
+        """The notes that each of `events` [..., 5] completes, int32 [...]."""
+        return cls.is_note(events).astype(np.int32)
+
+    @staticmethod
+    def head_length(events: np.ndarray) -> int:
+        """The events that are given where a crop is scored: BOS, the meter and the tempo in force."""
+        return HEAD
+
+    @staticmethod
+    def sounding(events: np.ndarray) -> np.ndarray:
+        """Indices of the events that a crop can begin with: all but BOS, EOS and rests."""
+        return np.flatnonzero(events[:, INSTRUMENT] > REST)
+
+    def bar_of(self, events: np.ndarray, index: int) -> int:
+        """The number of the bar in which the event at `index` stands, or which it begins."""
+        before = self.decode(events[: index + 1])
+        changes = (before.notes["onset"], before.tempos["tick"], before.meters["tick"])
+        latest = max(ticks[-1] for ticks in changes if len(ticks))
+        return int(before.bars.locate(np.array([latest]))[0][0])
 
     @staticmethod
     def is_note(events: np.ndarray) -> np.ndarray:

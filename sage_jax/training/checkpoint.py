@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from sage_jax.errors import UserError
 from sage_jax.models.forms import make_model
-from sage_jax.music.events import NUM_ATTRIBUTES, NoteEvents
+from sage_jax.music.representation import Representation, from_dict
 from sage_jax.training.config import RunConfig
 from sage_jax.training.state import TrainState
 
@@ -30,12 +30,15 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 class Checkpoints:
     """The checkpoints of the run `config` in `workdir`; writes while training goes on, until it is closed.
 
+    representation: what the run tells pieces in, if not NoteEvents.
+
     The newest `train.keep` stay, and the one with the lowest validation loss. A checkpoint is there whole or not at all.
     Raises UserError where the workdir can't be written.
     """
 
-    def __init__(self, workdir: str | os.PathLike, config: RunConfig):
+    def __init__(self, workdir: str | os.PathLike, config: RunConfig, representation: Representation | None = None):
         self._config = config
+        self._representation = representation or config.tokenizer
         self._workdir = workdir
         self._manager = _open(workdir, create=True, preservation_policy=_newest_and_best(config.train.keep))
 
@@ -57,7 +60,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step:
             return
-        vocabulary = self._config.tokenizer
+        vocabulary = self._representation
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             place=ocp.args.JsonSave(place),
@@ -78,14 +81,16 @@ class Checkpoints:
                 f"{self._workdir} holds another run: config.{name} is {there!r} there and {here!r} here; "
                 f"choose another --workdir, or set --config.{name} back"
             )
-        _check_vocabulary(self._workdir, saved.vocabulary)
+        found = _saved_representation(self._workdir, saved.vocabulary)
+        if found.fingerprint != self._representation.fingerprint:
+            raise UserError(f"{self._workdir} was trained with other merges than are there now; train in another --workdir")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         saved = _read(self._manager, step, state=ocp.args.StandardRestore(abstract), place=ocp.args.JsonRestore())
         return saved.state, saved.place
 
 
-def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int]:
-    """(params, config, step) of the newest checkpoint in `workdir`, or of the best by validation loss.
+def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int, Representation]:
+    """(params, config, step, representation) of the newest checkpoint in `workdir`, or of the best by validation loss.
 
     Raises UserError where there is none, or where it can't be read or was written for another vocabulary.
     """
@@ -95,24 +100,26 @@ def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[A
         if step is None:
             raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
         saved = _read(manager, step, config=ocp.args.JsonRestore(), vocabulary=ocp.args.JsonRestore())
-        _check_vocabulary(workdir, saved.vocabulary)
+        representation = _saved_representation(workdir, saved.vocabulary)
         config = RunConfig.from_dict(saved.config)
-        events = jax.ShapeDtypeStruct((1, 2, NUM_ATTRIBUTES), jnp.int32)
+        events = jax.ShapeDtypeStruct((1, 2, config.model.num_attributes), jnp.int32)
         abstract = {"params": jax.eval_shape(make_model(config.model).init, jax.random.key(0), events)["params"]}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
         params = _read(manager, step, state=only_params).state["params"]
-    return jax.device_put(params), config, step
+    return jax.device_put(params), config, step, representation
 
 
-def _check_vocabulary(workdir: str | os.PathLike, saved: dict[str, Any]) -> None:
-    """Raises UserError unless the saved ids still mean what they meant."""
+def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:
+    """What the model was trained on. Raises UserError unless the saved ids still mean what they meant."""
     fingerprint = saved.pop("fingerprint")
-    if NoteEvents.from_dict(saved).fingerprint != fingerprint:
+    representation = from_dict(saved)
+    if representation.fingerprint != fingerprint:
         raise UserError(
             f"{workdir} was trained with another vocabulary than this version of sage_jax has; "
             "train again in another --workdir, or use the version that trained it"
         )
+    return representation
 
 
 def _validation_loss(metrics: dict[str, float]) -> float:

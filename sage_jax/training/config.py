@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.music.events import HEAD, NoteEvents
+from sage_jax.music.representation import RepresentationConfig
 
 Section = TypeVar("Section")
 
@@ -98,6 +99,7 @@ class RunConfig:
     """Everything that decides what a run computes."""
 
     tokenizer: NoteEvents
+    representation: RepresentationConfig
     data: DataConfig
     model: ModelConfig
     optimizer: OptimizerConfig
@@ -110,13 +112,26 @@ class RunConfig:
         Raises UserError naming the field that is unknown or has an impossible value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
+        # Runs of before there was a choice have no such section.
+        representation = read_section(RepresentationConfig, "representation", {"representation": {}, **sections})
+        sizes = representation.vocab_sizes(tokenizer)
         return cls(
             tokenizer,
+            representation,
             read_section(DataConfig, "data", sections),
-            read_section(ModelConfig, "model", sections, vocab_sizes=tokenizer.vocab_sizes),
+            read_section(ModelConfig, "model", sections, vocab_sizes=sizes),
             read_section(OptimizerConfig, "optimizer", sections),
             read_section(TrainConfig, "train", sections),
         )
+
+    def __post_init__(self):
+        if self.model.form == "delay" and self.representation.name != "events":
+            raise UserError("config.model.form is delay, which knows the grammar of representation.name = events alone")
+
+    @property
+    def context(self) -> int:
+        """The steps that the model reads of a crop."""
+        return self.representation.steps(self.data.num_events)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The sections, JSON-ready; the vocabulary's sizes follow from the tokenizer and are left out."""

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
 from sage_jax.models.forms import make_model
-from sage_jax.music.events import NUM_ATTRIBUTES
-from sage_jax.music.shards import music_fingerprint
+from sage_jax.music.notes import Piece
+from sage_jax.music.representation import Representation
+from sage_jax.music.shards import TokenShards, music_fingerprint
 from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
@@ -25,7 +26,7 @@ from sage_jax.training.metrics import read_metrics
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.recorder import METRICS_FILE, Recorder
 from sage_jax.training.state import init_state
-from sage_jax.training.step import Batch, Totals, eval_step, train_step
+from sage_jax.training.step import Batch, Counting, Totals, eval_step, train_step
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -38,10 +39,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     run = RunConfig.from_dict(config.to_dict())
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
-    train_data, valid_data = datasets(run, shards)
+    representation = told_in(run, shards, workdir)
+    train_data, valid_data = datasets(run, shards, representation)
     music = music_fingerprint(shards)
-    init, update, score = programs(run)
-    with Checkpoints(workdir, run) as checkpoints, StopRequest() as stop:
+    init, update, score = programs(run, representation)
+    with Checkpoints(workdir, run, representation) as checkpoints, StopRequest() as stop:
         # The state, and the place in the data that belongs to it.
         state, batches = init(run.train.seed), iter(train_data)
         if checkpoints.latest_step is not None:
@@ -80,7 +82,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 if evaluating or saving:
                     recorder.train(*pending)  # raises before a state that is not finite could be saved
                     pending = None
-                    losses = evaluate(score, state.params, valid_data) if evaluating else {}
+                    losses = evaluate(score, state.params, valid_data, representation.attributes) if evaluating else {}
                     if evaluating:
                         recorder.valid(step, losses)
                     if saving:
@@ -96,7 +98,19 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}
 
 
-def datasets(run: RunConfig, shards: pathlib.Path) -> tuple[Iterable[Batch], Iterable[Batch]]:
+def told_in(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) -> Representation:
+    """The representation of the run; what it has to learn, it learns from the training split."""
+
+    def pieces() -> Iterator[Piece]:
+        for events in TokenShards(shards, "train", run.tokenizer):
+            yield run.tokenizer.decode(events)
+
+    return run.representation.learn(run.tokenizer, pieces(), workdir)
+
+
+def datasets(
+    run: RunConfig, shards: pathlib.Path, representation: Representation
+) -> tuple[Iterable[Batch], Iterable[Batch]]:
     """The batches to train on, without end, and those to validate on, the same ones each time."""
     dataset = functools.partial(
         make_dataset,
@@ -105,29 +119,33 @@ def datasets(run: RunConfig, shards: pathlib.Path) -> tuple[Iterable[Batch], Ite
         num_events=run.data.num_events,
         batch_size=run.train.batch_size,
         seed=run.train.seed,
+        representation=representation,
+        num_steps=run.context,
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
     return dataset("train", transpose=run.data.transpose), valid
 
 
-def programs(run: RunConfig) -> tuple[Callable, Callable, Callable]:
+def programs(run: RunConfig, representation: Representation) -> tuple[Callable, Callable, Callable]:
     """(init, train step, eval step) of a run under jit: the one place where it is applied, and sharding can be."""
     model = make_model(run.model)
     tx = make_optimizer(run.optimizer, run.train.steps)
     init = functools.partial(init_state, model=model, tx=tx)
-    update = functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate)
-    return jax.jit(init), jax.jit(update, donate_argnums=0), jax.jit(functools.partial(eval_step, model=model))
+    counting = Counting.of(representation)
+    update = functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate, counting=counting)
+    score = functools.partial(eval_step, model=model, counting=counting)
+    return jax.jit(init), jax.jit(update, donate_argnums=0), jax.jit(score)
 
 
 def batch_shape(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """What a batch of a run looks like, for compilation ahead of time."""
-    shape = (run.train.batch_size, run.data.num_events + 1, NUM_ATTRIBUTES)
+    shape = (run.train.batch_size, run.context + 1, run.model.num_attributes)
     return {"events": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
 
-def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
+def evaluate(score: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:
     """Nats per note over `batches`: 'loss' and each attribute's share."""
-    totals = jax.tree.map(np.float64, jax.device_get(Totals.zeros()))
+    totals = jax.tree.map(np.float64, jax.device_get(Totals.zeros(len(attributes))))
     for batch in batches:
         totals = jax.tree.map(np.add, totals, jax.device_get(score(params, batch)))
-    return {name: float(value) for name, value in totals.nats_per_note().items()}
+    return {name: float(value) for name, value in totals.nats_per_note(attributes).items()}

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from sage_jax.music.events import NUM_ATTRIBUTES
-
 
 @flax.struct.dataclass
 class TrainState:
@@ -24,5 +22,5 @@ class TrainState:
 def init_state(seed: int, *, model: nn.Module, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first step. Pure, so that eval_shape and jit with shardings can wrap it."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    params = model.init(init_key, jnp.zeros((1, 2, NUM_ATTRIBUTES), jnp.int32))["params"]
+    params = model.init(init_key, jnp.zeros((1, 2, model.config.num_attributes), jnp.int32))["params"]
     return TrainState(jnp.int32(0), params, tx.init(params), key)

@@ -1,22 +1,51 @@
 """The loss and the train step: pure functions, which a caller may wrap in jit with or without shardings.
 
-Shapes: B batch, N events, A attributes, V_a size of attribute a's block of the vocabulary. A batch holds events
-int32 [B, N+1, A]; the model reads the first N of them, and its logits[a] [B, N, V_a] at event n predict that event's
-attribute a, but for the onset, which is the next event's.
+Shapes: B batch, N events (or whatever steps the representation has), A attributes, V_a size of attribute a's block of the
+vocabulary. A batch holds events int32 [B, N+1, A]; the model reads the first N of them, and its logits[a] [B, N, V_a] at event n
+predict that event's attribute a, but for the first one, which is the next event's.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
-from sage_jax.music.events import ATTRIBUTES, HEAD, NUM_ATTRIBUTES, ONSET, PAD, NoteEvents
+from sage_jax.music.events import PAD, NoteEvents
+from sage_jax.music.representation import Representation
 from sage_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """What is counted in the steps of a representation.
+
+    attributes: their names. head: the steps at the beginning of a crop that are given. num_notes: the notes int32 [B, N] that
+    steps [B, N, A] complete.
+    """
+
+    attributes: tuple[str, ...]
+    head: int
+    num_notes: Callable[[jax.Array], jax.Array]
+
+    @classmethod
+    def of(cls, representation: Representation) -> "Counting":
+        head = representation.head_length(np.zeros((0, len(representation.attributes))))
+        num_notes = representation.num_notes
+        if len(representation.attributes) == 1:
+            table = num_notes(np.arange(representation.vocab_sizes[0])[:, None])
+            num_notes = lambda steps: jnp.asarray(table)[steps[..., 0]]
+        return cls(tuple(representation.attributes), head, num_notes)
+
+
+NOTE_EVENTS = Counting.of(NoteEvents())
 
 
 @flax.struct.dataclass
@@ -31,39 +60,46 @@ class Totals:
     tokens: jax.Array
 
     @classmethod
-    def zeros(cls) -> "Totals":
-        return cls(jnp.zeros(NUM_ATTRIBUTES), jnp.int32(0), jnp.int32(0))
+    def zeros(cls, num_attributes: int) -> "Totals":
+        return cls(jnp.zeros(num_attributes), jnp.int32(0), jnp.int32(0))
 
-    def nats_per_note(self) -> dict[str, jax.Array]:
+    def nats_per_note(self, attributes: tuple[str, ...] = NOTE_EVENTS.attributes) -> dict[str, jax.Array]:
         """'loss' and its share of each attribute, in nats per note."""
         notes = jnp.maximum(self.notes, 1)
-        return {"loss": self.nll.sum() / notes, **dict(zip(ATTRIBUTES, self.nll / notes, strict=True))}
+        return {"loss": self.nll.sum() / notes, **dict(zip(attributes, self.nll / notes, strict=True))}
 
 
-def count_losses(logits: tuple[jax.Array, ...], events: jax.Array) -> Totals:
+def count_losses(logits: tuple[jax.Array, ...], events: jax.Array, counting: Counting = NOTE_EVENTS) -> Totals:
     """The losses of `events` [B, N+1, A] under the model's `logits`; padding counts nothing.
 
     Targets are the events behind the crop's head (BOS, meter and tempo), which is given: so crops of any length measure
-    the same. Of event N, which the model does not read, there is the onset alone.
+    the same. Of event N, which the model does not read, there is the first attribute alone.
     """
     # Padding is whole events.
-    real = (events[..., ONSET] != PAD) & (jnp.arange(events.shape[1]) >= HEAD)[None]
+    real = (events[..., 0] != PAD) & (jnp.arange(events.shape[1]) >= counting.head)[None]
     nll = []
     for attribute, block in enumerate(logits):
-        if attribute == ONSET:
+        if attribute == 0:
             targets, counted = events[:, 1:, attribute], real[:, 1:]
         else:
             block, targets, counted = block[:, 1:], events[:, 1:-1, attribute], real[:, 1:-1]
         # Masked before the softmax: a NaN at padding then stays out of the gradient too, where 0 * NaN is NaN.
         block = jnp.where(counted[..., None], block.astype(jnp.float32), 0)
         nll.append(optax.softmax_cross_entropy_with_integer_labels(block, targets).sum(where=counted))
-    notes = NoteEvents.is_note(events) & real
-    tokens = real[:, 1:].sum() + (NUM_ATTRIBUTES - 1) * real[:, 1:-1].sum()
-    return Totals(jnp.stack(nll), notes[:, 1:-1].sum(), tokens)
+    tokens = real[:, 1:].sum() + (len(logits) - 1) * real[:, 1:-1].sum()
+    whole = slice(1, None if len(logits) == 1 else -1)
+    notes = jnp.where(real, counting.num_notes(events), 0)[:, whole].sum()
+    return Totals(jnp.stack(nll), notes, tokens)
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, model: nn.Module, tx: optax.GradientTransformation, accumulate: int = 1
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    accumulate: int = 1,
+    counting: Counting = NOTE_EVENTS,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
 
@@ -73,7 +109,7 @@ def train_step(
 
     def loss(params, events, key):
         logits = model.apply({"params": params}, events[:, :-1], rngs={"dropout": key})
-        totals = count_losses(logits, events)
+        totals = count_losses(logits, events, counting)
         return totals.nll.sum(), totals
 
     def add_micro_batch(sums, micro_batch):
@@ -82,13 +118,13 @@ def train_step(
     # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
     events = batch["events"].reshape(-1, accumulate, *batch["events"].shape[1:]).swapaxes(0, 1)
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), accumulate)
-    zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros()
+    zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros(len(counting.attributes))
     (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, (events, keys))
 
     grads = jax.tree.map(lambda grad: grad / jnp.maximum(totals.notes, 1), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = totals.nats_per_note() | {
+    metrics = totals.nats_per_note(counting.attributes) | {
         "notes": totals.notes,
         "tokens": totals.tokens,
         "grad_norm": optax.tree.norm(grads),
@@ -97,6 +133,6 @@ def train_step(
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
-def eval_step(params: Any, batch: Batch, *, model: nn.Module) -> Totals:
+def eval_step(params: Any, batch: Batch, *, model: nn.Module, counting: Counting = NOTE_EVENTS) -> Totals:
     """The losses of a batch, as sums and counts."""
-    return count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"])
+    return count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"], counting)

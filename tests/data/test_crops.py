@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_jax.data.crops import RandomCrop, Region, Regions, passages
+from sage_jax.data.crops import Passages, RandomCrop, Region, Regions, Retell, passages
+from sage_jax.music.bpe import RemiBpe
 from sage_jax.music.events import BOS, EOS, ONSET, PAD, NoteEvents
+from sage_jax.music.mmt import Mmt
 from sage_jax.music.notes import DRUMS, Piece
 from tests.music.midi_files import random_piece
 from tests.music.pieces import pieces
@@ -100,3 +102,26 @@ def test_keys_stay_within_what_was_asked(transpose):
     crop = RandomCrop(TOKENIZER, len(events), transpose)
     met = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng)["events"])[0] - lowest for _ in range(50)}
     assert met == set(range(transpose[0], transpose[1] + 1))
+
+
+class OnePiece(list):
+    """Shards of pieces in memory."""
+
+
+@pytest.mark.parametrize("representation", [RemiBpe(), Mmt()], ids=["remi", "mmt"])
+def test_what_is_told_otherwise_has_the_same_notes(representation):
+    """A crop's notes, and those of all passages of a piece together, each once, however little room a note has."""
+    events = encoded(random_piece(0, 400))
+    whole = representation.quantize(TOKENIZER.decode(events)).notes
+    for num_steps in (480, 120, 60):
+        retell = Retell(TOKENIZER, representation, num_steps)
+        source = Passages(OnePiece([events]), TOKENIZER, 96, 4, retell=retell)
+        told = [retell(source[item])["events"] for item in range(len(source))]
+        assert all(steps.shape == (num_steps + 1, len(representation.attributes)) for steps in told) and len(told) % 4 == 0
+        assert sum(int(representation.num_notes(steps).sum()) for steps in told) == len(whole)
+        lengths = [int((steps[:, 0] != PAD).sum()) for steps in told]
+        ended = [(steps[:, 0] == EOS).any() for steps in told]
+        assert max(lengths) <= num_steps and sum(ended) == 1
+    crop = RandomCrop(TOKENIZER, 96, (-5, 6))(Region(events, 0, 1), np.random.default_rng(0))
+    steps = Retell(TOKENIZER, representation, 600)(crop)["events"]
+    assert np.array_equal(representation.decode(steps).notes, representation.quantize(TOKENIZER.decode(crop["events"])).notes)

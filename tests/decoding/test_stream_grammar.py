@@ -10,7 +10,7 @@ import pytest
 
 from sage_jax.decoding.grammar import Limits
 from sage_jax.decoding.stream_grammar import StreamGrammar
-from sage_jax.music.bpe import WITHIN, RemiBpe
+from sage_jax.music.bpe import RemiBpe
 from sage_jax.music.corpus import EMBEDDED
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
@@ -30,7 +30,15 @@ from sage_jax.music.remi import (
     VELOCITY,
 )
 
-FORMS = [(False, "bar", 0), (True, "bar", 0), *((track, within, 400) for within in WITHIN for track in (False, True))]
+# (per_track, within, merges)
+FORMS = [
+    (False, "bar", 0),
+    (True, "bar", 0),
+    (False, "note", 400),
+    (True, "beat", 400),
+    (False, "bar", 400),
+    (True, "bar", 400),
+]
 ROWS, STEPS = 50, 200
 
 

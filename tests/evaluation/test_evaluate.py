@@ -48,6 +48,26 @@ def found(workdir):
     return evaluate(config(), {"run": workdir}, {"theirs": workdir / "theirs"}, output, "python -m launch.evaluate", Console(quiet=True))
 
 
+def test_models_of_other_representations_are_compared_on_the_same_prompts(workdir, tmp_path):
+    systems = {
+        "mmt": dict(model=dict(form="pooled", sharing="mqa"), representation=dict(name="mmt")),
+        "bpe": dict(model=dict(sharing="mqa"), representation=dict(name="remi", merges=15)),
+    }
+    workdirs = {"run": workdir}
+    for name, system in systems.items():
+        data = dict(num_events=32, shards=str(workdir / "data"))
+        train(tiny_config(data=data, train=dict(steps=2), **system), tmp_path / name)
+        workdirs[name] = tmp_path / name
+    found = evaluate(config(prompts=2, samples=1), workdirs, {}, tmp_path / "out", "command", Console(quiet=True))
+    notes = {name: row["notes"] for name, row in found["likelihood"].items()}
+    assert notes["bpe"] == notes["run"] > notes["mmt"] > 0  # which tells no drums
+    assert list(found["likelihood"]["bpe"]["attributes"]) == ["token"]
+    for name in systems:
+        assert found["scores"][name]["nmsi"]["mean"] > 0
+        assert found["faults"][name]["invalid"] == found["faults"][name]["duplicates"] == 0
+    assert (tmp_path / "out" / "attributes.png").exists()
+
+
 def test_the_report_has_every_part(found, workdir):
     output = workdir / "evaluation"
     text = (output / "report.md").read_text()

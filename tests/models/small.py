@@ -34,7 +34,7 @@ def small_config(vocab_sizes=VOCAB_SIZES, **changes) -> ModelConfig:
 
 def tiny_config(**changes) -> ModelConfig:
     """One layer over the real vocabulary."""
-    return small_config(NoteEvents().vocab_sizes, **{**dict(layers=1, heads=10, head_width=4), **changes})
+    return small_config(**{**dict(vocab_sizes=NoteEvents().vocab_sizes, layers=1, heads=10, head_width=4), **changes})
 
 
 @functools.cache

@@ -60,8 +60,8 @@ def compiled_once():
     programs = loop.programs
 
     @functools.cache
-    def shared(run):
-        init, update, score = programs(run)
+    def shared(run, representation):
+        init, update, score = programs(run, representation)
         return init, CompiledOnce(update), CompiledOnce(score)
 
     with pytest.MonkeyPatch.context() as patch:

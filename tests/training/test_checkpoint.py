@@ -67,7 +67,7 @@ def test_a_step_that_is_saved_already_stays(workdir, state):
 
 def test_the_sampler_gets_params_and_config(workdir, state):
     for best, expected in ((False, 4), (True, 2)):
-        params, config, step = load_for_sampling(workdir, best=best)
+        params, config, step, _ = load_for_sampling(workdir, best=best)
         assert (step, config) == (expected, run_of())
         jax.tree.map(np.testing.assert_array_equal, params, at(state, expected).params)
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))

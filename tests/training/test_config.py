@@ -30,7 +30,7 @@ def test_every_config_builds(get_config, arg):
     run = run_of(get_config(arg))
     tx = make_optimizer(run.optimizer, run.train.steps)
     state = jax.eval_shape(functools.partial(init_state, model=make_model(run.model), tx=tx), 0)
-    assert state.params["embedding_0"].shape == (run.tokenizer.vocab_sizes[0], run.model.width)
+    assert state.params["embedding_0"].shape == (run.representation.vocab_sizes(run.tokenizer)[0], run.model.width)
 
 
 def test_the_base_model_is_the_one_that_is_measured():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
+from sage_jax.music.events import ATTRIBUTES
 from sage_jax.training import loop
 from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
 from sage_jax.training.config import RunConfig
@@ -47,8 +48,8 @@ def run(monkeypatch, workdir, compiled_once):
     def run(folder, stop_at=None):
         taken = []
 
-        def watched(config, _):
-            train_data, valid_data = datasets(config, workdir / "data")
+        def watched(config, *_):
+            train_data, valid_data = datasets(config, workdir / "data", config.tokenizer)
             return Watched(train_data, taken, stop_at), valid_data
 
         monkeypatch.setattr(loop, "datasets", watched)
@@ -60,7 +61,7 @@ def run(monkeypatch, workdir, compiled_once):
 
 def restored(folder):
     config = RunConfig.from_dict(tiny_config().to_dict())
-    init, _, _ = loop.programs(config)
+    init, _, _ = loop.programs(config, config.tokenizer)
     with Checkpoints(folder, config) as checkpoints:
         return checkpoints.restore(init(1))
 
@@ -89,12 +90,12 @@ def test_four_steps_are_two_and_a_restart_and_two(run, tmp_path):
 
 def test_the_sampler_finds_what_was_validated(run, workdir, tmp_path):
     run(tmp_path / "trained")
-    params, config, step = load_for_sampling(tmp_path / "trained")
+    params, config, step, _ = load_for_sampling(tmp_path / "trained")
     last = read_metrics(tmp_path / "trained" / "metrics.jsonl", "valid")[-1]
     assert step == last["step"] == 4
-    _, _, score = loop.programs(config)
-    _, valid = loop.datasets(config, workdir / "data")
-    assert loop.evaluate(score.compile(), params, valid)["loss"] == last["loss"]
+    _, _, score = loop.programs(config, config.tokenizer)
+    _, valid = loop.datasets(config, workdir / "data", config.tokenizer)
+    assert loop.evaluate(score.compile(), params, valid, ATTRIBUTES)["loss"] == last["loss"]
 
 
 def test_without_shards_the_command_that_makes_them_is_named(tmp_path):
