@@ -63,6 +63,7 @@ class Backbone(nn.Module):
     """
 
     config: ModelConfig
+    embedding_scale = 0.02  # standard deviation of the embeddings to begin with
 
     def setup(self):
         self.make_embeddings()
@@ -77,7 +78,7 @@ class Backbone(nn.Module):
     def make_embeddings(self):
         config = self.config
         self.embeddings = [
-            self.param(f"embedding_{a}", nn.initializers.normal(0.02), (size, config.width))
+            self.param(f"embedding_{a}", nn.initializers.normal(self.embedding_scale), (size, config.width))
             for a, size in enumerate(config.vocab_sizes)
         ]
 
