@@ -22,6 +22,7 @@ Every other field is that of configs/sage.py, and can be overridden as there (--
 from ml_collections import ConfigDict
 
 from configs import sage
+from sage_jax.benchmark.systems import MMT_SIZE
 from sage_jax.errors import UserError
 
 SYSTEMS = {
@@ -46,13 +47,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     name, merges = ("bpe", int(merges)) if merges != name and merges.isdecimal() else (name, 0)
     if name not in SYSTEMS or (size and size not in sage.ARGUMENTS):
         raise UserError(
-            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} (bpe with a number), and behind a hyphen one of "
-            f"{', '.join(sage.ARGUMENTS)}"
+            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} (bpe with a number), and behind a "
+            f"hyphen one of {', '.join(sage.ARGUMENTS)}"
         )
     config = sage.get_config(size or None)
     system = SYSTEMS[name]
     config.model.update(system.get("model", {}))
     config.representation.update(system.get("representation", {}), merges=merges)
     if name == "mmt" and size in ("", "base"):
-        config.model.update(layers=6, heads=8, mlp_width=2048)
+        config.model.update(MMT_SIZE)
     return config

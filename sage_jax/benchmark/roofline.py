@@ -19,8 +19,9 @@ def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tup
     """(bytes, operations) of drawing one event for each row behind a full context.
 
     Bytes: for each step through the layers, one for each token or one for the event, the weights that it meets, the keys and
-    values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each weight and row, and four for each key, query head and channel of a head. Rows of
-    embeddings and activations are left out: all are small.
+    values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each
+    weight and row, and four for each key, query head and channel of a head. Rows of embeddings and activations are left out:
+    all are small.
     """
     T, H, h = config.tokens_per_event, config.heads, config.head_width
     weights = sum(_weights(config))

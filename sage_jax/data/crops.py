@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from sage_jax.music.events import EOS, HEAD, INSTRUMENT, NUM_ATTRIBUTES, ONSET, PAD, REST, NoteEvents
-from sage_jax.music.representation import Representation
+from sage_jax.music.representation import Representation, retold
 from sage_jax.music.shards import TokenShards
 
 Item = TypeVar("Item")
@@ -81,7 +81,7 @@ class Retell:
     def _steps(self, events: np.ndarray) -> np.ndarray:
         if (events[:, ONSET] == PAD).all():  # what fills the last batch stays padding
             return np.zeros((0, len(self.representation.attributes)), np.int32)
-        steps = self.representation.encode(self.representation.quantize(self.tokenizer.decode(events)))
+        steps = retold(events, self.tokenizer, self.representation)
         return steps if (events[:, ONSET] == EOS).any() else steps[:-1]
 
 
@@ -89,8 +89,8 @@ class Passages:
     """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
 
     A crop has at most `num_events` events, so that a model that reads these predicts them all, and fits where `retell` gives
-    it room. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last ones are padding alone. Of more
-    than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
+    it room. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last ones are
+    padding alone. Of more than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
     """
 
     def __init__(
@@ -127,12 +127,14 @@ class Passages:
 
     def _parts(self, piece: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """A passage in as few halves of halves as `retell` has room for."""
-        events = self._shards[piece]
-        middle = (start + stop) // 2
+        if self._retell.fits(self._crop(piece, start, stop)):
+            yield start, stop
+            return
+        events, middle = self._shards[piece], (start + stop) // 2
         places = (self._tokenizer.bar_starts(events), self._tokenizer.sounding(events))
         choices = (each[(each > start) & (each < stop)] for each in places)
-        inside = next((places for places in choices if len(places)), None)
-        if inside is None or self._retell.fits(self._crop(piece, start, stop)):
+        inside = next((each for each in choices if len(each)), None)
+        if inside is None:
             yield start, stop
         else:
             cut = int(inside[np.abs(inside - middle).argmin()])

@@ -33,7 +33,8 @@ class DecodeState:
     carry: what the model knows of the events before. keys: uint32 [B, ..], the data of a key for each row, folded
     with `step`, so that a row is the same alone as in a batch; typed keys would make each call of a program dearer. step:
     events drawn; below 0 in the delay pattern until the prompt's last events are fed whole. finished [B]. begun: int32
-    [B, L, A], the L events that are drawn in part, none but in the delay pattern. events: int16 [B, S, A], as many as the cache has room for, PAD where none is drawn yet.
+    [B, L, A], the L events that are drawn in part, none but in the delay pattern. events: int16 [B, S, A], as many as the
+    cache has room for, PAD where none is drawn yet.
     """
 
     cache: Cache

@@ -67,11 +67,8 @@ class StreamGrammar:
         tables = {field.name: getattr(self._spans, field.name)[None] for field in dataclasses.fields(Spans)}
         self._all = Spans(**tables)
         self._meter_ticks = representation.grid.meter_ticks.astype(np.int32)
-        follows = np.zeros((len(KINDS), len(KINDS)), bool)
-        for kind, followers in representation.remi.followers.items():
-            follows[kind, list(followers)] = True
         # [kinds, V] whether an id may stand behind a token of a kind. PAD and BOS never may.
-        self._follows = follows[:, self._spans.first]
+        self._follows = representation.remi.follows[:, self._spans.first]
         self._follows[:, :EOS] = False
 
     def start(self, batch: int) -> StreamState:

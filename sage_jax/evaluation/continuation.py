@@ -18,7 +18,7 @@ from sage_jax.errors import UserError
 from sage_jax.evaluation.prompts import Prompt
 from sage_jax.evaluation.syntax import Faults, faults_of_steps
 from sage_jax.files import replacing, write_json
-from sage_jax.music.events import EOS, ONSET, NoteEvents
+from sage_jax.music.events import EOS, ONSET
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 
@@ -66,7 +66,12 @@ def write(
     of its own in `folder` keeps what is finished. progress: called with rows done and rows in all.
     """
     tokenizer = generator.tokenizer
-    encoded = [tokenizer.encode(tokenizer.quantize(prompt.prompt))[:-1] for prompt in prompts]
+    quantized = [tokenizer.quantize(prompt.prompt) for prompt in prompts]
+    encoded = [tokenizer.encode(piece)[:-1] for piece in quantized]
+    # The bar in which a prompt ends or behind which it does, as the model counts bars.
+    first_bars = [
+        int(piece.bars.locate(np.array([prompt.end]))[0][0]) for piece, prompt in zip(quantized, prompts, strict=True)
+    ]
     places = [(prompt.name, prompt.start, prompt.bars) for prompt in prompts]
     digest = hashlib.sha256(repr(places).encode() + b"".join(events.tobytes() for events in encoded)).hexdigest()[:16]
     settings = {**identity, "decoding": dataclasses.asdict(decoding), "context": context, "prompts": digest}
@@ -75,7 +80,7 @@ def write(
 
     # Rows of about the same length share a batch: by the events in a bar of the prompt, times the bars to be written.
     rows = [
-        Row(index * decoding.samples + sample, encoded[index], _first_bar(tokenizer, prompt), prompt.stop_bar)
+        Row(index * decoding.samples + sample, encoded[index], first_bars[index], prompt.stop_bar)
         for index, prompt in enumerate(prompts)
         for sample in range(decoding.samples)
     ]
@@ -107,13 +112,6 @@ def write(
     if rows_cut:
         notes = (f"{rows_cut} continuation(s) were cut at max_events = {decoding.max_events}; behind that they are silence",)
     return Written(pieces, faults, failures, notes, _speed(totals, decoding.batch_size))
-
-
-def _first_bar(tokenizer: Representation, prompt: Prompt) -> int:
-    """The bar in which the prompt ends or behind which it does, as the model counts bars."""
-    if isinstance(tokenizer, NoteEvents):
-        return prompt.prompt_bars
-    return int(tokenizer.quantize(prompt.prompt).bars.locate(np.array([prompt.end]))[0][0])
 
 
 def _decode(

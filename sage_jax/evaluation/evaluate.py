@@ -28,7 +28,7 @@ from sage_jax.evaluation.report import write_report
 from sage_jax.evaluation.statistics import ratio
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.notes import Piece
-from sage_jax.music.representation import Representation
+from sage_jax.music.representation import Representation, retold
 from sage_jax.music.shards import VOCABULARY, TokenShards, music_fingerprint, read_json
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 from sage_jax.training.config import RunConfig
@@ -255,7 +255,7 @@ def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, gri
         model.generator.config,
         model.generator.params,
         model.generator.tokenizer,
-        [_retold(shards[piece], grid, model.generator.tokenizer) for piece in chosen],
+        [retold(shards[piece], grid, model.generator.tokenizer) for piece in chosen],
         model.context,
         max(1, 1024 // model.context),
         show,
@@ -270,13 +270,6 @@ def _likelihood(config: EvaluationConfig, model: Model, shards: TokenShards, gri
         "seconds": float(found.seconds.sum()),
         "context": model.context,
     }
-
-
-def _retold(events: np.ndarray, grid: NoteEvents, representation: Representation) -> np.ndarray:
-    """A piece of the shards as the model is told it."""
-    if representation == grid:
-        return events
-    return representation.encode(representation.quantize(grid.decode(events)))
 
 
 def _memory(

@@ -112,7 +112,7 @@ def _likelihood(found: Found) -> str:
         (
             f"**{name}**",
             _interval(row["bits_per_note"], digits=3),
-            *(f"{row['attributes'][name]:.3f}" if name in row["attributes"] else "-" for name in attributes),
+            *(f"{row['attributes'][each]:.3f}" if each in row["attributes"] else "-" for each in attributes),
             _interval(row["bits_per_second"], digits=1),
             f"{row['notes']:,}",
             f"{row['seconds'] / 3600:.2f}",

@@ -5,22 +5,13 @@ as in attention.py: D model width, F width of the decoder's own hidden layer.
 """
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from sage_jax.models.backbone import RMSNorm
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.pooled import Pooled
+from sage_jax.models.pooled import EventCarry, Pooled
 from sage_jax.models.product import product
-
-
-@flax.struct.dataclass
-class NestedCarry:
-    """inner: what the decoder knows, an array whose shape its form decides. event: int32 [B, A], the tokens read so far."""
-
-    inner: jax.Array
-    event: jax.Array
 
 
 class ResidualDecoder(nn.Module):
@@ -126,7 +117,10 @@ DECODERS = {"mlp": ResidualDecoder, "gru": RecurrentDecoder, "attention": Attent
 
 
 class Nested(Pooled):
-    """The attributes of the next event one after another, through a decoder that begins in the state behind the last event."""
+    """The attributes of the next event one after another, through a decoder that begins in the state behind the last event.
+
+    The carry's hidden is what the decoder knows, in a shape that its form decides.
+    """
 
     def setup(self):
         super().setup()
@@ -138,13 +132,13 @@ class Nested(Pooled):
             for a, size in enumerate(config.vocab_sizes[:-1])
         ]
 
-    def begin(self, hidden: jax.Array) -> NestedCarry:
-        return NestedCarry(self.decoder.begin(hidden), super().begin(hidden).event)
+    def begin(self, hidden: jax.Array) -> EventCarry:
+        return super().begin(hidden).replace(hidden=self.decoder.begin(hidden))
 
-    def next_logits(self, carry: NestedCarry, attribute: int) -> jax.Array:
-        return self.logits(self.decoder.hidden(carry.inner, attribute), attribute)
+    def next_logits(self, carry: EventCarry, attribute: int) -> jax.Array:
+        return self.logits(self.decoder.hidden(carry.hidden, attribute), attribute)
 
-    def step(self, carry: NestedCarry, token: jax.Array, attribute: int) -> NestedCarry:
-        embedding = jnp.take(self.inner_embeddings[attribute], token, axis=0).astype(carry.inner.dtype)
-        inner = self.decoder.step(carry.inner, embedding, attribute)
-        return NestedCarry(inner, carry.event.at[..., attribute].set(token))
+    def step(self, carry: EventCarry, token: jax.Array, attribute: int) -> EventCarry:
+        embedding = jnp.take(self.inner_embeddings[attribute], token, axis=0).astype(carry.hidden.dtype)
+        hidden = self.decoder.step(carry.hidden, embedding, attribute)
+        return super().step(carry, token, attribute).replace(hidden=hidden)

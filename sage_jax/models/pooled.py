@@ -16,7 +16,11 @@ from sage_jax.models.product import product
 
 @flax.struct.dataclass
 class EventCarry:
-    """hidden [B, D]: the state behind the last whole event. event: int32 [B, A], the tokens read of the next one so far."""
+    """What is known of the next event.
+
+    hidden: the state [B, D] behind the last whole event, or what a form makes of it token by token. event: int32 [B, A], the
+    tokens read of the next one so far.
+    """
 
     hidden: jax.Array
     event: jax.Array

@@ -19,6 +19,7 @@ from sage_jax.music.notes import Piece
 from sage_jax.music.remi import BAR, DURATION, EOS, METER_OF, POSITION, PROGRAM, SPECIAL, Remi, latest
 from sage_jax.music.spans import Spans
 from sage_jax.music.tracks import TrackRemi
+from sage_jax.music.windows import join
 
 WITHIN = ("note", "beat", "bar")
 LEAST_COUNT = 2  # how often a pair must stand in the pieces to be merged
@@ -234,10 +235,7 @@ class RemiBpe:
         window, bar = self._excerpts(steps).last(length)
         return window[:, None], bar
 
-    @staticmethod
-    def join(steps: np.ndarray, more: np.ndarray, bar: int) -> np.ndarray:
-        """`steps`, and behind them `more`, which followed on the window of them that begins in `bar`."""
-        return np.concatenate([steps, more])
+    join = staticmethod(join)
 
     def windows(self, steps: np.ndarray, context: int) -> Iterator[tuple[np.ndarray, int]]:
         """(steps [M, 1], first): windows of at most `context` steps, which from `first` on foretell all but BOS, each once.

@@ -10,9 +10,9 @@ import numpy as np
 from sage_jax.music.events import index_in
 from sage_jax.music.notes import DEFAULT_QPM
 from sage_jax.music.remi import BAR, BOS, METER_OF, POSITION, PROGRAM, TEMPO_OF, Remi
+from sage_jax.music.windows import LEAST_PAST, MOST_PAST
 
 HEAD = 5  # BOS, Bar, TimeSig, Position 0 and Tempo, with which every stream begins
-LEAST_PAST, MOST_PAST = 0.5, 0.75  # of the context: what stands before what a further window foretells
 
 
 @dataclasses.dataclass(frozen=True)

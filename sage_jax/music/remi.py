@@ -56,6 +56,14 @@ class Remi:
         """The first id of each kind."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
+    @functools.cached_property
+    def follows(self) -> np.ndarray:
+        """bool [kinds, kinds]: whether a token of the second kind may follow one of the first."""
+        follows = np.zeros((len(KINDS), len(KINDS)), bool)
+        for kind, followers in self.followers.items():
+            follows[kind, list(followers)] = True
+        return follows
+
     @property
     def vocab_size(self) -> int:
         return int(self.sizes.sum())
@@ -190,11 +198,8 @@ class Remi:
     def _check(self, kind: np.ndarray, value: np.ndarray) -> None:
         if not len(kind):
             return
-        allowed = np.zeros((len(KINDS), len(KINDS)), bool)
-        for before, after in self.followers.items():
-            allowed[before, list(after)] = True
         before = np.append(SPECIAL, kind[:-1])
-        wrong = ~allowed[before, kind]
+        wrong = ~self.follows[before, kind]
         drum = np.append(0, value[:-1]) == DRUMS
         wrong |= ((kind == DRUM) & ~drum) | ((kind == PITCH) & drum)
         if wrong.any():

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from sage_jax.errors import UserError
 from sage_jax.music.bpe import WITHIN, RemiBpe
 from sage_jax.music.events import NoteEvents
@@ -80,6 +82,13 @@ class RepresentationConfig:
         if (found.vocab_sizes, found.within, found.per_track) != (self.vocab_sizes(grid), self.within, self.per_track):
             raise UserError(f"{path} holds merges of other settings; delete it, or choose another --workdir")
         return found
+
+
+def retold(events: np.ndarray, grid: NoteEvents, representation: Representation) -> np.ndarray:
+    """The piece that `events` [N, A] of `grid` tell, in steps of `representation`."""
+    if representation == grid:
+        return events
+    return representation.encode(representation.quantize(grid.decode(events)))
 
 
 def from_dict(values: dict[str, Any]) -> Representation:

@@ -7,6 +7,11 @@ import numpy as np
 LEAST_PAST, MOST_PAST = 0.5, 0.75  # of the context: what stands before what a further window foretells
 
 
+def join(steps: np.ndarray, more: np.ndarray, bar: int) -> np.ndarray:
+    """`steps`, and behind them `more`, which followed on the window of them that begins in `bar`."""
+    return np.concatenate([steps, more])
+
+
 class BarWindows:
     """Windows of NoteEvents: what it is mixed into has HEAD, `bar_starts`, `sounding`, `crop` and `bar_of`."""
 
@@ -24,10 +29,7 @@ class BarWindows:
         first = int(sounding[-1]) if first is None else first
         return self.crop(steps, first, len(steps)), self.bar_of(steps, first)
 
-    @staticmethod
-    def join(steps: np.ndarray, more: np.ndarray, bar: int) -> np.ndarray:
-        """`steps`, and behind them `more`, which followed on the window of them that begins in `bar`."""
-        return np.concatenate([steps, more])
+    join = staticmethod(join)
 
     def windows(self, steps: np.ndarray, context: int) -> Iterator[tuple[np.ndarray, int]]:
         """(window, first): windows of at most `context` steps that from `first` on foretell each of `steps` but BOS, once.
