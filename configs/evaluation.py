@@ -7,7 +7,7 @@
   python -m launch.evaluate --config=configs/evaluation.py --workdir=runs/demo --output=runs/demo/evaluation
   python -m launch.evaluate --config=configs/evaluation.py:full --workdir=runs/sage,runs/mqa --output=runs/comparison
 
-What each field means is told by sage_jax.evaluation.evaluate.EvaluationConfig.
+What each field means is told by sage_jax.evaluation.task.EvaluationConfig.
 """
 
 from ml_collections import ConfigDict

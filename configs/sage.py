@@ -46,6 +46,7 @@ def base() -> ConfigDict:
     config.data = dict(corpus="embedded", shards="", num_events=1024, transpose=(-5, 6))
     config.model = dict(
         form="flat",
+        ahead=0,
         pooling="sum",
         inner="mlp",
         inner_width=0,

@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch._main import named_folders, run
-from sage_jax.evaluation.evaluate import EvaluationConfig, evaluate
+from sage_jax.evaluation.evaluate import evaluate
+from sage_jax.evaluation.task import EvaluationConfig
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/evaluation.py", "The task and its size.", lock_config=True)
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders of runs, as NAME=FOLDER or FOLDER, the first of which has the shards.", required=True)

@@ -20,6 +20,8 @@ class ModelConfig:
       pooled embeddings, and foretell the next event from one state: "pooled" all its attributes in parallel, "compound" the
       first one and then the others in parallel, "nested" one after another through a small decoder, "delay" in parallel
       too, but each attribute one event later than the one before it.
+    ahead: attributes of the next event, the first of the cycle, that a step of the layers reads beside the rest of the last
+      one, in a nested or pooled model: what is foretold after them is then foretold by the layers' attention knowing them.
     pooling: whether the embeddings of an event's tokens are added ("sum") or joined and projected ("concat").
     inner, inner_width: what the decoder of a nested model is made of: a residual "mlp" of this hidden width for each
       attribute, one layer of "attention" over the event's tokens, or a "gru". 0: as wide as the model.
@@ -35,6 +37,7 @@ class ModelConfig:
 
     vocab_sizes: tuple[int, ...]
     form: str = "flat"
+    ahead: int = 0
     pooling: str = "sum"
     inner: str = "mlp"
     inner_width: int = 0
@@ -62,6 +65,11 @@ class ModelConfig:
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")
+        ahead = self.ahead
+        if not isinstance(ahead, int) or isinstance(ahead, bool) or not 0 <= ahead < self.num_attributes:
+            raise UserError(f"model.ahead is {ahead!r}; give a whole number from 0 to {self.num_attributes - 1}")
+        if ahead and self.form not in ("nested", "pooled"):
+            raise UserError(f"model.ahead is {ahead}; only the forms nested and pooled read attributes ahead, not {self.form}")
         if not isinstance(self.inner_width, int) or self.inner_width < 0:
             raise UserError(f"model.inner_width is {self.inner_width!r}; give a whole number, 0 for model.width")
         if self.head_width % 2:
@@ -85,6 +93,11 @@ class ModelConfig:
     @property
     def num_attributes(self) -> int:
         return len(self.vocab_sizes)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The attributes in the order in which they are foretold from one step of the layers, if not flat."""
+        return tuple((self.ahead + place) % self.num_attributes for place in range(self.num_attributes))
 
     @property
     def tokens_per_event(self) -> int:

@@ -128,17 +128,18 @@ class Nested(Pooled):
         self.decoder = DECODERS[config.inner](config)
         # Of the attributes that others follow. As large as the state that they are added to, and so not the pooled ones.
         self.inner_embeddings = [
-            self.param(f"inner_embedding_{a}", nn.initializers.normal(0.5), (size, config.width))
-            for a, size in enumerate(config.vocab_sizes[:-1])
+            self.param(f"inner_embedding_{a}", nn.initializers.normal(0.5), (config.vocab_sizes[a], config.width))
+            for a in config.order[:-1]
         ]
 
     def begin(self, hidden: jax.Array) -> EventCarry:
         return super().begin(hidden).replace(hidden=self.decoder.begin(hidden))
 
     def next_logits(self, carry: EventCarry, attribute: int) -> jax.Array:
-        return self.logits(self.decoder.hidden(carry.hidden, attribute), attribute)
+        return self.logits(self.decoder.hidden(carry.hidden, self.config.order.index(attribute)), attribute)
 
     def step(self, carry: EventCarry, token: jax.Array, attribute: int) -> EventCarry:
-        embedding = jnp.take(self.inner_embeddings[attribute], token, axis=0).astype(carry.hidden.dtype)
-        hidden = self.decoder.step(carry.hidden, embedding, attribute)
+        place = self.config.order.index(attribute)
+        embedding = jnp.take(self.inner_embeddings[place], token, axis=0).astype(carry.hidden.dtype)
+        hidden = self.decoder.step(carry.hidden, embedding, place)
         return super().step(carry, token, attribute).replace(hidden=hidden)

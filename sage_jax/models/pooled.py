@@ -46,31 +46,33 @@ class Pooled(Backbone):
     def __call__(self, events: jax.Array) -> tuple[jax.Array, ...]:
         """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a.
 
-        Those of the attributes after the first are for the same event, 0 for event 0, which nothing foretells; those of the
+        Those of the attributes after the first are for the same event, 0 for what nothing foretells of event 0; those of the
         first are for the event after it.
         """
-        hidden, _ = self.through_layers(self.pooled(events), None)
-        hidden = hidden[:, :, 0]
-        following = self.of_next(hidden[:, :-1], events[:, 1:])
-        shifted = (jnp.pad(block, ((0, 0), (1, 0), (0, 0))) for block in following)
-        return (self.next_logits(self.begin(hidden), 0), *shifted)
-
-    def of_next(self, hidden: jax.Array, events: jax.Array) -> list[jax.Array]:
-        """Logits [B, N, V_a] of the attributes after the first of `events` [B, N, A], each from the state before it."""
-        carry, blocks = self.begin(hidden), []
-        for attribute in range(1, self.config.num_attributes):
-            carry = self.step(carry, events[..., attribute - 1], attribute - 1)
-            blocks.append(self.next_logits(carry, attribute))
-        return blocks
+        hidden, _ = self.through_layers(self.pooled(self.steps(events)), None)
+        carry, blocks = self.begin(hidden[:, :, 0]), {}
+        following = jnp.pad(events[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        order, ahead = self.config.order, self.config.ahead
+        for attribute in order:
+            blocks[attribute] = self.next_logits(carry, attribute)
+            is_same_event = 0 < ahead <= attribute
+            if not is_same_event and attribute:
+                blocks[attribute] = jnp.pad(blocks[attribute][:, :-1], ((0, 0), (1, 0), (0, 0)))
+            if attribute != order[-1]:
+                carry = self.step(carry, (events if is_same_event else following)[..., attribute], attribute)
+        return tuple(blocks[attribute] for attribute in range(len(order)))
 
     # Decoding
 
     def read(self, events: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
-        hidden, fresh = self.through_layers(self.pooled(events), cache)
-        return self.begin(hidden[:, -1, 0]), cache.write(fresh, after=hidden)
+        hidden, fresh = self.through_layers(self.pooled(self.steps(events)), cache)
+        carry = self.begin(hidden[:, -1, 0])
+        for attribute in range(self.config.ahead or self.config.num_attributes, self.config.num_attributes):
+            carry = self.step(carry, events[:, -1, attribute], attribute)
+        return carry, cache.write(fresh, after=hidden)
 
     def feed(self, carry, cache: Cache, token: jax.Array, attribute: int):
-        if attribute < self.config.num_attributes - 1:
+        if attribute != self.config.order[-1]:
             return self.step(carry, token, attribute), cache
         event = carry.event.at[:, attribute].set(token)
         hidden, fresh = self.through_layers(self.pooled(event[:, None]), cache, empty=False)
@@ -88,6 +90,14 @@ class Pooled(Backbone):
     def step(self, carry: EventCarry, token: jax.Array, attribute: int) -> EventCarry:
         """The carry behind one more token of the next event, not its last."""
         return carry.replace(event=carry.event.at[..., attribute].set(token))
+
+    def steps(self, events: jax.Array) -> jax.Array:
+        """events [B, N, A] -> [B, N, A], as the layers read them: what is not read ahead stands beside the event behind it."""
+        ahead = self.config.ahead
+        if not ahead:
+            return events
+        last = jnp.pad(events[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        return jnp.concatenate([events[..., :ahead], last[..., ahead:]], axis=-1)
 
     def pooled(self, events: jax.Array) -> jax.Array:
         """events [B, N, A] -> [B, N, 1, D]; nothing comes of PAD."""

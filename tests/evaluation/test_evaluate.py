@@ -12,9 +12,10 @@ from rich.console import Console
 
 from configs.evaluation import get_config
 from sage_jax.errors import UserError
-from sage_jax.evaluation.evaluate import EvaluationConfig, evaluate
+from sage_jax.evaluation.evaluate import evaluate
 from sage_jax.evaluation.floors import FLOORS
 from sage_jax.evaluation.results import Scored, table
+from sage_jax.evaluation.task import EvaluationConfig
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import read_midi
 from sage_jax.music.preprocess import PreprocessConfig, preprocess

@@ -19,6 +19,9 @@ SHARINGS = [
 ]
 FORMS = [
     *(dict(form="nested", inner=inner) for inner in ("mlp", "attention", "gru")),
+    dict(form="nested", ahead=2),
+    dict(form="nested", inner="attention", ahead=3),
+    dict(form="pooled", ahead=2),
     *(dict(form="pooled", pooling=pooling) for pooling in ("sum", "concat")),
     dict(form="compound", pooling="concat"),
     dict(form="delay"),

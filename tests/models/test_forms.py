@@ -23,7 +23,7 @@ from tests.models.small import (
 
 B, N, A = 2, 9, 5
 PROMPT = 3
-every_form = pytest.mark.parametrize("form", FORMS, ids=["-".join(form.values()) for form in FORMS])
+every_form = pytest.mark.parametrize("form", FORMS, ids=["-".join(map(str, form.values())) for form in FORMS])
 
 
 @functools.cache
@@ -102,23 +102,23 @@ def test_no_token_sees_a_later_one(form):
     config = small_config(**form)
     events = random_events(config, 1, N)
     before = full_logits(config, events)
-    late = config.form == "delay"
-    for n, a in ((1, 0), (3, 2), (5, 4), (N - 2, 3)):
+    # The step of the layers after which attribute a of event n is drawn, all of them from the state before it.
+    later_by = [a if config.form == "delay" else int(0 < config.ahead <= a) for a in range(A)]
+    for n, a in ((1, 0), (3, 2), (5, 4), (N - 2, 3), (4, 1)):
         after = full_logits(config, events.at[0, n, a].set(events[0, n, a] % (config.vocab_sizes[a] - 1) + 1))
+        read = n + later_by[a]
         for attribute in range(A):
             # [N]: of the attribute of the event in each place
             changed = np.asarray((before[attribute] != after[attribute]).any(axis=-1)[0])
             changed = np.append(False, changed[:-1]) if attribute == 0 else changed
-            order = np.arange(N) + (attribute if late else 0)
-            read = n + (a if late else 0)
+            order = np.arange(N) + later_by[attribute]
+            together = {
+                "nested": config.order.index(attribute) > config.order.index(a),
+                "compound": a == 0 and attribute > 0,
+            }
             assert not changed[order < read].any()
-            if not late and form["form"] != "nested":
-                same = changed[n] if attribute > 0 else False
-                assert same == (form["form"] == "compound" and a == 0 and attribute > 0)
-            if form["form"] == "nested" and attribute > 0:
-                assert changed[n] == (attribute > a)
-            later = (order > read) & (np.arange(N) > 0)
-            assert changed[later].all()
+            assert (changed[order == read] == together.get(config.form, False)).all()
+            assert changed[(order > read) & (np.arange(N) > 0)].all()
 
 
 def test_delayed_places_each_attribute_a_step_later():
@@ -142,7 +142,7 @@ def test_delay_adds_no_parameter_and_an_event_has_one_key():
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(form="tree"), dict(pooling="mean"), dict(inner="lstm"), dict(inner_width=-1)], ids=lambda c: next(iter(c))
+    "changes", [dict(form="tree"), dict(pooling="mean"), dict(inner="lstm"), dict(inner_width=-1), dict(ahead=2), dict(ahead=1)], ids=lambda c: next(iter(c))
 )
 def test_impossible_forms_are_refused_by_field(changes):
     with pytest.raises(UserError, match=f"model.{next(iter(changes))}"):
