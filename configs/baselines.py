@@ -22,38 +22,24 @@ Every other field is that of configs/sage.py, and can be overridden as there (--
 from ml_collections import ConfigDict
 
 from configs import sage
-from sage_jax.benchmark.systems import MMT_SIZE
+from sage_jax.benchmark.systems import MMT_SIZE, NAMED, sections_of
 from sage_jax.errors import UserError
 
-SYSTEMS = {
-    "mha": dict(model=dict(sharing="mha")),
-    "mqa": dict(model=dict(sharing="mqa")),
-    "nested": dict(model=dict(form="nested", sharing="mqa")),
-    "pooled": dict(model=dict(form="pooled", sharing="mha")),
-    "octuple": dict(model=dict(form="pooled", pooling="concat", sharing="mha")),
-    "compound": dict(model=dict(form="compound", pooling="concat", sharing="mha")),
-    "delay": dict(model=dict(form="delay", sharing="mha")),
-    "mmt": dict(model=dict(form="pooled", sharing="mha"), representation=dict(name="mmt")),
-    "remi": dict(model=dict(sharing="mha"), representation=dict(name="remi")),
-    "bpe": dict(model=dict(sharing="mha"), representation=dict(name="remi", steps_per_event=3.0)),
-}
-ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS if system != "bpe" for size in sage.ARGUMENTS) + ("bpe2000-demo",)
+SYSTEMS = ("mha", "mqa", *NAMED)
+ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS for size in sage.ARGUMENTS) + ("bpe2000-demo",)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a system, "nested" if None, and a size."""
     name, _, size = (arg or "nested").partition("-")
-    merges = name.removeprefix("bpe")
-    name, merges = ("bpe", int(merges)) if merges != name and merges.isdecimal() else (name, 0)
-    if name not in SYSTEMS or (size and size not in sage.ARGUMENTS):
+    is_bpe = name.startswith("bpe") and name[3:].isdecimal()
+    if not (name in SYSTEMS or is_bpe) or (size and size not in sage.ARGUMENTS):
         raise UserError(
-            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} (bpe with a number), and behind a "
+            f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} or bpe and a number, and behind a "
             f"hyphen one of {', '.join(sage.ARGUMENTS)}"
         )
     config = sage.get_config(size or None)
-    system = SYSTEMS[name]
-    config.model.update(system.get("model", {}))
-    config.representation.update(system.get("representation", {}), merges=merges)
+    config.update(sections_of(name))
     if name == "mmt" and size in ("", "base"):
         config.model.update(MMT_SIZE)
     return config

@@ -1,6 +1,7 @@
 """What is measured: our forms and ways to share key-value heads, and the peers, by name."""
 
 import pathlib
+from typing import Any
 
 from sage_jax.errors import UserError
 from sage_jax.models.config import FORMS
@@ -33,16 +34,44 @@ SHARINGS = {
 }
 
 
-def fields_of(name: str) -> dict:
-    """The fields of ModelConfig for the system called `name`: a sharing, of the flat model, or behind the name of another form.
+# The systems that have more of their own than a form and a sharing: the sections of a config that they change.
+NAMED = {
+    "nested": {"model": {"form": "nested", "sharing": "mqa"}},
+    "pooled": {"model": {"form": "pooled", "sharing": "mha"}},
+    "octuple": {"model": {"form": "pooled", "pooling": "concat", "sharing": "mha"}},
+    "compound": {"model": {"form": "compound", "pooling": "concat", "sharing": "mha"}},
+    "delay": {"model": {"form": "delay", "sharing": "mha"}},
+    "mmt": {"model": {"form": "pooled", "sharing": "mha"}, "representation": {"name": "mmt"}},
+    "remi": {"model": {"sharing": "mha"}, "representation": {"name": "remi"}},
+}
+MERGED_STEPS = 3.0  # the steps that a crop of merged REMI+ has room for, for each of its events
 
-    Raises UserError for an unknown one.
+
+def sections_of(name: str) -> dict[str, dict[str, Any]]:
+    """What the system called `name` has of its own, by section of the config: one of NAMED, bpeN, or what `fields_of` knows.
+
+    bpeN is REMI+ with N ids more from byte-pair encoding. Raises UserError for an unknown one.
     """
-    form, _, rest = name.partition("-")
-    form, sharing = (form, rest) if form in FORMS else ("flat", name)
-    if sharing not in SHARINGS:
+    merges = name.removeprefix("bpe")
+    if name in NAMED:
+        return {section: dict(fields) for section, fields in NAMED[name].items()}
+    if merges != name and merges.isdecimal():
+        representation = {"name": "remi", "merges": int(merges), "steps_per_event": MERGED_STEPS}
+        return {"model": {"sharing": "mha"}, "representation": representation}
+    return {"model": fields_of(name)}
+
+
+def fields_of(name: str) -> dict[str, Any]:
+    """The fields of ModelConfig for a name such as ModelConfig.name gives: a sharing, behind the form where it is not flat.
+
+    Behind the form a number may say how many attributes it reads ahead: mha, nested-mqa, nested2-as_kvhs-mixed-1. Raises
+    UserError for an unknown one.
+    """
+    form, _, sharing = ("flat", "", name) if name in SHARINGS else name.partition("-")
+    form, ahead = (form[:-1], int(form[-1])) if form[-1:].isdecimal() else (form, 0)
+    if form not in FORMS or sharing not in SHARINGS:
         raise UserError(
-            f"there is no system called {name!r}; choose from {', '.join((*SHARINGS, *PEERS))}, or put {', '.join(FORMS[1:])} "
-            "and a hyphen before a sharing"
+            f"there is no system called {name!r}; choose from {', '.join((*NAMED, 'bpe2000', *SHARINGS, *PEERS))}, or put "
+            f"{', '.join(FORMS[1:])} and a hyphen before a sharing"
         )
-    return {"form": form, **SHARINGS[sharing]}
+    return {"form": form, "ahead": ahead, **SHARINGS[sharing]}

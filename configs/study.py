@@ -1,0 +1,84 @@
+"""The study: which systems are trained on what, how often, and what they are asked.
+
+  debug  minutes, to see that it runs: models and numbers that say nothing
+  cpu    small models, about four hours on two CPU cores
+  full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
+
+  python -m launch.study --config=configs/study.py:debug --workdir=runs/study
+  python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \
+      --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
+
+Where no folder is named, a corpus is the embedded one. What each field means is told by sage_jax.study.config.StudyConfig.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import evaluation, sage
+from sage_jax.errors import UserError
+
+ARGUMENTS = ("debug", "cpu", "full")
+SHARINGS = (
+    "mha", "gqa-5", "gqa-2", "mqa",
+    *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
+)  # fmt: skip
+FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa", "nested2-mqa")
+MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
+# One system in the name of each family, with which the learning rate is sought that all of them are trained with.
+FAMILIES = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa")
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config of one of ARGUMENTS."""
+    arg = arg or "full"
+    if arg not in ARGUMENTS:
+        raise UserError(f"configs/study.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
+    config = ConfigDict()
+    config.corpora = dict(multitrack="embedded", piano="embedded")
+    config.run = sage.get_config("base")
+    del config.run.takes, config.run.sampling
+    # 40 heads are the fewest that every scope can share among four heads for an attribute.
+    config.run.model.update(heads=40, head_width=16)
+    config.run.train.update(steps=100_000, eval_batches=50, checkpoint_every=5000)
+    config.learning_rates = (3e-4, 6e-4, 1.2e-3)
+    config.seek_on = "multitrack"
+    config.seek_with = FAMILIES
+    main, both = ("multitrack",), ("multitrack", "piano")
+    nested = tuple(f"nested2-{sharing}" for sharing in SHARINGS)
+    config.tables = dict(
+        forms=dict(systems=FORMS, train_on=main, seeds=3),
+        sharing=dict(systems=SHARINGS + nested, train_on=main, seeds=3),
+        equal_parameters=dict(systems=SHARINGS + nested, train_on=main, seeds=3, equal_parameters=True),
+        merges=dict(systems=MERGES, train_on=both, seeds=2),
+        other_music=dict(systems=("mha", "as_kvhs-mixed-1", "nested2-mqa"), train_on=both, test_on=both, seeds=3),
+    )
+    config.evaluation = evaluation.get_config("standard")
+    config.evaluation.update(samples=1, memory=False, midi=0)
+    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=4)
+    config.keep_checkpoints = False
+    if arg == "cpu":
+        config.run.data.num_events = 48
+        config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute_attention=False)
+        config.run.optimizer.update(warmup_steps=50, clip_norm=5.0)
+        # Twice as many small batches learn more from as many notes than half as many large ones.
+        config.run.train.update(steps=800, batch_size=4, log_every=50, checkpoint_every=10_000, eval_every=10_000, eval_batches=200)
+        config.learning_rates = (1e-3, 2e-3, 4e-3)
+        config.tables.longer = dict(systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=4000)
+        config.evaluation.update(prompts=48, max_bars=8, batch_size=48, max_events=256, likelihood_pieces=24)
+    if arg == "debug":
+        config.run.update(sage.debug())
+        config.run.model.update(heads=40, head_width=2)
+        config.run.data.num_events = 16
+        config.run.train.update(steps=4, eval_every=4, checkpoint_every=4)
+        config.learning_rates = (3e-3,)
+        config.seek_with = ("mha", "remi", "nested-mqa")
+        config.tables = dict(
+            forms=dict(systems=("mha", "nested2-mqa"), train_on=main, seeds=2),
+            sharing=dict(systems=("mha", "mqa", "as_kvhs-mixed-4"), train_on=main, seeds=2),
+            equal_parameters=dict(systems=("mha", "mqa"), train_on=main, seeds=1, equal_parameters=True),
+            merges=dict(systems=("remi", "bpe500"), train_on=both, seeds=1),
+            other_music=dict(systems=("mha",), train_on=both, test_on=both, seeds=1),
+        )
+        config.evaluation.update(evaluation.get_config("debug"))
+        config.evaluation.update(samples=1, memory=False, midi=0)
+        config.speed.update(context=160, events=4, rounds=2)
+    return config

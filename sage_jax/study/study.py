@@ -1,0 +1,56 @@
+"""The study from its corpora to its results, in an order in which what is there first says most."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sage_jax.music.events import NoteEvents
+from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.study.cells import Examiner, run_cell
+from sage_jax.study.config import Cell, Row, StudyConfig
+from sage_jax.training.config import read_section
+
+SEARCHES = 2  # how often the best learning rate may be at the edge of those tried, and another one is tried beyond it
+
+
+def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], None]) -> None:
+    """Does what is not yet done of the study in `workdir`; what is finished stays, whenever it is stopped.
+
+    Raises UserError for a corpus that is not there, and what training raises.
+    """
+    # Seeds of a row are one program: what was compiled for one need not be for the next.
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    examiner = Examiner(config, workdir)
+    tokenizer = read_section(NoteEvents, "tokenizer", config.run)
+    limits = read_section(PreprocessConfig, "preprocess", config.run)
+    for corpus, source in config.corpora.items():
+        preprocess(source, examiner.shards(corpus), tokenizer, limits)
+    rates = find_rates(config, examiner, say)
+    cells = list(config.cells(rates))
+    for place, cell in enumerate(cells):
+        run_cell(config, cell, examiner, lambda name: say(f"{place + 1} of {len(cells)}: {name}"))
+
+
+def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> dict[str, float]:
+    """The learning rate of each family: the one with which its system has the lowest validation loss."""
+    rates = {}
+    for system in config.seek_with:
+        losses = {}
+
+        def try_rate(rate: float) -> None:
+            result = run_cell(config, Cell(Row(system, config.seek_on), 0, rate), examiner, say)
+            losses[rate] = result["valid"]["loss"]
+
+        for rate in config.learning_rates:
+            try_rate(rate)
+        for _ in range(SEARCHES):
+            best = min(losses, key=losses.get)
+            if len(losses) > 1 and best == max(losses):
+                try_rate(2 * best)
+            elif len(losses) > 1 and best == min(losses):
+                try_rate(best / 2)
+        rates[config.family(system)] = min(losses, key=losses.get)
+    return rates
