@@ -1,29 +1,68 @@
 """Trains every system on the same notes, asks each the same, measures its speed, and writes RESULTS.md.
 
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
-  python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \
+  python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \\
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
+  python -m launch.study --results=launch/study.json --workdir=runs/again
 
-Stop it at any moment: the same command goes on where it stopped.
+Stop it at any moment: the same command goes on where it stopped. RESULTS.md, results.json and results.png come to the workdir,
+of what is finished so far with --report. With --publish they also become RESULTS.md, launch/study.json and launch/study.png
+of this checkout; --results makes them from such a JSON file alone.
 """
+
 import pathlib
+import shlex
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
 from launch._main import run
+from sage_jax.benchmark.systems import ROOT
+from sage_jax.errors import UserError
+from sage_jax.files import write_json
+from sage_jax.music.shards import read_json
 from sage_jax.study.config import StudyConfig
+from sage_jax.study.report import write_results
+from sage_jax.study.results import collect
 from sage_jax.study.study import run_study
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/study.py", "What to study: a size, and what overrides it.", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/study.py", "What to study: a size, and what overrides it.", lock_config=True
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, models, results.", required=True)
+REPORT = flags.DEFINE_bool("report", False, "Whether to tell of what is finished, and do no more.")
+JSON = flags.DEFINE_string("results", None, "The JSON file of a finished study, to be told again.")
+PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the RESULTS.md of this checkout, too.")
 
 
 def main() -> None:
-    console = Console()
-    say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-    run_study(StudyConfig.from_dict(CONFIG.value.to_dict()), pathlib.Path(WORKDIR.value), say)
+    workdir, console = pathlib.Path(WORKDIR.value), Console()
+    if JSON.value:
+        found = read_json(pathlib.Path(JSON.value))
+        if not isinstance(found, dict) or "cells" not in found:
+            raise UserError(f"--results: {JSON.value} is not the JSON of a study; give results.json of its --workdir")
+    else:
+        config = StudyConfig.from_dict(CONFIG.value.to_dict())
+        if not REPORT.value:
+            run_study(config, workdir, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        found = collect(config, workdir, _command())
+    places = [(workdir / "RESULTS.md", workdir / "results.png")]
+    if PUBLISH.value:
+        places.append((ROOT / "RESULTS.md", ROOT / "launch" / "study.png"))
+        write_json(ROOT / "launch" / "study.json", found, indent=1)
+    for report, picture in places:
+        write_results(found, report, picture)
+        print(report)
+
+
+def _command() -> str:
+    """As it was typed, but for the names of folders, and for what only tells of it."""
+    told = [argument for argument in sys.argv[1:] if argument not in ("--report", "--publish")]
+    shown = [argument.partition("folder:")[0] + "folder:DIR" if "folder:" in argument else argument for argument in told]
+    shown = ["--workdir=DIR" if argument.startswith("--workdir=") else argument for argument in shown]
+    return f"python -m launch.study {shlex.join(shown)}"
 
 
 if __name__ == "__main__":

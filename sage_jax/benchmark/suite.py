@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.music.events import NUM_ATTRIBUTES, NoteEvents
 
 MEASUREMENTS = "measurements.jsonl"
+Job = tuple[list[str], dict[str, Any]]  # the command of a worker, and its job
 GROWTH = {"context": "context_events", "batch": "batch", "width": "width", "layers": "layers"}
 
 
@@ -155,8 +157,24 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
 def measure_cell(
     config: BenchmarkConfig, cell: Cell, probe: Worker, measured: str, console: Console
 ) -> list[dict[str, Any]]:
-    """One line for each system: all are made ready, then take turns, with the probe of the device before each round."""
+    """One line for each system of a cell."""
     setting = {"commit": measured, "cell": _facts(config, cell)}
+    return take_turns(cell.systems, functools.partial(_job, config, cell), config.rounds, probe, setting, console)
+
+
+def take_turns(
+    systems: Sequence[str],
+    job_of: Callable[[str], Job],
+    rounds: int,
+    probe: Worker,
+    setting: Mapping[str, Any],
+    console: Console,
+) -> list[dict[str, Any]]:
+    """One line for each system: all are made ready, then take turns, with the probe of the device before each round.
+
+    job_of: the command of a system's worker, and its job. rounds: turns, the first of which is not counted. setting: what
+    stands in each line.
+    """
     failed, workers = [], {}
 
     def give_up(system: str, error: WorkerFailed) -> None:
@@ -164,13 +182,13 @@ def measure_cell(
         console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
 
     try:
-        for system in cell.systems:
+        for system in systems:
             try:
-                workers[system] = Worker(*_job(config, cell, system))
+                workers[system] = Worker(*job_of(system))
             except WorkerFailed as error:
                 give_up(system, error)
         probes, runs = [], {system: [] for system in workers}
-        for _ in range(config.rounds):
+        for _ in range(rounds):
             probes.append(probe.run())
             for system, worker in list(workers.items()):
                 try:
@@ -202,7 +220,7 @@ def measure_cell(
             worker.close()
 
 
-def _job(config: BenchmarkConfig, cell: Cell, system: str) -> tuple[list[str], dict[str, Any]]:
+def _job(config: BenchmarkConfig, cell: Cell, system: str) -> Job:
     """The command of the worker for `system`, and its job."""
     job = dict(
         batch=cell.batch,

@@ -136,9 +136,9 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """A short name for tables: the form, where it is not flat, then the sharing, its heads and its scope."""
+        """A short name for tables: the form, where it is not flat, and what it reads ahead, then the sharing, its heads and scope."""
         sharing = {
             "as_kvhs": f"as_kvhs-{self.scope}-{self.heads_per_attribute}",
             "gqa": f"gqa-{self.kv_heads}",
         }.get(self.sharing, self.sharing)
-        return sharing if self.form == "flat" else f"{self.form}-{sharing}"
+        return sharing if self.form == "flat" else f"{self.form}{self.ahead or ''}-{sharing}"

@@ -78,7 +78,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
         "sections": results.plain(run.to_dict()),
         "asked": _asked(config, cell),
         "model": run.model.name,
-        "parameters": num_parameters(run),
+        "parameters": num_parameters(run.model),
         "events": run.train.steps * run.train.batch_size * run.data.num_events,
         "valid": trained["valid"],
         "train_seconds": trained["train_seconds"],

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from sage_jax.benchmark.systems import sections_of
 from sage_jax.errors import UserError
 from sage_jax.evaluation.task import EvaluationConfig
+from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import make_model
 from sage_jax.training.config import RunConfig
 
@@ -86,7 +88,8 @@ class StudyConfig:
             raise UserError(f"config.learning_rates is {self.learning_rates!r}; give rising numbers above 0")
         for name, table in self.tables.items():
             if unknown := table.keys() - TABLE_FIELDS:
-                raise UserError(f"config.tables.{name} has no field {sorted(unknown)[0]}; known are {', '.join(sorted(TABLE_FIELDS))}")
+                known = ", ".join(sorted(TABLE_FIELDS))
+                raise UserError(f"config.tables.{name} has no field {sorted(unknown)[0]}; known are {known}")
             for corpus in (*table["train_on"], *table.get("test_on", ())):
                 if corpus not in self.corpora:
                     raise UserError(f"config.tables.{name}: {corpus} is not one of config.corpora: {', '.join(self.corpora)}")
@@ -96,7 +99,7 @@ class StudyConfig:
         for row in self.rows():
             if self.family(row.system) not in known:
                 raise UserError(f"config.seek_with has no system of the family of {row.system}, which config.tables has")
-            self.sections(row)  # raises for what can't be
+            self.sections(Row(row.system, row.corpus))  # raises for what can't be
         if self.seek_on not in self.corpora:
             raise UserError(f"config.seek_on is {self.seek_on!r}; choose one of config.corpora: {', '.join(self.corpora)}")
 
@@ -143,23 +146,24 @@ class StudyConfig:
             sections["train"]["steps"] = row.steps
         run = RunConfig.from_dict(sections)
         if row.equal_parameters:
-            wanted = num_parameters(RunConfig.from_dict(self.sections(Row(self.speed["reference"], row.corpus))))
-            sections["model"]["mlp_width"] = width_for(run, wanted)
+            reference = RunConfig.from_dict(self.sections(Row(self.speed["reference"], row.corpus)))
+            sections["model"]["mlp_width"] = width_for(run.model, num_parameters(reference.model))
         return sections
 
 
-def num_parameters(run: RunConfig) -> int:
-    one_event = jnp.zeros((1, 1, run.model.num_attributes), jnp.int32)
-    shapes = jax.eval_shape(make_model(run.model).init, jax.random.key(0), one_event)
+@functools.cache
+def num_parameters(model: ModelConfig) -> int:
+    one_event = jnp.zeros((1, 1, model.num_attributes), jnp.int32)
+    shapes = jax.eval_shape(make_model(model).init, jax.random.key(0), one_event)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def width_for(run: RunConfig, parameters: int) -> int:
-    """The mlp_width with which a run comes closest to as many parameters."""
-    at = lambda width: num_parameters(dataclasses.replace(run, model=dataclasses.replace(run.model, mlp_width=width)))
-    width = run.model.mlp_width
-    each = (at(2 * width) - at(width)) // width  # parameters are linear in it
+def width_for(model: ModelConfig, parameters: int) -> int:
+    """The mlp_width with which a model comes closest to as many parameters. Raises UserError where none is narrow enough."""
+    at = lambda width: num_parameters(dataclasses.replace(model, mlp_width=width))
+    width = model.mlp_width
+    each = at(width + 1) - at(width)  # parameters are linear in it
     width += round((parameters - at(width)) / each)
     if width < 1:
-        raise UserError(f"{run.model.name} has more parameters than the reference without any MLP; widen config.run.model.mlp_width")
+        raise UserError(f"{model.name} has more parameters than the reference without any MLP; widen config.run.model.mlp_width")
     return width

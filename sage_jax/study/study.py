@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -10,6 +9,7 @@ from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.study.cells import Examiner, run_cell
 from sage_jax.study.config import Cell, Row, StudyConfig
+from sage_jax.study.speed import measure_speeds
 from sage_jax.training.config import read_section
 
 SEARCHES = 2  # how often the best learning rate may be at the edge of those tried, and another one is tried beyond it
@@ -32,6 +32,7 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
     cells = list(config.cells(rates))
     for place, cell in enumerate(cells):
         run_cell(config, cell, examiner, lambda name: say(f"{place + 1} of {len(cells)}: {name}"))
+    measure_speeds(config, examiner, say)
 
 
 def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> dict[str, float]:

@@ -1,0 +1,206 @@
+"""RESULTS.md and its pictures, from the study's JSON alone."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.figure
+
+from sage_jax.evaluation.statistics import interval
+from sage_jax.files import replacing
+from sage_jax.markdown import markdown_table
+from sage_jax.study.claims import claims
+from sage_jax.study.config import Row
+from sage_jax.study.results import Findings, Mean
+
+TITLES = {
+    "forms": "What a step is: tokenization and output form",
+    "sharing": "Key-value sharing, at equal width and depth",
+    "equal_parameters": "Key-value sharing, at equal parameters",
+    "merges": "Byte-pair encoding",
+    "other_music": "Other music than a model was trained on",
+    "longer": "The same for longer",
+}
+FLOORS = {
+    "loop": "the prompt again and again",
+    "other": "another piece",
+    "later": "the piece's own later bars",
+    "markov": "a Markov chain of order 2",
+}
+COLUMNS = (
+    "system", "trained on", "asked about", "seeds", "parameters", "bits per note", "than reference", "NMSI", "than reference",
+    "relative", "notes/s", "times reference", "cache, MB", "steps a note",
+)  # fmt: skip
+COLOURS = ("#2f6fc4", "#e5791a", "#2a9d57", "#d03a4b", "#8658c4", "#0f9fb4")
+
+
+def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathlib.Path) -> None:
+    """Writes `report` and `picture`, from what `collect` returns."""
+    findings = Findings(found)
+    _plot(findings, picture)
+    link = os.path.relpath(picture, report.parent)
+    parts = [_preface(found), _claims(findings), _limits(found), _set_up(found)]
+    parts.append(f"![Bits per note against notes per second, and against merges]({link})")
+    names = [*(name for name in TITLES if name in found["tables"]), *(name for name in found["tables"] if name not in TITLES)]
+    parts += [_table(findings, name) for name in names if findings.rows(name)]
+    parts.append(_floors(found))
+    with replacing(report) as temporary:
+        temporary.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _preface(found: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in (found["versions"] or {}).items())
+    done = len(found["cells"])
+    whole = "All" if done == found["wanted"] else f"**Not finished:** {done} of"
+    return f"""# Results of the study
+
+Written by `{found["command"]}` from its JSON; not typed. Last commit {found["commit"]}. {versions}.
+{whole} {found["wanted"]} models are trained and asked; the speed of {len(found["speeds"])} is measured."""
+
+
+def _claims(findings: Findings) -> str:
+    rows = [(claim.claim, claim.measured, claim.verdict, f"[{claim.table}](#{claim.table})") for claim in claims(findings)]
+    table = markdown_table(("claim", "measured here", "verdict", "table"), rows)
+    return f"""## The paper's claims
+
+The paper (arXiv 2510.00395) compares on music, code and weights that nobody else has, and its authors withdrew its results for
+re-analysis. A verdict follows from the interval alone: *holds* or *fails* where all of it lies on one side, else it cannot be told.
+
+{table}"""
+
+
+def _limits(found: Mapping[str, Any]) -> str:
+    model, train, data = (found["run"][section] for section in ("model", "train", "data"))
+    notes = train["steps"] * train["batch_size"] * data["num_events"]
+    return f"""## What this can and cannot say
+
+These are models of {model["layers"]} layers x {model["width"]} that have seen {notes:,} events, less than once through a corpus, in
+crops of {data["num_events"]}: they are far from trained out. What differs here differs in how fast it is learned; a difference that
+only shows in long contexts, in large models or after long training does not show, and one that shows may vanish. Speeds are of
+this small model on this machine; those at 12 x 512 are in BENCHMARKS.md. Intervals over two or three seeds are wide, and
+so they should be: seeds vary the parameters that training begins with and the order of the crops, not the pieces that
+are asked about. A system that tells less of a piece (`mmt` has no drums, velocities and tempos) has fewer bits per note for
+that reason alone."""
+
+
+def _set_up(found: Mapping[str, Any]) -> str:
+    train, data, asked, chosen = found["run"]["train"], found["run"]["data"], found["evaluation"], found["rates"]
+    rates = sorted({rate for tried in found["search"].values() for rate in tried}, key=float)
+    rows = []
+    for system, tried in found["search"].items():
+        family = found["families"][system]
+        losses = (f"{tried[rate]:.3f}" if rate in tried else "-" for rate in rates)
+        rows.append((family, f"`{system}`", *losses, f"{chosen[family]:g}"))
+    corpora = [
+        (name, f"{about['pieces']:,}", f"{about['notes']:,}", f"{about['tested']:,}")
+        for name, about in found["corpora"].items()
+    ]
+    return f"""## How it was done
+
+Every model reads the same crops of {data["num_events"]} events, {train["batch_size"]} to a batch, for {train["steps"]:,} steps
+unless its table says otherwise, with the same optimiser and schedule. The learning rate alone is tuned, one for each family:
+the one with the lowest validation loss (nats per note) of one system, one seed and the same number of steps; where the best was
+at the edge, the one beyond it was tried too.
+
+{markdown_table(("family", "sought with", *rates, "chosen"), rows)}
+
+Bits per note are of {asked["likelihood_pieces"] or "all"} pieces of the test split, every token counted. NMSI is of
+{asked["prompts"]} prompts of four bars and up to {asked["max_bars"]} bars behind them, {asked["samples"]} continuation(s) of each.
+A bracket is the 95% interval over seeds by Student's t, behind "times reference" the quartiles over turns.
+
+{markdown_table(("corpus", "pieces to train on", "their notes", "pieces of the test split"), corpora)}"""
+
+
+def _table(findings: Findings, name: str) -> str:
+    found, rows = findings.found, findings.rows(name)
+    about = found["tables"][name]
+    lines = [
+        _line(findings, name, row, corpus)
+        for row in rows
+        for corpus in (about["test_on"] or [row.corpus])
+        if findings.values(row, corpus, "bits")
+    ]
+    done = sum(min(len(findings.cells(row)), about["seeds"]) for row in rows)
+    wanted = len(rows) * about["seeds"]
+    remarks = [f"{done} of its {wanted} models are trained." * (done < wanted)]
+    remarks.append(f"Trained for {rows[0].steps:,} steps instead of {found['run']['train']['steps']:,}." * bool(rows[0].steps))
+    remarks = "".join(f"{remark}\n\n" for remark in remarks if remark)
+    return f"""<a id="{name}"></a>
+
+## {TITLES.get(name, name)}
+
+{remarks}{markdown_table(COLUMNS, lines)}"""
+
+
+def _line(findings: Findings, table: str, row: Row, corpus: str) -> list[str]:
+    """A row of a table, asked about one corpus."""
+    # Merges are compared to none, the others to the reference that was trained as they were.
+    reference = Row("remi" if table == "merges" else findings.found["reference"], row.corpus, steps=row.steps)
+    cells, speed = findings.cells(row), findings.speed(row)
+    line = [f"`{row.system}`", row.corpus, corpus, str(len(cells)), f"{next(iter(cells.values()))['parameters']:,}"]
+    for number, digits in (("bits", 3), ("nmsi", 1)):
+        line.append(_mean(findings.mean(row, corpus, number), digits))
+        difference = findings.difference(row, reference, corpus, number)
+        line.append("-" if row == reference else _mean(difference, digits, sign=True))
+    line.append(_mean(findings.mean(row, corpus, "relative"), 2))
+    if not speed:
+        return line + ["-"] * 4
+    memory = f"{speed['cache_bytes'] / 1e6:.2f}"
+    times = interval(*speed["times_reference"], 2)
+    return [*line, f"{speed['notes_per_second']:,.0f}", times, memory, f"{speed['steps_per_note']:.2f}"]
+
+
+def _floors(found: Mapping[str, Any]) -> str:
+    rows = [
+        (corpus, floor, said, f"{scores[floor]['nmsi']:.1f}", f"{scores[floor]['relative']:.2f}")
+        for corpus, scores in found["floors"].items()
+        for floor, said in FLOORS.items()
+    ]
+    return f"""## What needs no model
+
+{markdown_table(("corpus", "floor", "what it writes", "NMSI", "relative"), rows)}
+
+Relative: 0 for another piece, 1 for the composer's own later bars."""
+
+
+def _mean(value: Mean, digits: int, sign: bool = False) -> str:
+    return interval(value.mean, value.low, value.high, digits, sign)
+
+
+def _plot(findings: Findings, path: pathlib.Path) -> None:
+    found = findings.found
+    figure = matplotlib.figure.Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    here = found["seek_on"]
+    families: dict[str, list[tuple[float, float, str]]] = {}
+    for table in ("forms", "sharing"):
+        for row in findings.rows(table) if table in found["tables"] else ():
+            speed, bits = findings.speed(row), findings.mean(row, here, "bits")
+            if speed and bits.seeds and found["families"][row.system] != "mmt-pooled":
+                families.setdefault(found["families"][row.system], []).append((speed["notes_per_second"], bits.mean, row.system))
+    for colour, (family, points) in zip(COLOURS * 3, families.items(), strict=False):
+        left.scatter(*zip(*[point[:2] for point in points], strict=True), color=colour, s=18, label=family)
+    left.set_xscale("log")
+    left.set_xlabel("notes per second, batch 1")
+    left.set_ylabel(f"bits per note, {here}")
+    if families:
+        left.legend(frameon=False)
+    for colour, corpus in zip(COLOURS, found["corpora"], strict=False):
+        points = []
+        for row in dict.fromkeys(findings.rows("merges")) if "merges" in found["tables"] else ():
+            bits = findings.mean(row, corpus, "bits")
+            if row.corpus == corpus and bits.seeds:
+                points.append((int(row.system.removeprefix("bpe") if row.system != "remi" else 0), bits.mean))
+        if points:
+            merges, bits = zip(*sorted(points), strict=True)
+            right.plot(merges, bits, "o-", color=colour, label=corpus)
+    right.set_xscale("symlog", linthresh=500)
+    right.set_xlabel("merges")
+    right.set_ylabel("bits per note")
+    if right.lines:
+        right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

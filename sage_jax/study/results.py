@@ -1,0 +1,157 @@
+"""What a study found, as numbers that go into JSON and that RESULTS.md is made from."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sage_jax.evaluation.statistics import CONFIDENCE
+from sage_jax.files import write_json
+from sage_jax.music.shards import REPORT, read_json
+from sage_jax.study.cells import EXAMPLE, RESULT
+from sage_jax.study.config import Cell, Row, StudyConfig
+from sage_jax.study.speed import speed_file
+
+RESULTS = "results.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean over seeds, and its interval of 95% confidence by Student's t; nan where there are fewer than two."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        values = np.asarray([value for value in values if value is not None], float)
+        if not len(values):
+            return cls(*[float("nan")] * 3, 0)
+        half = float("nan")
+        if len(values) > 1:
+            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """The finished cells of a study, for tables to ask.
+
+    found: what `collect` returns.
+    """
+
+    found: Mapping[str, Any]
+
+    def rows(self, table: str) -> list[Row]:
+        return [Row(**row) for row in self.found["tables"][table]["rows"]]
+
+    def cells(self, row: Row) -> dict[int, Mapping[str, Any]]:
+        """Those that are finished, by seed."""
+        return {cell["seed"]: cell for cell in self.found["cells"] if cell["row"] == dataclasses.asdict(row)}
+
+    def speed(self, row: Row) -> Mapping[str, Any] | None:
+        """Of the row, or of the same one trained for longer or on other music, where it is the same program."""
+        speeds = self.found["speeds"]
+        usual = dataclasses.replace(row, steps=0)
+        elsewhere = dataclasses.replace(usual, corpus=self.found["seek_on"])
+        return speeds.get(usual.name) or speeds.get(elsewhere.name)
+
+    def values(self, row: Row, corpus: str, number: str) -> dict[int, float | None]:
+        """A number of each finished seed: 'bits', 'nmsi' or 'relative'."""
+        return {seed: cell["tests"][corpus][number] for seed, cell in self.cells(row).items() if corpus in cell["tests"]}
+
+    def mean(self, row: Row, corpus: str, number: str) -> Mean:
+        return Mean.of(list(self.values(row, corpus, number).values()))
+
+    def difference(self, row: Row, other: Row, corpus: str, number: str) -> Mean:
+        """Of a row and another one, over the seeds that both have: with a seed, both saw the same crops in the same order."""
+        one, two = self.values(row, corpus, number), self.values(other, corpus, number)
+        return Mean.of([one[seed] - two[seed] for seed in one.keys() & two.keys() if None not in (one[seed], two[seed])])
+
+
+def collect(config: StudyConfig, workdir: pathlib.Path, command: str) -> dict[str, Any]:
+    """All that is finished in `workdir`, without what is too long to be told. Writes it to results.json there, too."""
+    search = {}
+    for system in config.seek_with:
+        folder = workdir / "cells" / config.seek_on / system
+        tried = (read_json(path) for path in sorted(folder.glob(f"rate*/{RESULT}")))
+        search[system] = {f"{one['cell']['learning_rate']:g}": one["valid"]["loss"] for one in tried}
+    rates = {config.family(system): float(min(tried, key=tried.get)) for system, tried in search.items() if tried}
+    rates = {config.family(system): rates.get(config.family(system), 0.0) for system in config.seek_with}
+    wanted = list(config.cells(rates))
+    finished, floors, last = [], {}, None
+    for cell in wanted:
+        result = read_json(workdir / "cells" / cell.name / RESULT)
+        if result is None:
+            continue
+        last = result
+        finished.append(_cell(cell, result))
+        for corpus, test in result["tests"].items():
+            scores = {name: score for name, score in test["scores"].items() if name != EXAMPLE}
+            floors[corpus] = {
+                name: {number: score[number]["mean"] for number in ("nmsi", "relative")} for name, score in scores.items()
+            }
+    speeds = {row.name: read_json(speed_file(workdir, row)) for row in config.rows()}
+    found = {
+        "command": command,
+        "commit": last and last["commit"],
+        "versions": last and last["versions"],
+        "corpora": {name: _corpus(workdir, name) for name in config.corpora},
+        "run": {section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
+        "evaluation": {name: getattr(config.evaluation, name) for name in ("prompts", "max_bars", "samples", "likelihood_pieces")},
+        "reference": config.speed["reference"],
+        "speed": dict(config.speed),
+        "seek_on": config.seek_on,
+        "search": search,
+        "rates": rates,
+        "families": {name: config.family(name) for name in (*config.seek_with, *(row.system for row in config.rows()))},
+        "tables": {
+            name: {
+                "rows": [dataclasses.asdict(row) for row in config.rows_of(name)],
+                "test_on": list(table.get("test_on", ())),
+                "seeds": table["seeds"],
+            }
+            for name, table in config.tables.items()
+        },
+        "wanted": len(wanted),
+        "floors": floors,
+        "cells": finished,
+        "speeds": {name: speed for name, speed in speeds.items() if speed is not None},
+    }
+    write_json(workdir / RESULTS, found, indent=1)
+    return found
+
+
+def _corpus(workdir: pathlib.Path, name: str) -> dict[str, int]:
+    splits = (read_json(workdir / "corpora" / name / REPORT) or {"splits": {}})["splits"]
+    count = lambda split, what: splits.get(split, {}).get(what, 0)
+    return {"pieces": count("train", "pieces"), "notes": count("train", "notes"), "tested": count("test", "pieces")}
+
+
+def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    tests = {}
+    for corpus, test in result["tests"].items():
+        likelihood, score = test["likelihood"], test["scores"][EXAMPLE]
+        tests[corpus] = {
+            "bits": likelihood["bits_per_note"]["mean"],
+            "attributes": likelihood["attributes"],
+            "nmsi": score["nmsi"]["mean"],
+            "relative": score["relative"]["mean"],
+            "failures": test["faults"]["failures"],
+        }
+    return {
+        "row": dataclasses.asdict(cell.row),
+        "seed": cell.seed,
+        "learning_rate": cell.learning_rate,
+        "parameters": result["parameters"],
+        "mlp_width": result["sections"]["model"]["mlp_width"],
+        "events": result["events"],
+        "seconds": result["seconds"],
+        "train_seconds": result["train_seconds"],
+        "tests": tests,
+    }

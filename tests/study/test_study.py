@@ -1,0 +1,160 @@
+"""The study: its cells by rule, its verdicts by interval, and a tiny one from corpora to RESULTS.md."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import study as configs
+from sage_jax.benchmark.systems import SHARINGS, fields_of, sections_of
+from sage_jax.errors import UserError
+from sage_jax.models.config import ModelConfig
+from sage_jax.study.claims import FAILS, HOLDS, OPEN, above, below, claims, not_above, within
+from sage_jax.study.config import Row, StudyConfig, num_parameters
+from sage_jax.study.results import Findings, Mean
+from sage_jax.training.config import RunConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def config(size: str = "cpu", **changes) -> StudyConfig:
+    return StudyConfig.from_dict({**configs.get_config(size).to_dict(), **changes})
+
+
+@pytest.mark.parametrize("size", configs.ARGUMENTS)
+def test_every_size_has_cells_of_models_that_can_be(size):
+    study = config(size)
+    rates = {study.family(system): 1e-3 for system in study.seek_with}
+    cells = list(study.cells(rates))
+    assert len({cell.name for cell in cells}) == len(cells) == len(set(cells))
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_a_row_of_several_tables_is_trained_once_with_the_seeds_of_the_greediest():
+    tables = {
+        "forms": dict(systems=("mha", "nested-mqa"), train_on=("piano",), seeds=1),
+        "sharing": dict(systems=("mha", "mqa"), train_on=("piano",), seeds=2),
+        "other_music": dict(systems=("mha",), train_on=("piano",), test_on=("piano", "multitrack"), seeds=1),
+    }
+    study = config(tables=tables)
+    cells = list(study.cells({"flat": 1e-3, "nested": 2e-3}))
+    assert [(cell.row.system, cell.seed) for cell in cells] == [
+        ("mha", 0), ("nested-mqa", 0), ("mqa", 0), ("mha", 1), ("mqa", 1),
+    ]  # fmt: skip
+    assert cells[0].test_on == ("piano", "multitrack") and cells[1].test_on == ("piano",)
+    assert {cell.learning_rate for cell in cells if cell.row.system == "nested-mqa"} == {2e-3}
+
+
+@pytest.mark.parametrize("system", [*SHARINGS, "nested-mqa", "nested2-as_kvhs-mixed-4"])
+def test_equal_parameters_are_equal(system):
+    study = config()
+    count = lambda row: num_parameters(RunConfig.from_dict(study.sections(row)).model)
+    reference, equal = count(Row("mha", "piano")), count(Row(system, "piano", equal_parameters=True))
+    model = study.run["model"]
+    assert abs(equal - reference) <= 3 * model["width"] * model["layers"] / 2  # half of what one unit more in each MLP has
+
+
+def test_names_say_what_a_system_is():
+    for name in ("mqa", "gqa-5", "nested-mqa", "nested2-as_kvhs-own-2", "pooled2-mha", "delay-mha"):
+        assert ModelConfig(vocab_sizes=(9,) * 5, **fields_of(name), heads=40).name == name
+    assert sections_of("bpe500")["representation"]["merges"] == 500
+    study = config()
+    assert {study.family(system) for system in ("mqa", "nested2-mqa", "bpe500", "remi", "octuple", "mmt")} == {
+        "flat", "nested", "remi", "pooled-concat", "mmt-pooled",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(learning_rates=(2e-3, 1e-3)), "learning_rates"),
+        (dict(tables={"forms": dict(systems=("mha",), train_on=("piano",), seeds=0)}), "tables.forms.seeds"),
+        (dict(tables={"forms": dict(systems=("mha",), train_on=("bagpipe",), seeds=1)}), "bagpipe"),
+        (dict(tables={"forms": dict(systems=("mha",), train_on=("piano",), seeds=1, speed=2)}), "no field speed"),
+        (dict(tables={"forms": dict(systems=("tree",), train_on=("piano",), seeds=1)}), "no system called 'tree'"),
+        (dict(seek_with=("mha",)), "config.seek_with"),
+        (dict(seek_on="bagpipe"), "config.seek_on"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_are_told_by_field(changes, said):
+    with pytest.raises(UserError, match=said):
+        config(**changes)
+
+
+def test_verdicts_follow_from_the_interval():
+    lower, higher, unsure = Mean(-2, -3, -1, 3), Mean(2, 1, 3, 3), Mean(0.5, -2, 3, 3)
+    assert [below(each) for each in (lower, higher, unsure)] == [HOLDS, FAILS, OPEN]
+    assert [above(each) for each in (lower, higher, unsure)] == [FAILS, HOLDS, OPEN]
+    assert [not_above(each) for each in (lower, higher, unsure)] == [HOLDS, FAILS, OPEN]
+    assert [within(each, 0.5) for each in (lower, higher, unsure)] == [FAILS, HOLDS, OPEN]
+    one = Mean.of([4.0])
+    assert below(one) == above(one) == within(one, 1.0) == OPEN  # one seed has no interval
+
+
+def test_a_mean_over_seeds_has_the_interval_of_student():
+    mean = Mean.of([1.0, 2.0, 3.0, None])
+    assert mean.seeds == 3 and mean.mean == 2
+    assert mean.high - mean.mean == pytest.approx(4.302653 / 3**0.5, rel=1e-5)  # t of 2 degrees of freedom, sd 1
+    assert Mean.of([]).seeds == 0
+
+
+def test_differences_pair_seeds():
+    row, other = Row("mqa", "piano"), Row("mha", "piano")
+    cell = lambda row, seed, bits: {
+        "row": dataclasses.asdict(row), "seed": seed, "tests": {"piano": {"bits": bits, "nmsi": 1.0, "relative": 0.0}},
+    }  # fmt: skip
+    cells = [cell(row, 0, 9.0), cell(row, 1, 11.0), cell(row, 2, 1.0), cell(other, 0, 8.0), cell(other, 1, 10.0)]
+    difference = Findings({"cells": cells}).difference(row, other, "piano", "bits")
+    assert (difference.mean, difference.seeds) == (1.0, 2)
+    assert difference.low == pytest.approx(1.0) and difference.high == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+    """A study of three small models."""
+    folder = tmp_path_factory.mktemp("study")
+    said = launch(folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+def launch(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
+    systems = ["--config.tables.forms.systems=('mha','nested2-mqa')", "--config.seek_with=('mha','nested-mqa')"]
+    few = [f"--config.tables.{name}.train_on=()" for name in ("sharing", "equal_parameters", "merges", "other_music")]
+    command = [sys.executable, "-m", "launch.study", "--config=configs/study.py:debug", f"--workdir={folder}"]
+    return subprocess.run([*command, *systems, *few, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_a_study_ends_in_tables_and_json(finished):
+    found = json.loads((finished / "results.json").read_text())
+    assert len(found["cells"]) == found["wanted"] == 4 and len(found["speeds"]) == 2
+    report = (finished / "RESULTS.md").read_text()
+    assert "All 4 models" in report and "nested2-mqa" in report and str(finished) not in report
+    claim = next(claim for claim in claims(Findings(found)) if claim.claim.startswith("Ours"))
+    assert claim.verdict in (HOLDS, FAILS, OPEN) and claim.claim in report
+    assert (finished / "results.png").stat().st_size > 1000
+
+
+def test_what_is_finished_is_not_done_again(finished):
+    results = sorted(finished.glob("**/result.json"))
+    before = {path: path.stat().st_mtime_ns for path in results}
+    lost = next(path for path in results if "nested2-mqa/seed1" in str(path))
+    lost.unlink()
+    told = launch(finished, "--report")
+    assert told.returncode == 0 and "**Not finished:** 3 of 4 models" in (finished / "RESULTS.md").read_text()
+    assert launch(finished).returncode == 0
+    after = {path: path.stat().st_mtime_ns for path in results}
+    assert {path for path in results if after[path] != before[path]} == {lost}
+    assert "All 4 models" in (finished / "RESULTS.md").read_text()
+
+
+def test_results_are_made_from_json_alone(finished, tmp_path):
+    told = launch(tmp_path, f"--results={finished / 'results.json'}")
+    assert told.returncode == 0
+    assert (tmp_path / "RESULTS.md").read_text() == (finished / "RESULTS.md").read_text()
+    wrong = launch(tmp_path, f"--results={finished / 'none.json'}")
+    assert wrong.returncode == 2 and "is not the JSON of a study" in wrong.stderr
