@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     del config.run.takes, config.run.sampling
     # 40 heads are the fewest that every scope can share among four heads for an attribute.
     config.run.model.update(heads=40, head_width=16)
-    config.run.train.update(steps=100_000, eval_batches=50, checkpoint_every=5000)
+    config.run.train.update(steps=5000, eval_batches=50, eval_every=5000, checkpoint_every=1000)
     config.learning_rates = (3e-4, 6e-4, 1.2e-3)
     config.seek_on = "multitrack"
     config.seek_with = FAMILIES
@@ -60,7 +60,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute_attention=False)
         config.run.optimizer.update(warmup_steps=50, clip_norm=5.0)
         # Twice as many small batches learn more from as many notes than half as many large ones.
-        config.run.train.update(steps=800, batch_size=4, log_every=50, checkpoint_every=10_000, eval_every=10_000, eval_batches=200)
+        config.run.train.update(steps=800, batch_size=4, log_every=50, eval_batches=200)
+        config.run.train.update(checkpoint_every=10_000, eval_every=10_000)
         config.learning_rates = (1e-3, 2e-3, 4e-3)
         config.tables.longer = dict(systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=4000)
         config.evaluation.update(prompts=48, max_bars=8, batch_size=48, max_events=256, likelihood_pieces=24)

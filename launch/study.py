@@ -4,10 +4,11 @@
   python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \\
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
   python -m launch.study --results=launch/study.json --workdir=runs/again
+  python -m launch.study --config=configs/study.py:full --cost=4e14
 
 Stop it at any moment: the same command goes on where it stopped. RESULTS.md, results.json and results.png come to the workdir,
 of what is finished so far with --report. With --publish they also become RESULTS.md, launch/study.json and launch/study.png
-of this checkout; --results makes them from such a JSON file alone.
+of this checkout; --results makes them from such a JSON file alone. --cost tells what a study takes on a device of that rate.
 """
 
 import pathlib
@@ -24,6 +25,7 @@ from sage_jax.errors import UserError
 from sage_jax.files import write_json
 from sage_jax.music.shards import read_json
 from sage_jax.study.config import StudyConfig
+from sage_jax.study.cost import cost
 from sage_jax.study.report import write_results
 from sage_jax.study.results import collect
 from sage_jax.study.study import run_study
@@ -31,13 +33,21 @@ from sage_jax.study.study import run_study
 CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/study.py", "What to study: a size, and what overrides it.", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, models, results.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, models, results.")
 REPORT = flags.DEFINE_bool("report", False, "Whether to tell of what is finished, and do no more.")
+COST = flags.DEFINE_float("cost", None, "Operations per second that training reaches; tells device hours, and trains nothing.")
 JSON = flags.DEFINE_string("results", None, "The JSON file of a finished study, to be told again.")
 PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the RESULTS.md of this checkout, too.")
 
 
 def main() -> None:
+    if COST.value is not None:
+        if not COST.value > 0:
+            raise UserError(f"--cost is {COST.value}; give operations per second, such as 4e14")
+        print(cost(StudyConfig.from_dict(CONFIG.value.to_dict()), COST.value))
+        return
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing; name the folder of the study")
     workdir, console = pathlib.Path(WORKDIR.value), Console()
     if JSON.value:
         found = read_json(pathlib.Path(JSON.value))

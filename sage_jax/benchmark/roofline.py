@@ -40,6 +40,12 @@ def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
     return batch * (2 * weights * events + config.layers * 2 * pairs * h)
 
 
+def training_operations(config: ModelConfig, batch: int, events: int) -> int:
+    """Operations of a step of training: a pass through everything, and twice as many for the gradient."""
+    heads = sum(_weights(config)) - sum(_weights(config, heads=False))
+    return 3 * (prefill_operations(config, batch, events) + 2 * heads * batch * events)
+
+
 def _weights(config: ModelConfig, heads: bool = True):
     """The weights that an event meets: for each kernel its size, times the tokens that meet it."""
     events = jax.ShapeDtypeStruct((1, 1, config.num_attributes), jnp.int32)
