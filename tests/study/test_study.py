@@ -14,6 +14,7 @@ from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.study.claims import FAILS, HOLDS, OPEN, above, below, claims, not_above, within
 from sage_jax.study.config import Row, StudyConfig, num_parameters
+from sage_jax.study.cost import cost
 from sage_jax.study.results import Findings, Mean
 from sage_jax.training.config import RunConfig
 
@@ -158,3 +159,14 @@ def test_results_are_made_from_json_alone(finished, tmp_path):
     assert (tmp_path / "RESULTS.md").read_text() == (finished / "RESULTS.md").read_text()
     wrong = launch(tmp_path, f"--results={finished / 'none.json'}")
     assert wrong.returncode == 2 and "is not the JSON of a study" in wrong.stderr
+
+
+def test_the_cost_counts_every_model_once():
+    table = cost(config(), 1e10)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    study = config()
+    rates = {study.family(system): 1e-3 for system in study.seek_with}
+    trained = len(list(study.cells(rates))) + len(study.seek_with) * len(study.learning_rates)
+    assert int(lines[-1][1]) == trained == sum(int(line[1]) for line in lines[:-1])
+    twice = cost(config(), 5e9).splitlines()[-1].split("|")[3]
+    assert float(twice) == pytest.approx(2 * float(lines[-1][2]), abs=0.2)
