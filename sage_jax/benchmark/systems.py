@@ -41,10 +41,10 @@ NAMED = {
     "octuple": {"model": {"form": "pooled", "pooling": "concat", "sharing": "mha"}},
     "compound": {"model": {"form": "compound", "pooling": "concat", "sharing": "mha"}},
     "delay": {"model": {"form": "delay", "sharing": "mha"}},
-    "mmt": {"model": {"form": "pooled", "sharing": "mha"}, "representation": {"name": "mmt"}},
+    "mmt": {"model": {"form": "pooled", "sharing": "mha"}, "representation": {"name": "mmt", "steps_per_event": 1.25}},
     "remi": {"model": {"sharing": "mha"}, "representation": {"name": "remi"}},
 }
-MERGED_STEPS = 3.0  # the steps that a crop of merged REMI+ has room for, for each of its events
+MERGED_STEPS = 4.0  # the steps that a crop of merged REMI+ has room for, for each of its events; 500 merges need most
 
 
 def sections_of(name: str) -> dict[str, dict[str, Any]]:

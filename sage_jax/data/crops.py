@@ -1,6 +1,7 @@
 """Crops of pieces: where they begin, how they are transposed and padded."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -63,16 +64,32 @@ class RandomCrop:
         return padded(self.tokenizer.transpose(crop, int(semitones)), self.num_events)
 
 
+class Tally:
+    """Counts the steps of crops, and those of them that had no room and were cut off; threads may add to it."""
+
+    def __init__(self):
+        self.steps = self.cut = 0
+        self._lock = threading.Lock()
+
+    def add(self, steps: int, cut: int) -> None:
+        with self._lock:
+            self.steps += steps
+            self.cut += cut
+
+
 @dataclasses.dataclass(frozen=True)
 class Retell:
-    """Tells a crop of NoteEvents in another representation; what has no room in `num_steps` + 1 steps is cut off."""
+    """Tells a crop of NoteEvents in another representation; what has no room in `num_steps` + 1 steps is cut off, and counted."""
 
     tokenizer: NoteEvents
     representation: Representation
     num_steps: int
+    tally: Tally = dataclasses.field(default_factory=Tally, compare=False)
 
     def __call__(self, crop: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return padded(self._steps(crop["events"])[: self.num_steps + 1], self.num_steps)
+        steps, room = self._steps(crop["events"]), self.num_steps + 1
+        self.tally.add(len(steps), max(0, len(steps) - room))
+        return padded(steps[:room], self.num_steps)
 
     def fits(self, events: np.ndarray) -> bool:
         """Whether the model reads and predicts all of the crop."""

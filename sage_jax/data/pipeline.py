@@ -4,7 +4,7 @@ import os
 
 import grain
 
-from sage_jax.data.crops import Passages, RandomCrop, Regions, Retell
+from sage_jax.data.crops import Passages, RandomCrop, Regions, Retell, Tally
 from sage_jax.errors import UserError
 from sage_jax.music.events import HEAD, NoteEvents
 from sage_jax.music.representation import Representation
@@ -27,13 +27,15 @@ def make_dataset(
     max_batches: int = 0,
     representation: Representation | None = None,
     num_steps: int = 0,
+    tally: Tally | None = None,
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, num_events + 1, A]} of a split, with PAD events (zeros) on the right.
 
     With `shuffle` they are random crops in random keys, without end; the iterator's get_state and set_state go on with
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
     up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it.
-    representation: if not the shards' own, crops are told in it, in `num_steps` + 1 steps. Raises UserError for shards of
+    representation: if not the shards' own, crops are told in it, in `num_steps` + 1 steps; `tally` counts what that cuts off.
+    Raises UserError for shards of
     another vocabulary and for a split without pieces.
     """
     if num_events < HEAD + 2:
@@ -41,7 +43,7 @@ def make_dataset(
     shards = TokenShards(shards_dir, split, tokenizer)
     if not len(shards):
         raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")
-    retell = None if representation in (None, tokenizer) else Retell(tokenizer, representation, num_steps)
+    retell = None if representation in (None, tokenizer) else Retell(tokenizer, representation, num_steps, tally or Tally())
     if shuffle:
         dataset = grain.MapDataset.source(Regions(shards, num_events)).seed(seed).shuffle().repeat()
         dataset = dataset.random_map(RandomCrop(tokenizer, num_events, transpose))

@@ -22,6 +22,8 @@ from sage_jax.study.config import Cell, StudyConfig, num_parameters
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 from sage_jax.training.config import RunConfig
 from sage_jax.training.loop import train
+from sage_jax.training.metrics import read_metrics
+from sage_jax.training.recorder import METRICS_FILE
 
 RESULT = "result.json"
 EXAMPLE = "model"  # what scores of a cell's own stand under, beside the floors
@@ -81,6 +83,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
         "parameters": num_parameters(run.model),
         "events": run.train.steps * run.train.batch_size * run.data.num_events,
         "valid": trained["valid"],
+        "cut": _share_cut(folder),
         "train_seconds": trained["train_seconds"],
         "compile_seconds": trained["compile_seconds"],
         "tests": {corpus: examiner.ask(corpus, folder) for corpus in cell.test_on},
@@ -93,6 +96,12 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     if not config.keep_checkpoints and (cell.seed or not cell.test_on):
         shutil.rmtree(folder / FOLDER)
     return results.plain(result)
+
+
+def _share_cut(folder: pathlib.Path) -> float:
+    """Of the steps that crops had, those that had no room."""
+    lines = read_metrics(folder / METRICS_FILE, "cut")
+    return sum(line["cut"] for line in lines) / max(1, sum(line["steps"] for line in lines))
 
 
 def _sections(config: StudyConfig, cell: Cell, examiner: Examiner) -> dict[str, dict[str, Any]]:

@@ -124,6 +124,8 @@ def _table(findings: Findings, name: str) -> str:
     done = sum(min(len(findings.cells(row)), about["seeds"]) for row in rows)
     wanted = len(rows) * about["seeds"]
     remarks = [f"{done} of its {wanted} models are trained." * (done < wanted)]
+    cut = max((cell["cut"] for row in rows for cell in findings.cells(row).values()), default=0.0)
+    remarks.append(f"Up to {cut:.2%} of the steps that a model's crops had did not fit into them and were cut off." * (cut > 0))
     remarks.append(f"Trained for {rows[0].steps:,} steps instead of {found['run']['train']['steps']:,}." * bool(rows[0].steps))
     remarks = "".join(f"{remark}\n\n" for remark in remarks if remark)
     return f"""<a id="{name}"></a>

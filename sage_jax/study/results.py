@@ -153,5 +153,6 @@ def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
         "events": result["events"],
         "seconds": result["seconds"],
         "train_seconds": result["train_seconds"],
+        "cut": result.get("cut", 0.0),
         "tests": tests,
     }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from sage_jax.data.crops import Tally
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
 from sage_jax.models.forms import make_model
@@ -40,7 +41,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
     representation = told_in(run, shards, workdir)
-    train_data, valid_data = datasets(run, shards, representation)
+    tally = Tally()
+    train_data, valid_data = datasets(run, shards, representation, tally)
     music = music_fingerprint(shards)
     init, update, score = programs(run, representation)
     with Checkpoints(workdir, run, representation) as checkpoints, StopRequest() as stop:
@@ -88,6 +90,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     if saving:
                         checkpoints.save(state, {"next": batches.get_state(), "music": music}, losses.get("loss"))
                     recorder.resume()
+            recorder.cut(step, tally.steps, tally.cut)
             if not stop.signal:
                 recorder.end(step)
     if stop.signal:
@@ -109,9 +112,12 @@ def told_in(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) -> Repr
 
 
 def datasets(
-    run: RunConfig, shards: pathlib.Path, representation: Representation
+    run: RunConfig, shards: pathlib.Path, representation: Representation, tally: Tally | None = None
 ) -> tuple[Iterable[Batch], Iterable[Batch]]:
-    """The batches to train on, without end, and those to validate on, the same ones each time."""
+    """The batches to train on, without end, and those to validate on, the same ones each time.
+
+    tally: counts the steps to train on, and those that had no room in a crop.
+    """
     dataset = functools.partial(
         make_dataset,
         shards,
@@ -123,7 +129,7 @@ def datasets(
         num_steps=run.context,
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    return dataset("train", transpose=run.data.transpose), valid
+    return dataset("train", transpose=run.data.transpose, tally=tally), valid
 
 
 def programs(run: RunConfig, representation: Representation) -> tuple[Callable, Callable, Callable]:

@@ -21,7 +21,7 @@ class MetricsLog:
         self._file.close()
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line, on disk for a reader when this returns; `kind` is 'start', 'train' or 'valid'."""
+        """One line, on disk for a reader when this returns; `kind` is 'start', 'train', 'valid' or 'cut'."""
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
 

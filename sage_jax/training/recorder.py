@@ -83,6 +83,13 @@ class Recorder:
         self._valid_text = f"  valid {losses['loss']:.3f}"
         self._show(step)
 
+    def cut(self, step: int, steps: int, cut: int) -> None:
+        """Of the `steps` that this call's crops had, those that had no room."""
+        if cut:
+            self._log.write("cut", step, steps=steps, cut=cut)
+            share = f"{cut:,} of the {steps:,} steps that crops had ({cut / steps:.2%}) had no room and were cut off"
+            self._report.say(f"{share}; config.representation.steps_per_event gives more")
+
     def end(self, step: int) -> None:
         """After the last step of this call."""
         reached = f"step {step} of {self._run.steps}  {self._train_text}{self._valid_text}".rstrip()

@@ -125,3 +125,14 @@ def test_what_is_told_otherwise_has_the_same_notes(representation):
     crop = RandomCrop(TOKENIZER, 96, (-5, 6))(Region(events, 0, 1), np.random.default_rng(0))
     steps = Retell(TOKENIZER, representation, 600)(crop)["events"]
     assert np.array_equal(representation.decode(steps).notes, representation.quantize(TOKENIZER.decode(crop["events"])).notes)
+
+
+def test_what_has_no_room_is_counted():
+    events = encoded(random_piece(0, 400))
+    crop = RandomCrop(TOKENIZER, 96, (0, 0))(Region(events, 0, 1), np.random.default_rng(0))
+    whole = Retell(TOKENIZER, RemiBpe(), 600)
+    length = int((whole(crop)["events"][:, 0] != PAD).sum())
+    assert (whole.tally.steps, whole.tally.cut) == (length, 0)
+    tight = Retell(TOKENIZER, RemiBpe(), 99)
+    tight(crop), tight(crop)
+    assert (tight.tally.steps, tight.tally.cut) == (2 * length, 2 * (length - 100))
