@@ -53,7 +53,8 @@ def claims(findings: Findings) -> Iterator[Claim]:
 
     if speed := findings.speed(method):
         middle, low, high = speed["times_reference"]
-        measured = f"{interval(middle, low, high, 2)} times the notes per second of `{reference}`; see BENCHMARKS.md for 12 x 512"
+        times = interval(middle, low, high, 2)
+        measured = f"{times} times the notes per second of `{reference}`; see BENCHMARKS.md for 12 x 512"
         verdict = HOLDS if low > 1 else FAILS if high < 1 else OPEN
         yield Claim("Sharing heads by attribute decodes faster (by about 30%)", measured, verdict, "sharing")
     difference = findings.difference(method, plain, here, "nmsi")
@@ -81,8 +82,8 @@ def claims(findings: Findings) -> Iterator[Claim]:
             continue
         difference = findings.difference(method, plain, corpus, "nmsi")
         if difference.seeds > 1:
-            text = f"Trained on {here}, sharing keeps its quality on {corpus}: less than {ENOUGH:g} point of NMSI lost"
-            yield Claim(text, told(difference, "points"), within(difference, ENOUGH), "other_music")
+            text = f"Trained on {here}, sharing keeps its quality on {corpus}: less than {ENOUGH:g} point lost"
+            yield Claim(text, told(difference, "points of NMSI"), within(difference, ENOUGH), "other_music")
     yield Claim("Listeners like it slightly better", "no listening test was held; launch.listening makes one", "not tested", "-")
     for table in ("forms", "longer"):
         for system in ("nested-mqa", "nested2-mqa"):

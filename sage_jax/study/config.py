@@ -165,5 +165,5 @@ def width_for(model: ModelConfig, parameters: int) -> int:
     each = at(width + 1) - at(width)  # parameters are linear in it
     width += round((parameters - at(width)) / each)
     if width < 1:
-        raise UserError(f"{model.name} has more parameters than the reference without any MLP; widen config.run.model.mlp_width")
+        raise UserError(f"{model.name} without any MLP has more parameters than the reference; widen config.run.model.mlp_width")
     return width

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -16,47 +17,66 @@ from sage_jax.music.events import NUM_ATTRIBUTES
 from sage_jax.music.representation import retold
 from sage_jax.study.cells import Examiner
 from sage_jax.study.config import Cell, Row, StudyConfig
-from sage_jax.training.checkpoint import load_for_sampling
+from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 
 TOGETHER = 6  # systems that wait in memory for their turns
 
 
 def measure_speeds(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> None:
-    """Writes speed/ROW.json for each row that hasn't one, from the checkpoint of its first seed; longer training changes nothing."""
+    """Writes speed/ROW.json for each row that hasn't one, from the checkpoint of its first seed.
+
+    Rows that are trained for longer are passed over: their program is the same. Checkpoints go when they are no longer needed.
+    """
     reference = Row(config.speed["reference"], config.seek_on)
     rows = [row for row in config.rows() if not row.steps and row != reference]
-    missing = [row for row in (reference, *rows) if not speed_file(examiner.workdir, row).exists()]
-    groups = [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]
-    for group in groups:
+    there = [row for row in (reference, *rows) if (_folder(examiner, row) / FOLDER).is_dir()]
+    missing = [row for row in there if not speed_file(examiner.workdir, row).exists()]
+    if missing and reference not in there:
+        say(f"no speed is measured: {reference.name}, which they are compared to, has no checkpoint")
+        return
+    for start in range(0, len(missing), TOGETHER):
+        group = missing[start : start + TOGETHER]
         say("speed: " + ", ".join(row.name for row in group))
-        _measure(config, examiner, list(dict.fromkeys((reference, *group))))
+        _measure(config, examiner, list(dict.fromkeys((reference, *group))), say)
+    if not config.keep_checkpoints:
+        for row in rows:  # the reference stays: rows that come later are told beside it
+            if speed_file(examiner.workdir, row).exists():
+                shutil.rmtree(_folder(examiner, row) / FOLDER, ignore_errors=True)
 
 
 def speed_file(workdir: pathlib.Path, row: Row) -> pathlib.Path:
     return workdir / "speed" / f"{row.name}.json"
 
 
-def _measure(config: StudyConfig, examiner: Examiner, rows: list[Row]) -> None:
-    speed, by_name, told = config.speed, {row.name: row for row in rows}, {}
+def _measure(config: StudyConfig, examiner: Examiner, rows: list[Row], say: Callable[[str], None]) -> None:
+    """The first of `rows` is the reference, which was measured before where its file is there."""
+    speed, dtype, by_name, told = config.speed, config.run["model"]["dtype"], {row.name: row for row in rows}, {}
     for row in rows:
         _, run, _, representation = load_for_sampling(_folder(examiner, row))
-        pieces = examiner.task(row.corpus)[0]
-        steps = sum(len(retold(events, pieces.tokenizer, representation)) for events in pieces.shards)
-        context, events = (run.representation.steps(count) for count in (speed["context"] // NUM_ATTRIBUTES, speed["events"]))
+        task, _ = examiner.task(row.corpus)
+        steps = sum(len(retold(events, task.tokenizer, representation)) for events in task.shards)
+        in_events = speed["context"] // NUM_ATTRIBUTES, speed["events"]
+        context, events = (run.representation.steps(count) for count in in_events)
         cell = {"batch": speed["batch"], "context_events": context, "events": events}
-        told[row.name] = cell, steps / sum(len(piece.notes) for piece in pieces.pieces)
+        told[row.name] = cell, steps / sum(len(piece.notes) for piece in task.pieces)
 
     def job_of(name: str) -> Job:
-        job = {"workdir": str(_folder(examiner, by_name[name]).resolve()), "dtype": "float32", "seed": 0, "prefill": True}
-        return [sys.executable, "-m", "sage_jax.benchmark.decode"], {**job, **told[name][0], "threads": len(os.sched_getaffinity(0))}
+        threads = len(os.sched_getaffinity(0))
+        job = {"workdir": str(_folder(examiner, by_name[name]).resolve()), "dtype": dtype, "seed": 0, "threads": threads}
+        return [sys.executable, "-m", "sage_jax.benchmark.decode"], {**job, **told[name][0], "prefill": True}
 
-    probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": "float32"})
+    probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": dtype})
     try:
         lines = take_turns(list(by_name), job_of, speed["rounds"], probe, {"commit": commit()}, Console(quiet=True))
     finally:
         probe.close()
+    for line in lines:
+        if "failed" in line:
+            say(f"{line['system']}: its speed could not be measured: {line['failed']}")
     lines = {line["system"]: line | {"cell": told[line["system"]][0]} for line in lines if "failed" not in line}
-    reference = lines.get(rows[0].name)
+    if rows[0].name not in lines:
+        return  # the others are told beside it, or not at all
+    reference = lines[rows[0].name]
     for name, line in lines.items():
         figures, steps_per_note = summarise(line, reference), told[name][1]
         # A note of NoteEvents is one step, the changes of meter and tempo apart; of a stream it is several.

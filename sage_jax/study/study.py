@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 import jax
 
+from sage_jax.errors import UserError
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.study.cells import Examiner, run_cell
 from sage_jax.study.config import Cell, Row, StudyConfig
 from sage_jax.study.speed import measure_speeds
 from sage_jax.training.config import read_section
+from sage_jax.training.recorder import Diverged
 
 SEARCHES = 2  # how often the best learning rate may be at the edge of those tried, and another one is tried beyond it
 
@@ -18,7 +20,7 @@ SEARCHES = 2  # how often the best learning rate may be at the edge of those tri
 def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], None]) -> None:
     """Does what is not yet done of the study in `workdir`; what is finished stays, whenever it is stopped.
 
-    Raises UserError for a corpus that is not there, and what training raises.
+    A cell that can't be is told and left out. Raises UserError for a corpus that is not there.
     """
     # Seeds of a row are one program: what was compiled for one need not be for the next.
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
@@ -31,7 +33,10 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
     rates = find_rates(config, examiner, say)
     cells = list(config.cells(rates))
     for place, cell in enumerate(cells):
-        run_cell(config, cell, examiner, lambda name: say(f"{place + 1} of {len(cells)}: {name}"))
+        try:
+            run_cell(config, cell, examiner, lambda name: say(f"{place + 1} of {len(cells)}: {name}"))
+        except UserError as error:  # such as a loss that is not finite, or more merges than there are: the others go on
+            say(f"{cell.name} is left out: {error}")
     measure_speeds(config, examiner, say)
 
 
@@ -42,8 +47,12 @@ def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], Non
         losses = {}
 
         def try_rate(rate: float) -> None:
-            result = run_cell(config, Cell(Row(system, config.seek_on), 0, rate), examiner, say)
-            losses[rate] = result["valid"]["loss"]
+            try:
+                result = run_cell(config, Cell(Row(system, config.seek_on), 0, rate), examiner, say)
+                losses[rate] = result["valid"]["loss"]
+            except Diverged as error:
+                say(f"{system} at {rate:g}: {error}")
+                losses[rate] = float("inf")
 
         for rate in config.learning_rates:
             try_rate(rate)
