@@ -3,7 +3,8 @@
 The argument is a name, or a name and a size: debug, demo or base (the default).
   mha        the flat model with a key-value head for each query head
   mqa        the flat model with one for all
-  nested     the layers once for an event, then a small decoder over its attributes, one after another
+  nested     the layers once for an event, then a small decoder over its attributes, one after another: residual MLPs;
+             nested-gru and nested-attention have one of another make
   pooled     the layers once for an event, then its attributes in parallel: sum in, parallel heads out
   octuple    as pooled, but embeddings joined and projected, not added
   compound   as octuple, but the first attribute is drawn first, and the others, in parallel, know it
@@ -31,15 +32,17 @@ ARGUMENTS = tuple(f"{system}-{size}" for system in SYSTEMS for size in sage.ARGU
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a system, "nested" if None, and a size."""
-    name, _, size = (arg or "nested").partition("-")
+    name, _, size = (arg or "nested").rpartition("-")
+    if size not in sage.ARGUMENTS:
+        name, size = arg or "nested", None
     is_bpe = name.startswith("bpe") and name[3:].isdecimal()
-    if not (name in SYSTEMS or is_bpe) or (size and size not in sage.ARGUMENTS):
+    if not (name in SYSTEMS or is_bpe):
         raise UserError(
             f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} or bpe and a number, and behind a "
             f"hyphen one of {', '.join(sage.ARGUMENTS)}"
         )
-    config = sage.get_config(size or None)
+    config = sage.get_config(size)
     config.update(sections_of(name))
-    if name == "mmt" and size in ("", "base"):
+    if name == "mmt" and size in (None, "base"):
         config.model.update(MMT_SIZE)
     return config

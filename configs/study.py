@@ -21,7 +21,8 @@ SHARINGS = (
     "mha", "gqa-5", "gqa-2", "mqa",
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
 )  # fmt: skip
-FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa", "nested2-mqa")
+NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
+FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
 # One system in the name of each family, with which the learning rate is sought that all of them are trained with.
 FAMILIES = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa")

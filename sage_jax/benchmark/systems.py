@@ -37,6 +37,8 @@ SHARINGS = {
 # The systems that have more of their own than a form and a sharing: the sections of a config that they change.
 NAMED = {
     "nested": {"model": {"form": "nested", "sharing": "mqa"}},
+    "nested-gru": {"model": {"form": "nested", "inner": "gru", "sharing": "mqa"}},
+    "nested-attention": {"model": {"form": "nested", "inner": "attention", "sharing": "mqa"}},
     "pooled": {"model": {"form": "pooled", "sharing": "mha"}},
     "octuple": {"model": {"form": "pooled", "pooling": "concat", "sharing": "mha"}},
     "compound": {"model": {"form": "compound", "pooling": "concat", "sharing": "mha"}},
