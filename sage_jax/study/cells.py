@@ -93,7 +93,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     result["seconds"] = time.perf_counter() - began
     write_json(folder / RESULT, results.plain(result), indent=1)
     # The first seed's is what speed is measured with.
-    if not config.keep_checkpoints and (cell.seed or cell.row.steps or not cell.test_on):
+    if not config.keep_checkpoints and (cell.seed or not cell.test_on):
         shutil.rmtree(folder / FOLDER)
     return results.plain(result)
 

@@ -16,26 +16,26 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import make_model
 from sage_jax.training.config import RunConfig
 
-TABLE_FIELDS = {"systems", "train_on", "test_on", "seeds", "equal_parameters", "steps"}
+TABLE_FIELDS = {"systems", "train_on", "test_on", "seeds", "equal_parameters", "steps", "model"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A line of the study's tables: one system, trained on one corpus.
 
-    equal_parameters: whether its MLPs are made as wide as gives it the parameters of the reference. steps: of training, 0 for
-    those of the run.
+    equal_parameters: whether its MLPs are made as wide as gives it the parameters of the reference. variant: the table whose
+    steps and model it has, where that has some of its own.
     """
 
     system: str
     corpus: str
     equal_parameters: bool = False
-    steps: int = 0
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        equal, steps = "-equal" if self.equal_parameters else "", f"-{self.steps}" if self.steps else ""
-        return f"{self.corpus}/{self.system}{equal}{steps}"
+        equal, variant = "-equal" if self.equal_parameters else "", f"-{self.variant}" if self.variant else ""
+        return f"{self.corpus}/{self.system}{equal}{variant}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,8 @@ class StudyConfig:
     corpora: by name, each a data.corpus. run: sections of configs/sage.py that all systems have, but for what each has of its
     own and for the learning rate. learning_rates: those that are tried, rising, on the corpus `seek_on` with the systems
     `seek_with`: each in the name of its family, the systems of its form, pooling and representation. tables: by name, systems,
-    the corpora that they are trained on, those that they are tested on (the same, if not told), seeds, and what `Row` has.
+    the corpora that they are trained on, those that they are tested on (the same, if not told), seeds, equal_parameters, and
+    the steps and the fields of the model that all of the table have instead of the run's.
     speed: the reference to which the others are compared, tokens of context, batch, notes in a turn, turns.
     keep_checkpoints: whether they stay when a cell is finished.
     """
@@ -99,7 +100,7 @@ class StudyConfig:
         for row in self.rows():
             if self.family(row.system) not in known:
                 raise UserError(f"config.seek_with has no system of the family of {row.system}, which config.tables has")
-            self.sections(Row(row.system, row.corpus))  # raises for what can't be
+            self.sections(dataclasses.replace(row, equal_parameters=False))  # raises for what can't be
         if self.seek_on not in self.corpora:
             raise UserError(f"config.seek_on is {self.seek_on!r}; choose one of config.corpora: {', '.join(self.corpora)}")
 
@@ -110,9 +111,10 @@ class StudyConfig:
     def rows_of(self, table: str) -> list[Row]:
         fields = self.tables[table]
         equal = fields.get("equal_parameters", False)
+        variant = table if fields.keys() & {"steps", "model"} else ""
         # The reference is what the others are made equal to.
         return [
-            Row(system, corpus, equal and system != self.speed["reference"], fields.get("steps", 0))
+            Row(system, corpus, equal and system != self.speed["reference"], variant)
             for corpus in fields["train_on"]
             for system in fields["systems"]
         ]
@@ -142,11 +144,12 @@ class StudyConfig:
         sections = copy.deepcopy({name: dict(fields) for name, fields in self.run.items()})
         for name, fields in sections_of(row.system).items():
             sections[name].update(fields)
-        if row.steps:
-            sections["train"]["steps"] = row.steps
+        variant = self.tables[row.variant] if row.variant else {}
+        sections["train"]["steps"] = variant.get("steps", sections["train"]["steps"])
+        sections["model"].update(variant.get("model", {}))
         run = RunConfig.from_dict(sections)
         if row.equal_parameters:
-            reference = RunConfig.from_dict(self.sections(Row(self.speed["reference"], row.corpus)))
+            reference = RunConfig.from_dict(self.sections(Row(self.speed["reference"], row.corpus, variant=row.variant)))
             sections["model"]["mlp_width"] = width_for(run.model, num_parameters(reference.model))
         return sections
 

@@ -126,7 +126,10 @@ def _table(findings: Findings, name: str) -> str:
     remarks = [f"{done} of its {wanted} models are trained." * (done < wanted)]
     cut = max((cell["cut"] for row in rows for cell in findings.cells(row).values()), default=0.0)
     remarks.append(f"Up to {cut:.2%} of the steps that a model's crops had did not fit into them and were cut off." * (cut > 0))
-    remarks.append(f"Trained for {rows[0].steps:,} steps instead of {found['run']['train']['steps']:,}." * bool(rows[0].steps))
+    steps, model = about["own"].get("steps"), about["own"].get("model", {})
+    own = [f"trained for {steps:,} steps instead of {found['run']['train']['steps']:,}"] if steps else []
+    own += [f"{field} {value} instead of {found['run']['model'][field]}" for field, value in sorted(model.items())]
+    remarks.append(f"Here all have: {', '.join(own)}." * bool(own))
     remarks = "".join(f"{remark}\n\n" for remark in remarks if remark)
     return f"""<a id="{name}"></a>
 
@@ -138,7 +141,7 @@ def _table(findings: Findings, name: str) -> str:
 def _line(findings: Findings, table: str, row: Row, corpus: str) -> list[str]:
     """A row of a table, asked about one corpus."""
     # Merges are compared to none, the others to the reference that was trained as they were.
-    reference = Row("remi" if table == "merges" else findings.found["reference"], row.corpus, steps=row.steps)
+    reference = Row("remi" if table == "merges" else findings.found["reference"], row.corpus, variant=row.variant)
     cells, speed = findings.cells(row), findings.speed(row)
     line = [f"`{row.system}`", row.corpus, corpus, str(len(cells)), f"{next(iter(cells.values()))['parameters']:,}"]
     for number, digits in (("bits", 3), ("nmsi", 1)):

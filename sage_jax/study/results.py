@@ -55,11 +55,7 @@ class Findings:
         return {cell["seed"]: cell for cell in self.found["cells"] if cell["row"] == dataclasses.asdict(row)}
 
     def speed(self, row: Row) -> Mapping[str, Any] | None:
-        """Of the row, or of the same one trained for longer or on other music, where it is the same program."""
-        speeds = self.found["speeds"]
-        usual = dataclasses.replace(row, steps=0)
-        elsewhere = dataclasses.replace(usual, corpus=self.found["seek_on"])
-        return speeds.get(usual.name) or speeds.get(elsewhere.name)
+        return self.found["speeds"].get(row.name)
 
     def values(self, row: Row, corpus: str, number: str) -> dict[int, float | None]:
         """A number of each finished seed: 'bits', 'nmsi' or 'relative'."""
@@ -114,6 +110,7 @@ def collect(config: StudyConfig, workdir: pathlib.Path, command: str) -> dict[st
             name: {
                 "rows": [dataclasses.asdict(row) for row in config.rows_of(name)],
                 "test_on": list(table.get("test_on", ())),
+                "own": {name: table[name] for name in ("steps", "model") if name in table},
                 "seeds": table["seeds"],
             }
             for name, table in config.tables.items()

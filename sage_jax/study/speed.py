@@ -23,23 +23,23 @@ TOGETHER = 6  # systems that wait in memory for their turns
 
 
 def measure_speeds(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> None:
-    """Writes speed/ROW.json for each row that hasn't one, from the checkpoint of its first seed.
+    """Writes speed/ROW.json for each row that hasn't one, from the checkpoint of its first seed, beside its variant's reference.
 
-    Rows that are trained for longer are passed over: their program is the same. Checkpoints go when they are no longer needed.
+    Checkpoints go when they are no longer needed.
     """
-    reference = Row(config.speed["reference"], config.seek_on)
-    rows = [row for row in config.rows() if not row.steps and row != reference]
-    there = [row for row in (reference, *rows) if (_folder(examiner, row) / FOLDER).is_dir()]
-    missing = [row for row in there if not speed_file(examiner.workdir, row).exists()]
-    if missing and reference not in there:
-        say(f"no speed is measured: {reference.name}, which they are compared to, has no checkpoint")
-        return
-    for start in range(0, len(missing), TOGETHER):
-        group = missing[start : start + TOGETHER]
-        say("speed: " + ", ".join(row.name for row in group))
-        _measure(config, examiner, list(dict.fromkeys((reference, *group))), say)
-    if not config.keep_checkpoints:
-        for row in rows:  # the reference stays: rows that come later are told beside it
+    for variant in dict.fromkeys(row.variant for row in config.rows()):
+        reference = Row(config.speed["reference"], config.seek_on, variant=variant)
+        rows = [row for row in config.rows() if row.variant == variant and row != reference]
+        there = [row for row in (reference, *rows) if (_folder(examiner, row) / FOLDER).is_dir()]
+        missing = [row for row in there if not speed_file(examiner.workdir, row).exists()]
+        if missing and reference not in there:
+            say(f"{len(missing)} speeds are not measured: {reference.name}, which they are compared to, has no checkpoint")
+            continue
+        for start in range(0, len(missing), TOGETHER):
+            group = missing[start : start + TOGETHER]
+            say("speed: " + ", ".join(row.name for row in group))
+            _measure(config, examiner, list(dict.fromkeys((reference, *group))), say)
+        for row in rows if not config.keep_checkpoints else ():  # the reference stays: what comes later is told beside it
             if speed_file(examiner.workdir, row).exists():
                 shutil.rmtree(_folder(examiner, row) / FOLDER, ignore_errors=True)
 

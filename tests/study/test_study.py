@@ -170,3 +170,18 @@ def test_the_cost_counts_every_model_once():
     assert int(lines[-1][1]) == trained == sum(int(line[1]) for line in lines[:-1])
     twice = cost(study, 5e5).splitlines()[-1].split("|")[3]
     assert float(twice) == pytest.approx(2 * float(lines[-1][2]), abs=0.2)
+
+
+def test_a_table_may_have_a_model_and_a_length_of_its_own():
+    few = dict(heads=10, head_width=16)
+    tables = {
+        "forms": dict(systems=("mha",), train_on=("piano",), seeds=1),
+        "longer": dict(systems=("mha", "mqa"), train_on=("piano",), seeds=1, steps=9, model=few, equal_parameters=True),
+    }
+    study = config(tables=tables)
+    plain, longer, equal = study.rows()
+    assert (plain.name, longer.name, equal.name) == ("piano/mha", "piano/mha-longer", "piano/mqa-equal-longer")
+    runs = [RunConfig.from_dict(study.sections(row)) for row in (plain, longer, equal)]
+    assert [run.train.steps for run in runs] == [800, 9, 9] and [run.model.heads for run in runs] == [40, 10, 10]
+    model = runs[1].model
+    assert abs(num_parameters(runs[2].model) - num_parameters(model)) <= 3 * model.width * model.layers / 2
