@@ -1,7 +1,7 @@
 """The study: which systems are trained on what, how often, and what they are asked.
 
   debug  minutes, to see that it runs: models and numbers that say nothing
-  cpu    small models, about four hours on two CPU cores
+  cpu    small models, for two CPU cores
   full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
