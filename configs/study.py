@@ -69,7 +69,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.tables.longer = dict(
             systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=10_000, model=few_heads
         )
-        config.evaluation.update(prompts=48, max_bars=8, batch_size=48, max_events=256, likelihood_pieces=24)
+        config.evaluation.update(prompts=48, max_bars=4, batch_size=48, max_events=128, likelihood_pieces=16)
     if arg == "debug":
         config.run.update(sage.debug())
         config.run.model.update(heads=40, head_width=2)
