@@ -118,7 +118,8 @@ def _same(run: RunConfig, saved: dict[str, dict[str, Any]]) -> bool:
 
 
 def _asked(config: StudyConfig, cell: Cell) -> dict[str, Any]:
-    return results.plain({"test_on": cell.test_on, "evaluation": dataclasses.asdict(config.evaluation)})
+    evaluation = dataclasses.asdict(config.evaluation) if cell.test_on else None
+    return results.plain({"test_on": cell.test_on, "evaluation": evaluation})
 
 
 def _share_merges(workdir: pathlib.Path, cell: Cell, run: RunConfig, folder: pathlib.Path) -> None:
