@@ -35,8 +35,7 @@ def make_dataset(
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
     up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it.
     representation: if not the shards' own, crops are told in it, in `num_steps` + 1 steps; `tally` counts what that cuts off.
-    Raises UserError for shards of
-    another vocabulary and for a split without pieces.
+    Raises UserError for shards of another vocabulary and for a split without pieces.
     """
     if num_events < HEAD + 2:
         raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 2} at least: its head, a note and EOS")

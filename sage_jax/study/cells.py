@@ -63,21 +63,26 @@ class Examiner:
         return results.plain(found)
 
 
+def cell_folder(workdir: pathlib.Path, cell: Cell) -> pathlib.Path:
+    """Where all that belongs to a cell is."""
+    return workdir / "cells" / cell.name
+
+
 def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[[str], None]) -> dict[str, Any]:
     """The result of a cell: what is in its folder, or else it is trained, from its checkpoint if there is one, and asked."""
-    folder = examiner.workdir / "cells" / cell.name
+    folder = cell_folder(examiner.workdir, cell)
     sections = _sections(config, cell, examiner)
     run = RunConfig.from_dict(sections)
     known = read_json(folder / RESULT)
     if known is not None and _same(run, known["sections"]) and known["asked"] == _asked(config, cell):
         return known
     say(cell.name)
-    _share_merges(examiner.workdir, cell, run, folder)
+    _share_merges(run, folder)
     began = time.perf_counter()
     trained = train(ConfigDict(sections), folder)
     result = {
         "cell": dataclasses.asdict(cell),
-        "sections": results.plain(run.to_dict()),
+        "sections": run.to_dict(),
         "asked": _asked(config, cell),
         "model": run.model.name,
         "parameters": num_parameters(run.model),
@@ -90,12 +95,12 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
         "commit": commit(),
         "versions": describe(),
     }
-    result["seconds"] = time.perf_counter() - began
-    write_json(folder / RESULT, results.plain(result), indent=1)
+    result = results.plain(result | {"seconds": time.perf_counter() - began})
+    write_json(folder / RESULT, result, indent=1)
     # The first seed's is what speed is measured with.
     if not config.keep_checkpoints and (cell.seed or not cell.test_on):
         shutil.rmtree(folder / FOLDER)
-    return results.plain(result)
+    return result
 
 
 def _share_cut(folder: pathlib.Path) -> float:
@@ -122,11 +127,11 @@ def _asked(config: StudyConfig, cell: Cell) -> dict[str, Any]:
     return results.plain({"test_on": cell.test_on, "evaluation": evaluation})
 
 
-def _share_merges(workdir: pathlib.Path, cell: Cell, run: RunConfig, folder: pathlib.Path) -> None:
+def _share_merges(run: RunConfig, folder: pathlib.Path) -> None:
     """Merges are learned from the corpus alone: those of another seed are taken over."""
     if not run.representation.merges or (folder / MERGES_FILE).exists():
         return
-    for there in sorted((workdir / "cells" / cell.row.name).glob(f"*/{MERGES_FILE}")):
+    for there in sorted(folder.parent.glob(f"*/{MERGES_FILE}")):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(there, folder / MERGES_FILE)
         return

@@ -1,6 +1,5 @@
 """What the study is made of: its tables, and the cells that they need."""
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -141,7 +140,7 @@ class StudyConfig:
 
     def sections(self, row: Row) -> dict[str, dict[str, Any]]:
         """The sections of the run of a row. Raises UserError for what can't be."""
-        sections = copy.deepcopy({name: dict(fields) for name, fields in self.run.items()})
+        sections = {name: dict(fields) for name, fields in self.run.items()}
         for name, fields in sections_of(row.system).items():
             sections[name].update(fields)
         variant = self.tables[row.variant] if row.variant else {}

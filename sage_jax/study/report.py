@@ -7,6 +7,8 @@ from typing import Any
 
 import matplotlib.figure
 
+from sage_jax.evaluation.floors import FLOORS
+from sage_jax.evaluation.report import COLOURS, SAID
 from sage_jax.evaluation.statistics import interval
 from sage_jax.files import replacing
 from sage_jax.markdown import markdown_table
@@ -22,17 +24,10 @@ TITLES = {
     "other_music": "Other music than a model was trained on",
     "longer": "The same for longer",
 }
-FLOORS = {
-    "loop": "the prompt again and again",
-    "other": "another piece",
-    "later": "the piece's own later bars",
-    "markov": "a Markov chain of order 2",
-}
 COLUMNS = (
     "system", "trained on", "asked about", "seeds", "parameters", "bits per note", "than reference", "NMSI", "than reference",
     "relative", "notes/s", "times reference", "cache, MB", "steps a note",
 )  # fmt: skip
-COLOURS = ("#2f6fc4", "#e5791a", "#2a9d57", "#d03a4b", "#8658c4", "#0f9fb4")
 
 
 def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathlib.Path) -> None:
@@ -158,9 +153,9 @@ def _line(findings: Findings, table: str, row: Row, corpus: str) -> list[str]:
 
 def _floors(found: Mapping[str, Any]) -> str:
     rows = [
-        (corpus, floor, said, f"{scores[floor]['nmsi']:.1f}", f"{scores[floor]['relative']:.2f}")
+        (corpus, floor, SAID[floor], f"{scores[floor]['nmsi']:.1f}", f"{scores[floor]['relative']:.2f}")
         for corpus, scores in found["floors"].items()
-        for floor, said in FLOORS.items()
+        for floor in FLOORS
     ]
     return f"""## What needs no model
 

@@ -11,7 +11,7 @@ from scipy import stats
 from sage_jax.evaluation.statistics import CONFIDENCE
 from sage_jax.files import write_json
 from sage_jax.music.shards import REPORT, read_json
-from sage_jax.study.cells import EXAMPLE, RESULT
+from sage_jax.study.cells import EXAMPLE, RESULT, cell_folder
 from sage_jax.study.config import Cell, Row, StudyConfig
 from sage_jax.study.speed import speed_file
 
@@ -70,19 +70,29 @@ class Findings:
         return Mean.of([one[seed] - two[seed] for seed in one.keys() & two.keys() if None not in (one[seed], two[seed])])
 
 
+def searched(config: StudyConfig, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
+    """The validation loss of each learning rate that was tried with each system of `seek_with`."""
+    losses = {}
+    for system in config.seek_with:
+        folder = cell_folder(workdir, Cell(Row(system, config.seek_on), 0, 0.0)).parent
+        tried = (read_json(path) for path in sorted(folder.glob(f"rate*/{RESULT}")))
+        losses[system] = {f"{one['cell']['learning_rate']:g}": one["valid"]["loss"] for one in tried}
+    return losses
+
+
+def best_rates(config: StudyConfig, search: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The learning rate of each family for which one was found: that of the lowest loss."""
+    return {config.family(system): float(min(tried, key=tried.get)) for system, tried in search.items() if tried}
+
+
 def collect(config: StudyConfig, workdir: pathlib.Path, command: str) -> dict[str, Any]:
     """All that is finished in `workdir`, without what is too long to be told. Writes it to results.json there, too."""
-    search = {}
-    for system in config.seek_with:
-        folder = workdir / "cells" / config.seek_on / system
-        tried = (read_json(path) for path in sorted(folder.glob(f"rate*/{RESULT}")))
-        search[system] = {f"{one['cell']['learning_rate']:g}": one["valid"]["loss"] for one in tried}
-    rates = {config.family(system): float(min(tried, key=tried.get)) for system, tried in search.items() if tried}
-    rates = {config.family(system): rates.get(config.family(system), 0.0) for system in config.seek_with}
+    search = searched(config, workdir)
+    rates = {config.family(system): 0.0 for system in config.seek_with} | best_rates(config, search)
     wanted = list(config.cells(rates))
     finished, floors, last = [], {}, None
     for cell in wanted:
-        result = read_json(workdir / "cells" / cell.name / RESULT)
+        result = read_json(cell_folder(workdir, cell) / RESULT)
         if result is None:
             continue
         last = result

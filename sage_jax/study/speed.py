@@ -15,7 +15,7 @@ from sage_jax.evaluation.results import plain
 from sage_jax.files import write_json
 from sage_jax.music.events import NUM_ATTRIBUTES
 from sage_jax.music.representation import retold
-from sage_jax.study.cells import Examiner
+from sage_jax.study.cells import Examiner, cell_folder
 from sage_jax.study.config import Cell, Row, StudyConfig
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 
@@ -98,4 +98,4 @@ def _measure(config: StudyConfig, examiner: Examiner, rows: list[Row], say: Call
 
 
 def _folder(examiner: Examiner, row: Row) -> pathlib.Path:
-    return examiner.workdir / "cells" / Cell(row, 0, 0.0, (row.corpus,)).name
+    return cell_folder(examiner.workdir, Cell(row, 0, 0.0, (row.corpus,)))

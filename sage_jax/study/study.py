@@ -10,6 +10,7 @@ from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.study.cells import Examiner, run_cell
 from sage_jax.study.config import Cell, Row, StudyConfig
+from sage_jax.study.results import best_rates
 from sage_jax.study.speed import measure_speeds
 from sage_jax.training.config import read_section
 from sage_jax.training.recorder import Diverged
@@ -42,9 +43,9 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
 
 def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> dict[str, float]:
     """The learning rate of each family: the one with which its system has the lowest validation loss."""
-    rates = {}
+    search = {}
     for system in config.seek_with:
-        losses = {}
+        losses = search[system] = {}
 
         def try_rate(rate: float) -> None:
             try:
@@ -62,5 +63,4 @@ def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], Non
                 try_rate(2 * best)
             elif len(losses) > 1 and best == min(losses):
                 try_rate(best / 2)
-        rates[config.family(system)] = min(losses, key=losses.get)
-    return rates
+    return best_rates(config, search)
