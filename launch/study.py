@@ -6,9 +6,13 @@
   python -m launch.study --results=launch/study.json --workdir=runs/again
   python -m launch.study --config=configs/study.py:full --cost=4e14
 
-Stop it at any moment: the same command goes on where it stopped. RESULTS.md, results.json and results.png come to the workdir,
-of what is finished so far with --report. With --publish they also become RESULTS.md, launch/study.json and launch/study.png
-of this checkout; --results makes them from such a JSON file alone. --cost tells what a study takes on a device of that rate.
+Stop it at any moment: the same command goes on where it stopped. With --helping it trains beside another run in the same
+workdir, which takes half the time on two devices: start one on each, such as with `CUDA_VISIBLE_DEVICES=1` or `taskset -c 1`
+before the command, and when they end the command without --helping, which measures speeds.
+
+RESULTS.md, results.json and results.png come to the workdir, of what is finished so far with --report. With --publish they also
+become RESULTS.md, launch/study.json and launch/study.png of this checkout; --results makes them from such a JSON file alone.
+--cost tells what a study takes on a device of that rate.
 """
 
 import pathlib
@@ -37,6 +41,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, mod
 REPORT = flags.DEFINE_bool("report", False, "Whether to tell of what is finished, and do no more.")
 COST = flags.DEFINE_float("cost", None, "Operations per second that training reaches; tells device hours, and trains nothing.")
 JSON = flags.DEFINE_string("results", None, "The JSON file of a finished study, to be told again.")
+HELPING = flags.DEFINE_bool("helping", False, "Whether to train what other runs in --workdir have not taken, and do no more.")
 PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the RESULTS.md of this checkout, too.")
 
 
@@ -56,7 +61,10 @@ def main() -> None:
     else:
         config = StudyConfig.from_dict(CONFIG.value.to_dict())
         if not REPORT.value:
-            run_study(config, workdir, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+            say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+            run_study(config, workdir, say, helping=HELPING.value)
+            if HELPING.value:
+                return
         found = collect(config, workdir, _command())
     places = [(workdir / "RESULTS.md", workdir / "results.png")]
     if PUBLISH.value:

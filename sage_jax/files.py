@@ -1,6 +1,7 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Writing files so that a reader sees the old one or the new one, never half of one; and one writer at a time."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sage_jax.errors import UserError
+
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -38,6 +41,22 @@ def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> Non
     """Writes `value` so that the file is there whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=indent))
+
+
+@contextlib.contextmanager
+def claim(folder: pathlib.Path, wait: bool) -> Iterator[bool]:
+    """Yields whether `folder` is this process's own for the block, among those that ask for it here.
+
+    What another process holds is waited for, or else not had; its claim ends with it, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _umask() -> int:

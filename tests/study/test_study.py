@@ -147,7 +147,8 @@ def test_what_is_finished_is_not_done_again(finished):
     lost.unlink()
     told = launch(finished, "--report")
     assert told.returncode == 0 and "**Not finished:** 3 of 4 models" in (finished / "RESULTS.md").read_text()
-    assert launch(finished).returncode == 0
+    assert launch(finished, "--helping").returncode == 0
+    assert launch(finished, "--report").returncode == 0
     after = {path: path.stat().st_mtime_ns for path in results}
     assert {path for path in results if after[path] != before[path]} == {lost}
     assert "All 4 models" in (finished / "RESULTS.md").read_text()

@@ -108,7 +108,7 @@ def run(monkeypatch, tmp_path):
             return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed))
 
         monkeypatch.setattr(loop, "programs", lambda run, _: (init, Update(calls, bad_step), Score()))
-        monkeypatch.setattr(loop, "datasets", lambda run, shards, _: (Numbers(hook), [{"events": np.int32(0)}]))
+        monkeypatch.setattr(loop, "datasets", lambda *_: (Numbers(hook), [{"events": np.int32(0)}]))
         return train(tiny_config(train=dict(steps=4, eval_every=4, checkpoint_every=4) | sections), tmp_path), calls
 
     return run
