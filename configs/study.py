@@ -36,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.corpora = dict(multitrack="embedded", piano="embedded")
     config.run = sage.get_config("base")
-    del config.run.takes, config.run.sampling
+    del config.run.takes, config.run.sampling, config.run.parallel
     # 40 heads are the fewest that every scope can share among four heads for an attribute.
     config.run.model.update(heads=40, head_width=16)
     config.run.train.update(steps=5000, eval_batches=50, eval_every=5000, checkpoint_every=1000)

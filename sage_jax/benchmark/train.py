@@ -25,20 +25,19 @@ from sage_jax.benchmark.systems import SHARINGS, fields_of
 from sage_jax.environment import describe
 from sage_jax.music.events import BOS, FIRST, FIRST_PROGRAM, INSTRUMENT
 from sage_jax.training.config import RunConfig
-from sage_jax.training.loop import batch_shape, programs
+from sage_jax.training.programs import empty_batch, make_programs
 
 MODES = ("mha", "gqa-5", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 
 
 def measure(run: RunConfig, steps: int) -> dict[str, Any]:
     """Times `steps` train steps, one by one, after a first one that is not counted."""
-    init, update, _ = programs(run, run.tokenizer)
-    state = init(run.train.seed)
+    programs = make_programs(run, run.tokenizer)
+    state, batch = programs.init(run.train.seed), programs.place(full_batch(run))
     started = time.perf_counter()
-    update = update.lower(state, batch_shape(run)).compile()
+    update = programs.update.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - started
     compile_peak = peak_megabytes()
-    batch = full_batch(run)
     seconds = []
     for _ in range(steps + 1):
         started = time.perf_counter()
@@ -64,7 +63,7 @@ def measure(run: RunConfig, steps: int) -> dict[str, Any]:
 
 def full_batch(run: RunConfig) -> dict[str, np.ndarray]:
     """A batch of random notes."""
-    shape = batch_shape(run)["events"].shape
+    shape = empty_batch(run)["events"].shape
     sizes = run.model.vocab_sizes
     lows = [FIRST_PROGRAM if attribute == INSTRUMENT else FIRST for attribute in range(len(sizes))]
     events = np.random.default_rng(0).integers(lows, sizes, shape, np.int32)

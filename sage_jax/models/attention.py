@@ -1,11 +1,13 @@
 """Attention with shared key-value heads: mha, gqa, mqa and as_kvhs are one module.
 
 Shapes: B batch, N events, A tokens of an event in this call (one for each attribute, or one alone while decoding or where an
-event is one token), T = N A tokens, S keys, H query heads, K key-value heads per key, G query heads per lane, L lanes, D model
-width, h head width. "All A" are the keys that an event has, one for each token, or in as_kvhs for each attribute.
+event is one token), T = N A tokens, S keys, K key-value heads per key, L lanes, D model width, h head width. Query heads come
+as X groups of Y = K V: of a lane's U V heads, U are of different groups. "All A" are the keys that an event has, one for each
+token, or in as_kvhs for each attribute.
 
 A lane is one set of keys and values with the query heads that read it. Scope all has K lanes of all tokens; scope own has
-K lanes for each attribute, of that attribute's tokens only. Scope mixed has both kinds; behind a cache, whose lanes hold all
+K lanes for each attribute, of that attribute's tokens only, and a group of heads for each attribute, so that the heads of each
+can be shared out among devices alike. Scope mixed has both kinds; behind a cache, whose lanes hold all
 tokens, its own heads are rows of them too, deaf to the other attributes: on two CPU cores one product of more rows was up to
 1.3 times as fast as two, and never clearly slower. Everything below the projections is the same for all.
 """
@@ -20,7 +22,7 @@ import numpy as np
 
 from sage_jax.models.cache import KEYS_EVENTS, KeysValues
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.product import product
+from sage_jax.models.product import as_matrix, product
 
 MASKED = -1e30  # finite, so that a row without any key gives 0 and not NaN
 LEAST = -1e20
@@ -48,10 +50,11 @@ class Attention(nn.Module):
         x[:, :, 0]; where that is not 0, the tokens before it are past.pending.
         """
         config = self.config
-        D, H, K, h = config.width, config.heads, config.cached_heads, config.head_width
-        last = nn.initializers.normal((H * h * 2 * config.layers) ** -0.5)
-        dense = nn.initializers.lecun_normal()
-        query = self.param("query", dense, (D, H * h)).astype(x.dtype)
+        D, K, h, X = config.width, config.cached_heads, config.head_width, config.head_groups
+        Y = config.heads // X
+        last = nn.initializers.normal((X * Y * h * 2 * config.layers) ** -0.5)
+        dense = as_matrix(nn.initializers.lecun_normal())
+        query = self.param("query", dense, (D, X, Y, h)).astype(x.dtype)
         B, N, A, _ = x.shape
         keys_per_event = config.keys_per_event
         if config.tokens_per_event == 1:
@@ -59,14 +62,13 @@ class Attention(nn.Module):
         # A kernel for each attribute is a parameter of its own: XLA copies a slice of a larger one before each product.
         specialised = [f"key_value_{a}" for a in range(keys_per_event)]
         names = specialised if config.sharing == "as_kvhs" else ["key_value"]
-        kernels = [self.param(name, dense, (D, 2 * K * h)).astype(x.dtype) for name in names]
-        output = self.param("output", last, (H * h, D)).astype(x.dtype)
+        kernels = [self.param(name, dense, (D, 2, K, h)).astype(x.dtype) for name in names]
+        output = self.param("output", as_matrix(last, 3), (X, Y, h, D)).astype(x.dtype)
 
-        q = rotate(product(x, query).reshape(B, N, A, H, h), rotation)
+        q = rotate(product(x, query), rotation)
         of_event = config.tokens_per_event < keys_per_event
         sources = jnp.broadcast_to(x, (B, N, keys_per_event, D)) if of_event else x
-        projected = _project(sources, kernels, 0 if of_event else first)
-        k, v = jnp.moveaxis(projected.reshape(B, N, -1, 2, K, h), 3, 0)
+        k, v = jnp.moveaxis(_project(sources, kernels, 0 if of_event else first), 3, 0)
         k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
         if A < config.tokens_per_event:
@@ -75,12 +77,12 @@ class Attention(nn.Module):
                 for pending, new in zip(past.pending, (k, v), strict=True)
             )
         mixed = _attend_in_blocks(q, (k, v), past, config, first)
-        return product(mixed.reshape(B, N, A, H * h), output), (k, v)
+        return product(mixed, output, 3), (k, v)
 
 
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary positions (RoFormer, arXiv 2104.09864) over events: x [B, N, A, heads, h], the two halves of h as pairs."""
-    cos, sin = (part[None, :, None, None, :] for part in rotation)
+    """Rotary positions (RoFormer, arXiv 2104.09864) over events: x [B, N, ..., h], the two halves of h as pairs."""
+    cos, sin = (part.reshape(1, len(part), *(1,) * (x.ndim - 3), -1) for part in rotation)
     low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
 
@@ -93,14 +95,14 @@ def rotations(events: jax.Array, head_width: int, base: float) -> tuple[jax.Arra
 
 
 def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
-    """x [B, N, A, D] through the one kernel for all, or through each attribute's own."""
+    """x [B, N, A, D] through the one kernel [D, 2, K, h] for all, or through each attribute's own -> [B, N, A, 2, K, h]."""
     if len(kernels) == 1:
         return product(x, kernels[0])
     return jnp.stack([product(x[:, :, a], kernels[first + a]) for a in range(x.shape[2])], axis=2)
 
 
 def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, config: ModelConfig, first: int):
-    """q [B, N, A, H, h] over what is past and over itself -> [B, N, A, H, h], `query_block` events at a time.
+    """q [B, N, A, X, Y, h] over what is past and over itself -> [B, N, A, X, Y, h], `query_block` events at a time.
 
     A block meets no fresh key that is later than its last event at all.
     """
@@ -116,102 +118,86 @@ def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, config: ModelConf
 
 
 def _attend(q, fresh: KeysValues, past: Past | None, config: ModelConfig, low: int, first: int):
-    """One block of queries, the first of which belongs to fresh event `low`; the heads of scope own come first."""
-    own = config.own_heads
-    if own in (0, config.heads) or (past is not None and past.cached is not None):
+    """One block of queries, the first of which belongs to fresh event `low`; the groups of scope own come first."""
+    own = config.own_groups
+    if own in (0, config.head_groups) or (past is not None and past.cached is not None):
         return _attend_lanes(q, own, fresh, past, low, first)
     parts = [
-        _attend_lanes(q[..., :own, :], own, fresh, past, low, first),
-        _attend_lanes(q[..., own:, :], 0, fresh, past, low, first),
+        _attend_lanes(q[:, :, :, :own], own, fresh, past, low, first),
+        _attend_lanes(q[:, :, :, own:], 0, fresh, past, low, first),
     ]
     return jnp.concatenate(parts, axis=3)
 
 
 def _attend_lanes(q, own: int, fresh: KeysValues, past: Past | None, low: int, first: int):
-    """As _attend, in lanes of all tokens; or in lanes of one attribute, where all heads are `own` ones."""
-    B, N, A, H, h = q.shape
+    """As _attend, in lanes of all tokens; or in lanes of one attribute, where all groups are `own` ones."""
+    B, N, A, X, _, h = q.shape
     K, attributes, S = fresh[0].shape[1:4]
-    by_attribute = own == H
+    by_attribute = own == X
     lanes = K * attributes if by_attribute else K
-    rows = _to_lanes(q, own, K, attributes)
-    G = rows.shape[3]
-    rows = rows.reshape(B, lanes, -1, h) * jnp.asarray(h**-0.5, q.dtype)
+    rows = _to_lanes(q, K, by_attribute)
+    rows = rows * jnp.asarray(h**-0.5, q.dtype)
 
-    def of_keys(numbers):  # [.., all A, S] -> [.., L, 1, 1, keys of the lane], a number or flag for each key
+    def of_keys(numbers):  # [.., all A, S] -> [.., L, 1, 1, 1, keys of the lane], a number or flag for each key
         numbers = jnp.broadcast_to(numbers[:, None], (numbers.shape[0], K, *numbers.shape[1:]))
-        return numbers.reshape(numbers.shape[0], lanes, 1, 1, -1)
+        return numbers.reshape(numbers.shape[0], lanes, 1, 1, 1, -1)
 
-    def is_heard(S):  # [1, 1, 1, G, keys of the lane]: own heads in a lane of all tokens hear one attribute
+    def is_heard(S):  # [1, 1, 1, U, 1, keys of the lane]: own heads in a lane of all tokens hear one attribute
         if by_attribute or not own:
             return True
-        heard = np.ones((G, attributes), bool)
-        heard[: own // K] = np.repeat(np.eye(attributes, dtype=bool), own // K // attributes, axis=0)
-        return jnp.broadcast_to(heard[:, :, None], (G, attributes, S)).reshape(1, 1, 1, G, -1)
+        heard = np.concatenate([np.eye(own, dtype=bool), np.ones((X - own, own), bool)])
+        return jnp.broadcast_to(heard[:, :, None], (X, own, S)).reshape(1, 1, 1, X, 1, -1)
 
     key_token = jnp.arange(S)[None, None, :] * attributes + jnp.arange(attributes)[None, :, None]
     query_token = ((low + jnp.arange(N))[:, None] * attributes + first + jnp.arange(A)[None, :]).reshape(-1)
-    seen = of_keys(key_token) <= query_token[None, None, :, None, None]  # [1, L, T, 1, keys]
+    seen = of_keys(key_token) <= query_token[None, None, :, None, None, None]  # [1, L, T, 1, 1, keys]
     if past is not None:
         key_event = jnp.broadcast_to(past.length + jnp.arange(S), (1, attributes, S))
-        seen &= of_keys(key_event) >= past.start[:, None, None, None, None]
+        seen &= of_keys(key_event) >= past.start[:, None, None, None, None, None]
     keys, values = (part.reshape(B, lanes, -1, h) for part in fresh)
-    sources = [("blrh,blsh->blrs", keys, values, seen & is_heard(S))]
+    sources = [("bltuvh,blsh->bltuvs", keys, values, seen & is_heard(S))]
     if past is not None and past.cached is not None:
         S = past.cached[0].shape[KEYS_EVENTS]
         key_event = of_keys(jnp.broadcast_to(jnp.arange(S), (1, attributes, S)))
-        seen = (key_event < past.length) & (key_event >= past.start[:, None, None, None, None])
+        seen = (key_event < past.length) & (key_event >= past.start[:, None, None, None, None, None])
         keys, values = (part.reshape(B, lanes, *shape) for part, shape in zip(past.cached, ((h, -1), (-1, h)), strict=True))
-        sources.append(("blrh,blhs->blrs", keys, values, seen & is_heard(S)))
-    out = _softmax_average(rows, sources, groups=G)
-    return _from_lanes(out.reshape(B, lanes, N * A, G, h), own, K, attributes).reshape(B, N, A, H, h)
+        sources.append(("bltuvh,blhs->bltuvs", keys, values, seen & is_heard(S)))
+    return _from_lanes(_softmax_average(rows, sources), K, by_attribute).reshape(q.shape)
 
 
-def _to_lanes(q, own: int, K: int, attributes: int):
-    """q [B, N, A, H, h] -> [B, L, T, G, h]: a lane's rows are (token, head) pairs, so that one product serves them all."""
-    B, N, A, H, h = q.shape
-    q = q.reshape(B, N * A, H, h)
-    if own == H:
-        private = q.reshape(B, N * A, attributes, K, -1, h)
-        return private.transpose(0, 3, 2, 1, 4, 5).reshape(B, K * attributes, N * A, -1, h)
-    shared = q[:, :, own:].reshape(B, N * A, K, -1, h).transpose(0, 2, 1, 3, 4)
-    if not own:
-        return shared
-    private = q[:, :, :own].reshape(B, N * A, attributes, K, -1, h)
-    private = private.transpose(0, 3, 1, 2, 4, 5).reshape(B, K, N * A, own // K, h)
-    return jnp.concatenate([private, shared], axis=3)
+def _to_lanes(q, K: int, by_attribute: bool):
+    """q [B, N, A, X, Y, h] -> [B, L, T, U, V, h]: one product serves all tokens and heads of a lane."""
+    B, N, A, X, Y, h = q.shape
+    q = q.reshape(B, N * A, X, K, Y // K, h)
+    if by_attribute:
+        return q.transpose(0, 3, 2, 1, 4, 5).reshape(B, K * X, N * A, 1, Y // K, h)
+    return q.transpose(0, 3, 1, 2, 4, 5)
 
 
-def _from_lanes(rows, own: int, K: int, attributes: int):
-    """_to_lanes undone: [B, L, T, G, h] -> [B, T, H, h]."""
-    B, L, T, G, h = rows.shape
-    if own == L * G:
-        return rows.reshape(B, K, attributes, T, G, h).transpose(0, 3, 2, 1, 4, 5).reshape(B, T, -1, h)
-    shared = rows[:, :, :, own // K :].transpose(0, 2, 1, 3, 4).reshape(B, T, -1, h)
-    if not own:
-        return shared
-    private = rows[:, :, :, : own // K].reshape(B, K, T, attributes, -1, h)
-    private = private.transpose(0, 2, 3, 1, 4, 5).reshape(B, T, own, h)
-    return jnp.concatenate([private, shared], axis=2)
+def _from_lanes(rows, K: int, by_attribute: bool):
+    """_to_lanes undone: [B, L, T, U, V, h] -> [B, T, X, K, V, h]."""
+    if not by_attribute:
+        return rows.transpose(0, 2, 3, 1, 4, 5)
+    B, L, T, _, V, h = rows.shape
+    return rows.reshape(B, K, L // K, T, V, h).transpose(0, 3, 2, 1, 4, 5)
 
 
-def _softmax_average(rows, sources, groups: int):
-    """rows [B, L, T G, h], scaled, over all sources -> [B, L, T G, h].
+def _softmax_average(rows, sources):
+    """rows [B, L, T, U, V, h], scaled, over all sources -> [B, L, T, U, V, h].
 
-    sources: (the product of rows and keys as an einsum, keys, values [B, L, S, h], seen broadcastable to [B, L, T, G, S]).
+    sources: (the product of rows and keys as an einsum, keys, values [B, L, S, h], seen broadcastable to [B, L, T, U, V, S]).
     The softmax is in float32. A row that sees no key gives 0: so the first tokens of BOS, in scope own, have a value that
     does not depend on how much room the cache has.
     """
-    B, L, R, _ = rows.shape
     scores = []
     for product_of_keys, keys, _, seen in sources:
         of_source = jnp.einsum(product_of_keys, rows, keys, preferred_element_type=jnp.float32)
-        of_source = jnp.where(seen, of_source.reshape(B, L, R // groups, groups, -1), MASKED)
-        scores.append(of_source.reshape(B, L, R, -1))
+        scores.append(jnp.where(seen, of_source, MASKED))
     peaks = (jax.lax.stop_gradient(part.max(axis=-1, keepdims=True)) for part in scores)
     peak = functools.reduce(jnp.maximum, peaks, LEAST)
     total, out = 0.0, 0.0
     for part, (_, _, values, _) in zip(scores, sources, strict=True):
         weights = jnp.exp(part - peak)
         total += weights.sum(axis=-1, keepdims=True)
-        out += jnp.einsum("blrs,blsh->blrh", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
+        out += jnp.einsum("bltuvs,blsh->bltuvh", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
     return (out / jnp.maximum(total, 1e-30)).astype(rows.dtype)

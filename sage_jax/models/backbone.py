@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from sage_jax.models.attention import Attention, Past, rotations
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.product import product
+from sage_jax.models.product import as_matrix, product
 
 
 class RMSNorm(nn.Module):
@@ -32,10 +32,10 @@ class GatedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width, hidden = self.config.width, self.config.mlp_width
-        gate_up = self.param("gate_up", nn.initializers.lecun_normal(), (width, 2 * hidden)).astype(x.dtype)
+        gate_up = self.param("gate_up", as_matrix(nn.initializers.lecun_normal()), (width, 2, hidden)).astype(x.dtype)
         last = nn.initializers.normal((hidden * 2 * self.config.layers) ** -0.5)
         down = self.param("down", last, (hidden, width)).astype(x.dtype)
-        gate, up = jnp.split(product(x, gate_up), 2, axis=-1)
+        gate, up = jnp.moveaxis(product(x, gate_up), -2, 0)
         return product(nn.silu(gate) * up, down)
 
 

@@ -135,6 +135,16 @@ class ModelConfig:
         return self.heads if self.scope == "own" else self.heads // 2
 
     @property
+    def own_groups(self) -> int:
+        """The groups of query heads that read only the tokens of one attribute: one for each."""
+        return self.num_attributes if self.own_heads else 0
+
+    @property
+    def head_groups(self) -> int:
+        """X: the groups of equal size that query heads come in, those of scope own first, then the others in as many."""
+        return self.own_groups * self.heads // self.own_heads if self.own_heads else 1
+
+    @property
     def name(self) -> str:
         """A short name for tables: the form, where it is not flat, and what it reads ahead, then the sharing, its heads and scope."""
         sharing = {

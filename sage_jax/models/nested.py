@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from sage_jax.models.backbone import RMSNorm
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.pooled import EventCarry, Pooled
-from sage_jax.models.product import product
+from sage_jax.models.product import as_matrix, product
 
 
 class ResidualDecoder(nn.Module):
@@ -82,9 +82,10 @@ class AttentiveDecoder(nn.Module):
         config = self.config
         D, F, H, h = config.width, config.inner_width or config.width, config.heads, config.head_width
         dense = nn.initializers.lecun_normal()
+        into_heads = as_matrix(dense)
         self.places = self.param("places", nn.initializers.normal(0.02), (config.num_attributes, D))
-        self.query, self.key, self.value = (self.param(name, dense, (D, H * h)) for name in ("query", "key", "value"))
-        self.output = self.param("output", nn.initializers.normal((2 * H * h) ** -0.5), (H * h, D))
+        self.query, self.key, self.value = (self.param(name, into_heads, (D, H, h)) for name in ("query", "key", "value"))
+        self.output = self.param("output", as_matrix(nn.initializers.normal((2 * H * h) ** -0.5), 2), (H, h, D))
         self.up = self.param("up", dense, (D, F))
         self.down = self.param("down", nn.initializers.normal((2 * F) ** -0.5), (F, D))
         self.attention_norm, self.mlp_norm, self.output_norm = RMSNorm(), RMSNorm(), RMSNorm()
@@ -94,18 +95,16 @@ class AttentiveDecoder(nn.Module):
         return jnp.concatenate([hidden[..., None, :], later], axis=-2)
 
     def hidden(self, read: jax.Array, attribute: int) -> jax.Array:
-        config = self.config
         kernel = lambda array: array.astype(read.dtype)
         here = read[..., : attribute + 1, :]
         places = self.places[: attribute + 1].reshape((1,) * (here.ndim - 2) + (attribute + 1, -1))
         x = here + kernel(places)
         normed = self.attention_norm(x)
-        heads = lambda x, projection: product(x, kernel(projection)).reshape(*x.shape[:-1], config.heads, config.head_width)
-        q = heads(normed[..., -1, :], self.query) * config.head_width**-0.5
-        k, v = heads(normed, self.key), heads(normed, self.value)
+        q = product(normed[..., -1, :], kernel(self.query)) * self.config.head_width**-0.5
+        k, v = product(normed, kernel(self.key)), product(normed, kernel(self.value))
         weights = nn.softmax(jnp.einsum("...hd,...shd->...hs", q, k, preferred_element_type=jnp.float32))
         mixed = jnp.einsum("...hs,...shd->...hd", weights.astype(v.dtype), v)
-        u = x[..., -1, :] + product(mixed.reshape(*mixed.shape[:-2], -1), kernel(self.output))
+        u = x[..., -1, :] + product(mixed, kernel(self.output), 2)
         u = u + product(nn.gelu(product(self.mlp_norm(u), kernel(self.up))), kernel(self.down))
         return self.output_norm(u)
 

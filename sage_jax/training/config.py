@@ -9,14 +9,16 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.music.events import HEAD, NoteEvents
 from sage_jax.music.representation import RepresentationConfig
 
+PARALLEL = ("mesh", "pmap")
 Section = TypeVar("Section")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
-# attention keeps in memory, and where its shards are, which are known by their content.
+# attention keeps in memory, on which devices it is, and where its shards are, which are known by their content.
 MAY_CHANGE = frozenset(
     f"{section}.{field}"
     for section, fields in (
         ("data", ("corpus", "shards")),
+        ("mesh", ("data", "fsdp", "tensor")),
         ("model", ("query_block", "recompute_attention")),
         ("train", ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")),
     )
@@ -95,8 +97,24 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices lie along each axis of the mesh (training/sharding.py).
+
+    data: copies of the model that share the rows of a batch; 0 for as many as the devices allow. fsdp: devices that share rows
+    and hold a part each of every parameter. tensor: devices that share the heads and the hidden units.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        _at_least(self, "mesh", data=0, fsdp=1, tensor=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run computes."""
+    """Everything that decides what a run computes, and on which devices: by a 'mesh', or by 'pmap'."""
 
     tokenizer: NoteEvents
     representation: RepresentationConfig
@@ -104,6 +122,8 @@ class RunConfig:
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    parallel: str = "mesh"
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> "RunConfig":
@@ -112,8 +132,8 @@ class RunConfig:
         Raises UserError naming the field that is unknown or has an impossible value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
-        # Runs of before there was a choice have no such section.
-        representation = read_section(RepresentationConfig, "representation", {"representation": {}, **sections})
+        sections = {"representation": {}, "mesh": {}, "parallel": "mesh", **sections}  # runs of before have no choice of these
+        representation = read_section(RepresentationConfig, "representation", sections)
         sizes = representation.vocab_sizes(tokenizer)
         return cls(
             tokenizer,
@@ -122,9 +142,13 @@ class RunConfig:
             read_section(ModelConfig, "model", sections, vocab_sizes=sizes),
             read_section(OptimizerConfig, "optimizer", sections),
             read_section(TrainConfig, "train", sections),
+            read_section(MeshConfig, "mesh", sections),
+            sections["parallel"],
         )
 
     def __post_init__(self):
+        if self.parallel not in PARALLEL:
+            raise UserError(f"config.parallel is {self.parallel!r}; choose one of {', '.join(PARALLEL)}")
         if self.model.form == "delay" and self.representation.name != "events":
             raise UserError("config.model.form is delay, which knows the grammar of representation.name = events alone")
 
@@ -133,7 +157,7 @@ class RunConfig:
         """The steps that the model reads of a crop."""
         return self.representation.steps(self.data.num_events)
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """The sections, JSON-ready; the vocabulary's sizes follow from the tokenizer and are left out."""
         sections = dataclasses.asdict(self)
         del sections["model"]["vocab_sizes"]
@@ -161,11 +185,12 @@ def read_section(cls: type[Section], name: str, sections: Mapping[str, Mapping[s
         raise UserError(f"config.{error}") from error  # a section's own complaint begins with section.field
 
 
-def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
     # JSON knows lists alone, so a tuple is compared as a list.
     return {
         f"{name}.{field}": list(value) if isinstance(value, tuple) else value
         for name, section in sections.items()
+        if isinstance(section, Mapping)
         for field, value in section.items()
     }
 

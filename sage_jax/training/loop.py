@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from sage_jax.data.crops import Tally
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
-from sage_jax.models.forms import make_model
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards, music_fingerprint
@@ -24,10 +22,9 @@ from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
 from sage_jax.training.metrics import read_metrics
-from sage_jax.training.optimizer import make_optimizer
+from sage_jax.training.programs import empty_batch, make_programs
 from sage_jax.training.recorder import METRICS_FILE, Recorder
-from sage_jax.training.state import init_state
-from sage_jax.training.step import Batch, Counting, Totals, eval_step, train_step
+from sage_jax.training.step import Batch, Totals
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -44,19 +41,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     tally = Tally()
     train_data, valid_data = datasets(run, shards, representation, tally)
     music = music_fingerprint(shards)
-    init, update, score = programs(run, representation)
+    programs = make_programs(run, representation)
+    update, score = programs.update, programs.score
     with Checkpoints(workdir, run, representation) as checkpoints, StopRequest() as stop:
         # The state, and the place in the data that belongs to it.
-        state, batches = init(run.train.seed), iter(train_data)
+        state, batches = programs.init(run.train.seed), iter(train_data)
+        start = programs.whole(state)
         if checkpoints.latest_step is not None:
-            state, place = checkpoints.restore(state)
+            start, place = checkpoints.restore(start)
+            state = programs.spread(start)
             if place["music"] != music:
                 raise UserError(
                     f"the shards in {shards} have changed since {workdir} was trained on them; go on with those it had "
                     "(--config.data.shards=...), or train in another --workdir"
                 )
             batches.set_state(place["next"])
-        step = int(state.step)
+        step, parameters = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
         finished = step >= run.train.steps
 
         with Recorder(workdir, run, step) as recorder:
@@ -64,15 +64,16 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             compile_seconds = 0.0
             if not finished:
                 started = time.perf_counter()
-                update = update.lower(state, batch_shape(run)).compile()
-                score = score.lower(state.params, batch_shape(run)).compile()
+                batch = programs.place(empty_batch(run))
+                update = update.lower(state, batch).compile()
+                score = score.lower(state.params, batch).compile()
                 compile_seconds = time.perf_counter() - started
-                recorder.start(step, sum(leaf.size for leaf in jax.tree.leaves(state.params)), compile_seconds)
+                recorder.start(step, parameters, compile_seconds, programs.remarks)
 
             # Steps. The metrics of each are fetched when the next one is under way, so that the device never waits.
             pending = None
             while not finished:
-                state, metrics = update(state, next(batches))
+                state, metrics = update(state, programs.place(next(batches)))
                 step += 1
                 if pending:
                     recorder.train(*pending)
@@ -84,11 +85,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 if evaluating or saving:
                     recorder.train(*pending)  # raises before a state that is not finite could be saved
                     pending = None
-                    losses = evaluate(score, state.params, valid_data, representation.attributes) if evaluating else {}
+                    losses = {}
                     if evaluating:
+                        losses = evaluate(score, state.params, map(programs.place, valid_data), representation.attributes)
                         recorder.valid(step, losses)
                     if saving:
-                        checkpoints.save(state, {"next": batches.get_state(), "music": music}, losses.get("loss"))
+                        place = {"next": batches.get_state(), "music": music}
+                        checkpoints.save(programs.whole(state), place, losses.get("loss"))
                     recorder.resume()
             recorder.cut(step, tally.steps, tally.cut)
             if not stop.signal:
@@ -130,23 +133,6 @@ def datasets(
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
     return dataset("train", transpose=run.data.transpose, tally=tally), valid
-
-
-def programs(run: RunConfig, representation: Representation) -> tuple[Callable, Callable, Callable]:
-    """(init, train step, eval step) of a run under jit: the one place where it is applied, and sharding can be."""
-    model = make_model(run.model)
-    tx = make_optimizer(run.optimizer, run.train.steps)
-    init = functools.partial(init_state, model=model, tx=tx)
-    counting = Counting.of(representation)
-    update = functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate, counting=counting)
-    score = functools.partial(eval_step, model=model, counting=counting)
-    return jax.jit(init), jax.jit(update, donate_argnums=0), jax.jit(score)
-
-
-def batch_shape(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a batch of a run looks like, for compilation ahead of time."""
-    shape = (run.train.batch_size, run.context + 1, run.model.num_attributes)
-    return {"events": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
 
 def evaluate(score: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 
 import jax
 
@@ -52,9 +53,12 @@ class Recorder:
         """Leaves out of the timing what was done since the last step."""
         self._throughput.resume()
 
-    def start(self, step: int, params: int, compile_seconds: float) -> None:
-        """Before the first step of this call."""
-        device = jax.devices()[0].device_kind
+    def start(self, step: int, params: int, compile_seconds: float, remarks: Iterable[str] = ()) -> None:
+        """Before the first step of this call; `remarks` are for the user alone."""
+        count, device = jax.device_count(), jax.devices()[0].device_kind
+        device = f"{count} x {device}" if count > 1 else device
+        for remark in remarks:
+            self._report.say(remark)
         self._log.write("start", step, params=params, compile_seconds=compile_seconds, device=device)
         self._report.say(f"{params:,} parameters on {device}; compiled in {compile_seconds:.1f} s")
         self.resume()

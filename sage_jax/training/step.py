@@ -100,11 +100,13 @@ def train_step(
     tx: optax.GradientTransformation,
     accumulate: int = 1,
     counting: Counting = NOTE_EVENTS,
+    axis: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
 
     The batch is taken in `accumulate` micro-batches. Sums and counts are accumulated, so that their number changes
     nothing but memory, whatever padding each of them has. The metrics' loss is that of the params before the update.
+    axis: of devices that have other rows of the batch each, under pmap.
     """
 
     def loss(params, events, key):
@@ -120,6 +122,8 @@ def train_step(
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), accumulate)
     zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros(len(counting.attributes))
     (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, (events, keys))
+    if axis:
+        grads, totals = jax.lax.psum((grads, totals), axis)
 
     grads = jax.tree.map(lambda grad: grad / jnp.maximum(totals.notes, 1), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -133,6 +137,9 @@ def train_step(
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
-def eval_step(params: Any, batch: Batch, *, model: nn.Module, counting: Counting = NOTE_EVENTS) -> Totals:
-    """The losses of a batch, as sums and counts."""
-    return count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"], counting)
+def eval_step(
+    params: Any, batch: Batch, *, model: nn.Module, counting: Counting = NOTE_EVENTS, axis: str | None = None
+) -> Totals:
+    """The losses of a batch, as sums and counts; over all devices of an `axis` under pmap."""
+    totals = count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"], counting)
+    return jax.lax.psum(totals, axis) if axis else totals

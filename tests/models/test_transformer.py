@@ -133,8 +133,8 @@ def test_own_scope_reads_its_own_attribute_only():
     config = small_config(scope="own", layers=1)
     model, params = Transformer(config), parameters(config)
     events = random_events(config, 1, N)
-    output = params["block_0"]["attention"]["output"].reshape(A, 8, 2, 32)
-    blind = jnp.zeros_like(output).at[1].set(output[1]).reshape(-1, 32)  # only the heads of attribute 1 are heard
+    output = params["block_0"]["attention"]["output"]
+    blind = jnp.zeros_like(output).at[1].set(output[1])  # only the heads of attribute 1 are heard
     params = {**params, "block_0": {**params["block_0"], "attention": {**params["block_0"]["attention"], "output": blind}}}
     last = lambda events: model.apply({"params": params}, events)[0][0, -1]
     for a in range(A - 1):

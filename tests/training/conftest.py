@@ -1,5 +1,6 @@
 """A little corpus, and programs that are compiled once for all runs of one config."""
 
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -57,13 +58,13 @@ class CompiledOnce:
 @pytest.fixture(scope="module")
 def compiled_once():
     """Runs of one config share their programs: compiling them is nearly all that a tiny run does."""
-    programs = loop.programs
+    make_programs = loop.make_programs
 
     @functools.cache
     def shared(run, representation):
-        init, update, score = programs(run, representation)
-        return init, CompiledOnce(update), CompiledOnce(score)
+        programs = make_programs(run, representation)
+        return dataclasses.replace(programs, update=CompiledOnce(programs.update), score=CompiledOnce(programs.score))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "programs", shared)
+        patch.setattr(loop, "make_programs", shared)
         yield

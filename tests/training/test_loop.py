@@ -16,6 +16,7 @@ from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.interrupt import StopRequest
 from sage_jax.training.loop import train
 from sage_jax.training.metrics import read_metrics
+from sage_jax.training.placed import Programs
 from sage_jax.training.recorder import Diverged, Recorder
 from sage_jax.training.state import TrainState
 from sage_jax.training.step import Totals
@@ -107,7 +108,8 @@ def run(monkeypatch, tmp_path):
         def init(seed):
             return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed))
 
-        monkeypatch.setattr(loop, "programs", lambda run, _: (init, Update(calls, bad_step), Score()))
+        programs = Programs(init, Update(calls, bad_step), Score(), place=lambda batch: batch)
+        monkeypatch.setattr(loop, "make_programs", lambda *_: programs)
         monkeypatch.setattr(loop, "datasets", lambda *_: (Numbers(hook), [{"events": np.int32(0)}]))
         return train(tiny_config(train=dict(steps=4, eval_every=4, checkpoint_every=4) | sections), tmp_path), calls
 

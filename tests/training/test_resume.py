@@ -61,9 +61,9 @@ def run(monkeypatch, workdir, compiled_once):
 
 def restored(folder):
     config = RunConfig.from_dict(tiny_config().to_dict())
-    init, _, _ = loop.programs(config, config.tokenizer)
+    programs = loop.make_programs(config, config.tokenizer)
     with Checkpoints(folder, config) as checkpoints:
-        return checkpoints.restore(init(1))
+        return checkpoints.restore(programs.init(1))
 
 
 def test_four_steps_are_two_and_a_restart_and_two(run, tmp_path):
@@ -93,9 +93,9 @@ def test_the_sampler_finds_what_was_validated(run, workdir, tmp_path):
     params, config, step, _ = load_for_sampling(tmp_path / "trained")
     last = read_metrics(tmp_path / "trained" / "metrics.jsonl", "valid")[-1]
     assert step == last["step"] == 4
-    _, _, score = loop.programs(config, config.tokenizer)
+    programs = loop.make_programs(config, config.tokenizer)
     _, valid = loop.datasets(config, workdir / "data", config.tokenizer)
-    assert loop.evaluate(score.compile(), params, valid, ATTRIBUTES)["loss"] == last["loss"]
+    assert loop.evaluate(programs.score.compile(), params, map(programs.place, valid), ATTRIBUTES)["loss"] == last["loss"]
 
 
 def test_without_shards_the_command_that_makes_them_is_named(tmp_path):
