@@ -1,4 +1,7 @@
-"""Checkpoints: train state, place in the data, config and vocabulary of a run, through orbax."""
+"""Checkpoints: train state, place in the data, config and vocabulary of a run, through orbax.
+
+Each has digests of all that, which are compared when it is read: files can change without a word from the disk.
+"""
 
 import contextlib
 import gc
@@ -7,7 +10,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,12 +22,18 @@ from sage_jax.errors import UserError
 from sage_jax.models.forms import make_model
 from sage_jax.music.representation import Representation, from_dict
 from sage_jax.training.config import RunConfig
+from sage_jax.training.digest import digests, text_digest
 from sage_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way of those to come
 
 # orbax tells of every save through absl's logger; only its errors are for a user.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR)
+
+
+class Damaged(UserError):
+    """A checkpoint that can't be read, or is not what was written."""
 
 
 class Checkpoints:
@@ -45,8 +54,13 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type | None, *_) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except UserError:
+            if kind is None:  # else what ended the block is told, not what came of it
+                raise
 
     @property
     def latest_step(self) -> int | None:
@@ -55,27 +69,41 @@ class Checkpoints:
     def save(self, state: TrainState, place: dict[str, Any], valid_loss: float | None = None) -> None:
         """Saves `state`, whose buffers may be donated as soon as this returns; a step that is there already stays.
 
-        place: where the next batch is in the data, JSON-ready.
+        place: where the next batch is in the data, JSON-ready. Raises UserError where this one or the one before can't be
+        written; those before that are whole.
         """
         step = int(state.step)
         if step == self.latest_step:
             return
-        vocabulary = self._representation
+        config, vocabulary = self._config.to_dict(), self._representation
+        vocabulary = {**vocabulary.to_dict(), "fingerprint": vocabulary.fingerprint}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             place=ocp.args.JsonSave(place),
-            config=ocp.args.JsonSave(self._config.to_dict()),
-            vocabulary=ocp.args.JsonSave({**vocabulary.to_dict(), "fingerprint": vocabulary.fingerprint}),
+            config=ocp.args.JsonSave(config),
+            vocabulary=ocp.args.JsonSave(vocabulary),
+            digests=ocp.args.JsonSave({"state": digests(state), **_text_digests(config, vocabulary, place)}),
         )
-        self._manager.save(step, args=items, metrics=None if valid_loss is None else {"loss": valid_loss})
+        with self._writing():
+            self._manager.save(step, args=items, metrics=None if valid_loss is None else {"loss": valid_loss})
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, with the shapes and the placement of `like`, and the place that belongs to it.
+        """The newest state that is whole, with the shapes and the placement of `like`, and the place that belongs to it.
 
-        Raises UserError where the workdir holds another run, or where the checkpoint can't be read.
+        Newer checkpoints, which are damaged, are told and put aside. Raises UserError where the workdir holds another run, and
+        Damaged where there is no checkpoint that is whole.
         """
-        step = self.latest_step
-        saved = _read(self._manager, step, config=ocp.args.JsonRestore(), vocabulary=ocp.args.JsonRestore())
+        step, (state, place), damaged = _newest_whole(self._manager, lambda step: self._restore(step, like))
+        for other in damaged:
+            aside = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(self._manager.directory / str(other), aside)
+        if damaged:
+            self._manager.reload()
+        return state, place
+
+    def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        saved = _read_texts(self._manager, step)
         for name, (there, here) in self._config.differences(saved.config).items():
             raise UserError(
                 f"{self._workdir} holds another run: config.{name} is {there!r} there and {here!r} here; "
@@ -85,29 +113,90 @@ class Checkpoints:
         if found.fingerprint != self._representation.fingerprint:
             raise UserError(f"{self._workdir} was trained with other merges than are there now; train in another --workdir")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        saved = _read(self._manager, step, state=ocp.args.StandardRestore(abstract), place=ocp.args.JsonRestore())
-        return saved.state, saved.place
+        state = _read(self._manager, step, state=ocp.args.StandardRestore(abstract)).state
+        _compare(self._manager, step, digests(state), saved.digests["state"])
+        return state, saved.place
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever orbax raises for a disk that is full, or gone, into a line with the way out."""
+        try:
+            yield
+        except Exception as error:
+            there = [step for step in self._manager.all_steps() if (self._manager.directory / str(step)).is_dir()]
+            last = f"the checkpoint of step {max(there)} is whole" if there else "there is no checkpoint yet"
+            raise UserError(
+                f"cannot write a checkpoint to {self._manager.directory} ({_reason(error)}); {last}: make room, and the same "
+                "command goes on from there"
+            ) from error
 
 
 def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int, Representation]:
     """(params, config, step, representation) of the newest checkpoint in `workdir`, or of the best by validation loss.
 
-    Raises UserError where there is none, or where it can't be read or was written for another vocabulary.
+    A newest one that is damaged is told, and the one before it taken. Raises UserError where there is none, or where none can
+    be read or it was written for another vocabulary.
     """
-    with contextlib.closing(_open(workdir, create=False)) as manager:
-        step = manager.best_step() if best else None
-        step = manager.latest_step() if step is None else step
-        if step is None:
-            raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
-        saved = _read(manager, step, config=ocp.args.JsonRestore(), vocabulary=ocp.args.JsonRestore())
+
+    def load(step: int) -> tuple[Any, RunConfig, Representation]:
+        saved = _read_texts(manager, step)
         representation = _saved_representation(workdir, saved.vocabulary)
         config = RunConfig.from_dict(saved.config)
         events = jax.ShapeDtypeStruct((1, 2, config.model.num_attributes), jnp.int32)
         abstract = {"params": jax.eval_shape(make_model(config.model).init, jax.random.key(0), events)["params"]}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
-        params = _read(manager, step, state=only_params).state["params"]
-    return jax.device_put(params), config, step, representation
+        params = jax.device_put(_read(manager, step, state=only_params).state["params"])
+        _compare(manager, step, digests({"params": params}), saved.digests["state"])
+        return params, config, representation
+
+    with contextlib.closing(_open(workdir, create=False)) as manager:
+        if manager.latest_step() is None:
+            raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
+        step = manager.best_step() if best else None
+        if step is None:
+            step, (params, config, representation), _ = _newest_whole(manager, load)
+        else:
+            params, config, representation = load(step)
+    return params, config, step, representation
+
+
+def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> tuple[int, Any, list[int]]:
+    """(step, what `read` has of it, the later steps) of the newest checkpoint that is whole; later ones are told.
+
+    Raises Damaged, for the newest one, where none is.
+    """
+    damaged = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            found = read(step)
+        except Damaged as error:
+            damaged[step] = error
+            continue
+        for error in damaged.values():
+            print(f"{error}; going back to step {step}", file=sys.stderr)
+        return step, found, list(damaged)
+    first = next(iter(damaged.values()))
+    raise Damaged(f"{first}; there is no other one that is whole: train in another --workdir") from first
+
+
+def _read_texts(manager: ocp.CheckpointManager, step: int) -> ocp.args.Composite:
+    """All of a checkpoint but the state. Raises Damaged."""
+    names = ("config", "vocabulary", "place", "digests")
+    saved = _read(manager, step, **{name: ocp.args.JsonRestore() for name in names})
+    _compare(manager, step, _text_digests(saved.config, saved.vocabulary, saved.place), saved.digests)
+    return saved
+
+
+def _text_digests(config: dict[str, Any], vocabulary: dict[str, Any], place: dict[str, Any]) -> dict[str, int]:
+    return {name: text_digest(text) for name, text in (("config", config), ("vocabulary", vocabulary), ("place", place))}
+
+
+def _compare(manager: ocp.CheckpointManager, step: int, found: dict[str, int], written: dict[str, Any]) -> None:
+    """Raises Damaged where what is `found` by digest is not what was `written`."""
+    for name, digest in found.items():
+        if written.get(name) != digest:
+            raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} is not what was written")
 
 
 def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:
@@ -143,16 +232,18 @@ def _open(workdir: str | os.PathLike, **options: Any) -> ocp.CheckpointManager:
 
 
 def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
-    """The `items` of a checkpoint. Raises UserError with the way out, whatever orbax raises for a damaged one."""
+    """The `items` of a checkpoint. Raises Damaged, whatever orbax raises for one."""
     with _leftovers_unheard():
         try:
             return manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            reason = _reason(error)
         time.sleep(0.2)  # for the reads that are still under way
-    earlier = [other for other in manager.all_steps() if other < step]
-    way_out = f"move that folder away to go back to step {max(earlier)}" if earlier else "train in another --workdir"
-    raise UserError(f"cannot read the checkpoint {manager.directory / str(step)} ({reason}); {way_out}")
+    raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({reason})")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What is saved comes back, for the run that saved it and for the sampler, and what can't is told in one line."""
 
 import functools
+import os
 import shutil
 
 import jax
@@ -105,20 +106,80 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
         Checkpoints(tmp_path / "file", run_of())
 
 
-@pytest.mark.parametrize("damage", ["manifest", "state", "config", "vocabulary"])
-def test_a_damaged_checkpoint_is_one_line_that_names_it_and_the_way_back(workdir, state, damage):
+def truncate(folder):
+    (folder / "state" / "manifest.ocdbt").write_text("")
+
+
+def largest_of(folder):
+    return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def tear(folder):
+    """The second half of the largest file of the state is lost."""
+    os.truncate(largest_of(folder), largest_of(folder).stat().st_size // 2)
+
+
+def flip_bits(folder, every=997, first=0):
+    content = bytearray(largest_of(folder).read_bytes())
+    for place in range(first, len(content), every):
+        content[place] ^= 1 << place % 8
+    largest_of(folder).write_bytes(content)
+
+
+def change_the_place(folder):
+    file = next(path for path in (folder / "place").iterdir() if "12" in path.read_text())
+    file.write_text(file.read_text().replace("12", "13"))
+
+
+def lose(name):
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+DAMAGES = {
+    "truncated": truncate, "torn": tear, "flipped": flip_bits, "place": change_the_place,
+    **{f"no {name}": lose(name) for name in ("state", "config", "vocabulary", "digests")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_from_a_damaged_checkpoint_a_run_goes_back_to_the_one_before(workdir, state, damage, capfd):
     folder = workdir / "checkpoints" / "4"
-    if damage == "manifest":
-        (folder / "state" / "manifest.ocdbt").write_text("")
-    else:
-        shutil.rmtree(folder / damage)
-    with pytest.raises(UserError) as complaint:
-        load_for_sampling(workdir)
-    assert str(complaint.value).startswith(f"cannot read the checkpoint {folder} ")
-    assert str(complaint.value).endswith("move that folder away to go back to step 3")
-    assert "\n" not in str(complaint.value)
-    with pytest.raises(UserError, match="cannot read the checkpoint"):
-        restore(workdir, state)
+    DAMAGES[damage](folder)
+    assert load_for_sampling(workdir)[2] == 3
+    told = capfd.readouterr().err
+    assert told.startswith("cannot") and str(folder) in told and told.endswith("going back to step 3\n") and told.count("\n") == 1
+    restored, _ = restore(workdir, state)
+    assert int(restored.step) == 3
+    assert "going back to step 3" in capfd.readouterr().err
+    assert not folder.exists() and len(list((workdir / "damaged").iterdir())) == 1
+    with Checkpoints(workdir, run_of()) as checkpoints:
+        checkpoints.save(at(state, 4), PLACE)  # the run comes to that step again
+    assert load_for_sampling(workdir)[2] == 4 and not capfd.readouterr().err
+
+
+def test_one_flipped_bit_is_found_or_changes_nothing(workdir, state, tmp_path_factory):
+    """Of the largest file of the state, in eight places: among them are headers and padding that nobody reads."""
+    size = largest_of(workdir / "checkpoints" / "4").stat().st_size
+    found = 0
+    for first in range(size // 16, size, size // 8):
+        copy = tmp_path_factory.mktemp("copy")
+        shutil.copytree(workdir, copy, dirs_exist_ok=True)
+        flip_bits(copy / "checkpoints" / "4", every=size, first=first)
+        restored, _ = restore(copy, state)
+        step = int(restored.step)
+        jax.tree.map(np.testing.assert_array_equal, restored.replace(key=None), at(state, step).replace(key=None))
+        found += step == 3
+    assert found >= 4
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_moved(workdir, state):
+    for folder in (workdir / "checkpoints").iterdir():
+        truncate(folder)
+    before = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    for load in (load_for_sampling, functools.partial(restore, state=state)):
+        with pytest.raises(UserError, match="checkpoints/4 .*; there is no other one that is whole: train in another --workdir"):
+            load(workdir)
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == before
 
 
 def test_a_half_written_checkpoint_does_not_count(workdir):
