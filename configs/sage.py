@@ -84,6 +84,9 @@ def base() -> ConfigDict:
         keep=2,
         seed=0,
         max_minutes=0.0,
+        bad_steps="stop",
+        spike=0.0,
+        max_skipped=10,
     )
     config.parallel = "mesh"
     config.mesh = dict(data=0, fsdp=1, tensor=1)

@@ -28,8 +28,8 @@ from sage_jax.training.state import TrainState
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way of those to come
 
-# orbax tells of every save through absl's logger; only its errors are for a user.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR)
+# orbax tells of every save through absl's logger, and its errors with a traceback; what it raises is told here.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
 
 
 class Damaged(UserError):
@@ -52,6 +52,7 @@ class Checkpoints:
         self._manager = _open(workdir, create=True, preservation_policy=_newest_and_best(config.train.keep))
 
     def __enter__(self) -> "Checkpoints":
+        self._hook, sys.unraisablehook = sys.unraisablehook, _all_but_closed_loops(sys.unraisablehook)
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
@@ -61,6 +62,8 @@ class Checkpoints:
         except UserError:
             if kind is None:  # else what ended the block is told, not what came of it
                 raise
+        else:
+            sys.unraisablehook = self._hook  # after a failure complaints come as long as the process is there
 
     @property
     def latest_step(self) -> int | None:
@@ -244,6 +247,16 @@ def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.Checkpoin
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _all_but_closed_loops(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`hook`, but for the complaints of writes that were under way when another one of the same checkpoint failed."""
+
+    def heard(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    return heard
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from sage_jax.music.events import HEAD, NoteEvents
 from sage_jax.music.representation import RepresentationConfig
 
 PARALLEL = ("mesh", "pmap")
+BAD_STEPS = ("stop", "skip")
 Section = TypeVar("Section")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
@@ -21,6 +22,7 @@ MAY_CHANGE = frozenset(
         ("mesh", ("data", "fsdp", "tensor")),
         ("model", ("query_block", "recompute_attention")),
         ("train", ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")),
+        ("train", ("bad_steps", "spike", "max_skipped")),
     )
     for field in fields
 )
@@ -72,6 +74,8 @@ class TrainConfig:
     batch_size: crops in a step, in `accumulate` micro-batches. eval_batches: 0 means the whole valid split.
     keep: how many of the newest checkpoints stay, beside the best one. max_minutes: a guard on one call's training
     time, 0 for none; the learning rate follows `steps` alone.
+    bad_steps: whether a step whose loss is not finite, or above `spike` times the recent ones (0 for no limit), makes the run
+    'stop' or is 'skip'ped, up to `max_skipped` in a row.
     """
 
     steps: int = 1000
@@ -84,10 +88,17 @@ class TrainConfig:
     keep: int = 2
     seed: int = 0
     max_minutes: float = 0.0
+    bad_steps: str = "stop"
+    spike: float = 0.0
+    max_skipped: int = 10
 
     def __post_init__(self):
-        ones = ("steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "keep")
-        _at_least(self, "train", eval_batches=0, seed=0, max_minutes=0, **dict.fromkeys(ones, 1))
+        ones = ("steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "keep", "max_skipped")
+        _at_least(self, "train", eval_batches=0, seed=0, max_minutes=0, spike=0, **dict.fromkeys(ones, 1))
+        if self.bad_steps not in BAD_STEPS:
+            raise UserError(f"train.bad_steps is {self.bad_steps!r}; choose one of {', '.join(BAD_STEPS)}")
+        if 0 < self.spike <= 1:
+            raise UserError(f"train.spike is {self.spike}; give a number above 1, such as 2, or 0 for no limit")
         if self.seed >= 2**31:
             raise UserError(f"train.seed is {self.seed}; give a number below 2**31")
         if self.batch_size % self.accumulate:

@@ -25,7 +25,15 @@ def make_programs(run: RunConfig, representation: Representation) -> Programs:
     return PLACED[run.parallel](
         run,
         init=functools.partial(init_state, model=model, tx=tx),
-        update=functools.partial(train_step, model=model, tx=tx, accumulate=run.train.accumulate, counting=counting),
+        update=functools.partial(
+            train_step,
+            model=model,
+            tx=tx,
+            accumulate=run.train.accumulate,
+            counting=counting,
+            skip_bad=run.train.bad_steps == "skip",
+            spike=run.train.spike,
+        ),
         score=functools.partial(eval_step, model=model, counting=counting),
     )
 

@@ -17,7 +17,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Diverged(UserError):
-    """The loss, the gradient or the params are no longer finite."""
+    """The loss, the gradient or the params are no longer finite, or the loss has leapt."""
 
 
 class Recorder:
@@ -31,6 +31,7 @@ class Recorder:
         self._log = MetricsLog(self._workdir / METRICS_FILE, step)
         self._report = ProgressReport(run.train.steps, step)
         self._train_text = self._valid_text = ""
+        self._skipped = 0  # in a row
 
     def __enter__(self) -> "Recorder":
         self._report.start()
@@ -64,22 +65,40 @@ class Recorder:
         self.resume()
 
     def train(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """The metrics of the update that led to `step`; waits for them. Raises Diverged where one is not finite."""
+        """The metrics of the update that led to `step`; waits for them. Raises Diverged where it was bad, or too many were."""
         metrics = jax.device_get(metrics)
         values = {name: float(metrics[name]) for name in ("loss", *metrics)}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"training stopped: {name} is {value} at step {step}; earlier checkpoints in {self._workdir} are kept: "
-                    "use a lower config.optimizer.learning_rate in another --workdir"
-                )
+        bad = values.pop("bad")
         self._throughput.add(values.pop("notes"), values.pop("tokens"))
+        if bad and self._run.bad_steps == "skip":
+            self._skip(step, values)
+            return
+        self._skipped = 0
+        if bad:
+            self._stop(step, values, "")
         if step % self._run.log_every == 0 or step == self._run.steps:
             values |= {"learning_rate": float(self._schedule(step - 1)), **self._throughput.read()}
             self._log.write("train", step, **values)
             rates = (f"{values[f'{unit}_per_second']:,.0f} {unit}/s" for unit in ("notes", "tokens"))
             self._train_text = "  ".join([f"loss {values['loss']:.3f}", *rates])
         self._show(step)
+
+    def _skip(self, step: int, values: dict[str, float]) -> None:
+        """Tells of a step that was not taken, which has no line of its own kind: its values may not be numbers."""
+        self._skipped += 1
+        told = {name: values[name] if math.isfinite(values[name]) else str(values[name]) for name in ("loss", "grad_norm")}
+        self._log.write("skipped", step, **told)
+        self._report.say(f"step {step} is skipped: loss {values['loss']:.3f}, gradient {values['grad_norm']:.3f}")
+        if self._skipped >= self._run.max_skipped:
+            self._stop(step, values, f", the last of {self._skipped} that were skipped")
+
+    def _stop(self, step: int, values: dict[str, float], remark: str) -> None:
+        worst = next((name for name, value in values.items() if not math.isfinite(value)), "loss")
+        leap = "" if not math.isfinite(values[worst]) else f", above {self._run.spike:g} times the recent ones,"
+        raise Diverged(
+            f"training stopped: {worst} is {values[worst]}{leap} at step {step}{remark}; earlier checkpoints in {self._workdir} are "
+            "kept: use a lower config.optimizer.learning_rate in another --workdir, or config.train.bad_steps = skip"
+        )
 
     def valid(self, step: int, losses: dict[str, float]) -> None:
         """Nats per note on the validation split."""

@@ -6,6 +6,7 @@ predict that event's attribute a, but for the first one, which is the next event
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -100,12 +101,16 @@ def train_step(
     tx: optax.GradientTransformation,
     accumulate: int = 1,
     counting: Counting = NOTE_EVENTS,
+    skip_bad: bool = False,
+    spike: float = 0.0,
     axis: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
 
     The batch is taken in `accumulate` micro-batches. Sums and counts are accumulated, so that their number changes
     nothing but memory, whatever padding each of them has. The metrics' loss is that of the params before the update.
+    A step is bad, as the metric 'bad' tells, where the loss or the gradient is not finite, or the loss is above `spike` times
+    the recent ones (0 for no limit). Where bad ones are skipped, they change nothing but the step.
     axis: of devices that have other rows of the batch each, under pmap.
     """
 
@@ -134,7 +139,13 @@ def train_step(
         "grad_norm": optax.tree.norm(grads),
         "param_norm": optax.tree.norm(params),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    bad = ~jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+    if spike:
+        bad |= metrics["loss"] > spike * state.recent
+    after = state.replace(params=params, opt_state=opt_state, recent=state.with_recent(metrics["loss"]))
+    if skip_bad:
+        after = jax.tree.map(functools.partial(jnp.where, bad), state.replace(key=None), after.replace(key=None))
+    return after.replace(step=state.step + 1, key=state.key), metrics | {"bad": bad}
 
 
 def eval_step(

@@ -80,6 +80,7 @@ class Update(Program):
         self.calls.append(("update", step))
         loss = jnp.nan if step == self.bad_step else 1 / step
         metrics = {**dict.fromkeys(("loss", "grad_norm", "param_norm", *ATTRIBUTES), loss), "notes": 10, "tokens": 50}
+        metrics["bad"] = not np.isfinite(loss)
         params = {"sum": state.params["sum"] + batch["events"]}
         return state.replace(step=state.step + 1, params=params), metrics
 
@@ -106,7 +107,9 @@ def run(monkeypatch, tmp_path):
         calls.clear()
 
         def init(seed):
-            return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed))
+            return TrainState(
+                jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed), jnp.float32(1)
+            )
 
         programs = Programs(init, Update(calls, bad_step), Score(), place=lambda batch: batch)
         monkeypatch.setattr(loop, "make_programs", lambda *_: programs)
@@ -151,10 +154,22 @@ def test_the_log_is_json_and_tells_rates_and_the_learning_rate(run, tmp_path):
 
 
 def test_a_nan_stops_the_run_and_is_never_saved(run, tmp_path):
-    with pytest.raises(Diverged, match=r"loss is nan at step 4; .* --workdir$"):
+    with pytest.raises(Diverged, match=r"loss is nan at step 4; .* --workdir, or config.train.bad_steps = skip$"):
         run(bad_step=4, checkpoint_every=2)
     assert checkpoints_in(tmp_path) == [2]
     assert steps_of(tmp_path) == [1, 2, 3]
+
+
+def test_a_bad_step_can_be_skipped_and_is_told(run, tmp_path):
+    run(bad_step=4, steps=6, bad_steps="skip")
+    assert steps_of(tmp_path) == [1, 2, 3, 5, 6]
+    (skipped,) = read_metrics(tmp_path / "metrics.jsonl", "skipped")
+    assert (skipped["step"], skipped["loss"]) == (4, "nan")
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run(run):
+    with pytest.raises(Diverged, match=r"loss is nan at step 4, the last of 1 that were skipped; "):
+        run(bad_step=4, steps=6, bad_steps="skip", max_skipped=1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -17,6 +17,7 @@ from sage_jax.training.step import count_losses, eval_step, train_step
 from tests.training.tiny import random_events, tiny_config
 
 GOLDEN = {
+    "bad": False,
     "duration": 5.6022,
     "grad_norm": 21.7891,
     "instrument": 5.5784,
@@ -153,3 +154,36 @@ def test_it_learns_what_it_sees_again_and_again(state, update, dtype):
 
 def test_the_state_holds_arrays_alone(state):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+
+
+@pytest.fixture(scope="module")
+def skipping():
+    step = functools.partial(train_step, model=Transformer(RUN.model), tx=TX, skip_bad=True, spike=2.0)
+    return jax.jit(step)
+
+
+def is_same(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+@pytest.mark.parametrize("harm", ["a leap", "not a number"])
+def test_a_bad_step_that_is_skipped_changes_nothing_but_the_step(state, skipping, harm):
+    bad = state.replace(recent=jnp.float32(0.1))
+    if harm == "not a number":
+        broken = state.params["embedding_0"].at[:].set(jnp.nan)
+        bad = state.replace(params=state.params | {"embedding_0": broken})
+    after, metrics = skipping(bad, {"events": random_events(4)})
+    assert bool(metrics["bad"]) and int(after.step) == 1
+    for field in ("opt_state", "recent"):
+        assert is_same(getattr(after, field), getattr(bad, field))
+    assert is_same(after.params["head_0"], bad.params["head_0"])
+
+
+def test_a_good_step_is_taken_and_remembered(state, skipping, update):
+    batch = {"events": random_events(4)}
+    once, metrics = skipping(state, batch)
+    assert not metrics["bad"] and once.recent == metrics["loss"]
+    assert is_same(once.params, update(state, batch)[0].params)
+    twice, metrics = skipping(once, batch)
+    np.testing.assert_allclose(twice.recent, 0.95 * once.recent + 0.05 * metrics["loss"], rtol=1e-6)

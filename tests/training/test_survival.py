@@ -1,0 +1,105 @@
+"""Runs of `launch.train` that are done real harm to, in processes of their own: killed, out of disk, moved to other devices."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sage_jax.training.checkpoint import load_for_sampling
+from sage_jax.training.metrics import read_metrics
+
+FLAGS = (
+    "--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.batch_size=8",
+    # The learning rate does not follow the number of steps, so that a run can be a beginning of another one.
+    "--config.optimizer.end_fraction=1.0", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
+)  # fmt: skip
+
+
+def start(workdir, shards, *flags, devices=1):
+    command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
+    xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": xla}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(*arguments, **options):
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def wait_for(process, is_so):
+    while process.poll() is None and not is_so():
+        time.sleep(0.05)
+
+
+def has_reached(workdir, step):
+    return lambda: any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl", "train"))
+
+
+def losses(workdir):
+    lines = [line for kind in ("train", "valid") for line in read_metrics(workdir / "metrics.jsonl", kind)]
+    return {(line["kind"], line["step"]): line["loss"] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def unbroken(shards, tmp_path_factory):
+    """The losses of a run of 12 steps that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    finish(workdir, shards, "--config.train.steps=12")
+    found = losses(workdir)
+    assert len(found) == 12 + 3
+    return found
+
+
+def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
+    with start(tmp_path, shards, "--config.train.steps=100000") as process:
+        wait_for(process, has_reached(tmp_path, 6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    reached = max(step for _, step in losses(tmp_path))
+    finish(tmp_path, shards, f"--config.train.steps={max(12, reached + 1)}")
+    found = losses(tmp_path)
+    # To the last bit: the same program on the same crops.
+    assert {place: found[place] for place in unbroken} == unbroken
+
+
+def test_on_other_devices_it_goes_on_to_the_same_losses(unbroken, shards, tmp_path):
+    finish(tmp_path, shards, "--config.train.steps=4", "--config.mesh.fsdp=4", devices=8)
+    out, _ = finish(tmp_path, shards, "--config.train.steps=8", "--config.parallel=pmap", devices=2)
+    assert "pmap over 2 devices" in out
+    finish(tmp_path, shards, "--config.train.steps=12")
+    found = losses(tmp_path)
+    assert found.keys() == unbroken.keys()
+    # Sums of floats over devices are sums in another order.
+    np.testing.assert_allclose([found[place] for place in unbroken], list(unbroken.values()), rtol=2e-5)
+
+
+def test_a_full_disk_ends_it_in_one_line_with_the_last_checkpoint_whole(shards, tmp_path):
+    """Files can't grow beyond four kilobytes any more, which the system says as it says that a disk is full."""
+    with start(tmp_path, shards, "--config.train.steps=100000") as process:
+        wait_for(process, (tmp_path / "checkpoints" / "4").exists)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    assert "error: cannot write" in err and "make room" in err and "Traceback" not in err
+    step = load_for_sampling(tmp_path)[2]
+    assert step % 4 == 0 and step >= 4
+    finish(tmp_path, shards, f"--config.train.steps={step + 1}")
+    assert load_for_sampling(tmp_path)[2] == step + 1
+
+
+def test_sigterm_saves_within_the_time_that_a_machine_gives(shards, tmp_path):
+    """Clouds take a machine back half a minute after the notice."""
+    with start(tmp_path, shards, "--config.train.steps=100000", "--config.train.checkpoint_every=100000") as process:
+        wait_for(process, has_reached(tmp_path, 2))
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert load_for_sampling(tmp_path)[2] == max(step for _, step in losses(tmp_path))
