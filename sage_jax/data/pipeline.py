@@ -28,15 +28,21 @@ def make_dataset(
     representation: Representation | None = None,
     num_steps: int = 0,
     tally: Tally | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, num_events + 1, A]} of a split, with PAD events (zeros) on the right.
 
     With `shuffle` they are random crops in random keys, without end; the iterator's get_state and set_state go on with
     exactly the same ones. Without it they are the whole split once, in order and in its own key, the last batch filled
     up with padding, or, where that is more than `max_batches` (0 for no limit), a part that is spread evenly over it.
+    share: (number, count) of the readers that have a batch in common: of its rows each has every count-th, and a batch of
+    that many less. So the rows of a batch are the same, however many read them.
     representation: if not the shards' own, crops are told in it, in `num_steps` + 1 steps; `tally` counts what that cuts off.
     Raises UserError for shards of another vocabulary and for a split without pieces.
     """
+    number, count = share
+    if batch_size % count:
+        raise UserError(f"train.batch_size is {batch_size}; give a multiple of the {count} hosts")
     if num_events < HEAD + 2:
         raise UserError(f"data.num_events is {num_events}; a crop needs {HEAD + 2} at least: its head, a note and EOS")
     shards = TokenShards(shards_dir, split, tokenizer)
@@ -50,4 +56,5 @@ def make_dataset(
         dataset = grain.MapDataset.source(Passages(shards, tokenizer, num_events, batch_size, max_batches, retell))
     if retell:
         dataset = dataset.map(retell)
-    return dataset.batch(batch_size).to_iter_dataset(READ_OPTIONS)
+    dataset = dataset[number::count] if count > 1 else dataset
+    return dataset.batch(batch_size // count).to_iter_dataset(READ_OPTIONS)

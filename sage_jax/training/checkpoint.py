@@ -23,6 +23,7 @@ from sage_jax.models.forms import make_model
 from sage_jax.music.representation import Representation, from_dict
 from sage_jax.training.config import RunConfig
 from sage_jax.training.digest import digests, text_digest
+from sage_jax.training.hosts import first_alone, is_first
 from sage_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -97,11 +98,12 @@ class Checkpoints:
         Damaged where there is no checkpoint that is whole.
         """
         step, (state, place), damaged = _newest_whole(self._manager, lambda step: self._restore(step, like))
-        for other in damaged:
-            aside = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
-            aside.parent.mkdir(exist_ok=True)
-            os.replace(self._manager.directory / str(other), aside)
         if damaged:
+            with first_alone():
+                for other in damaged if is_first() else ():
+                    aside = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
+                    aside.parent.mkdir(exist_ok=True)
+                    os.replace(self._manager.directory / str(other), aside)
             self._manager.reload()
         return state, place
 
@@ -177,7 +179,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int], Any]) ->
             damaged[step] = error
             continue
         for error in damaged.values():
-            print(f"{error}; going back to step {step}", file=sys.stderr)
+            if is_first():
+                print(f"{error}; going back to step {step}", file=sys.stderr)
         return step, found, list(damaged)
     first = next(iter(damaged.values()))
     raise Damaged(f"{first}; there is no other one that is whole: train in another --workdir") from first

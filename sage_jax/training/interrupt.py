@@ -5,16 +5,23 @@ import shlex
 import signal
 import sys
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class StopRequest:
-    """While entered, the first SIGTERM or Ctrl-C is noted in `signal`; a second one ends the process at once."""
+    """While entered, the first SIGTERM or Ctrl-C is noted in `signal`; a second one ends the process at once.
+
+    Of many hosts any may be told by SIGTERM, and all stop after the same step: jax listens to it, and makes them agree. Ctrl-C
+    ends such a process at once.
+    """
 
     def __init__(self):
         self.signal: signal.Signals | None = None
         self._previous = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ():
             self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -27,6 +34,12 @@ class StopRequest:
         os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # safe in a handler
         for each in self._previous:
             signal.signal(each, signal.SIG_DFL)
+
+    def is_asked(self, step: int) -> bool:
+        """Whether the loop is to end now that `step` is under way; to be called once for each."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
 
     @property
     def exit_code(self) -> int:

@@ -18,6 +18,7 @@ from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards, music_fingerprint
+from sage_jax.training import hosts
 from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
@@ -37,10 +38,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     run = RunConfig.from_dict(config.to_dict())
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
-    representation = told_in(run, shards, workdir)
+    with hosts.first_alone():
+        representation = told_in(run, shards, workdir)
     tally = Tally()
     train_data, valid_data = datasets(run, shards, representation, tally)
     music = music_fingerprint(shards)
+    hosts.check_agreement(run, music)
     programs = make_programs(run, representation)
     update, score = programs.update, programs.score
     with Checkpoints(workdir, run, representation) as checkpoints, StopRequest() as stop:
@@ -79,7 +82,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     recorder.train(*pending)
                 pending = step, metrics
                 at_end = step >= run.train.steps or recorder.out_of_time
-                finished = at_end or stop.signal is not None
+                finished = at_end or stop.is_asked(step)
                 evaluating = at_end or step % run.train.eval_every == 0
                 saving = finished or step % run.train.checkpoint_every == 0
                 if evaluating or saving:
@@ -97,7 +100,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             if not stop.signal:
                 recorder.end(step)
     if stop.signal:
-        print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
+        if hosts.is_first():
+            print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
         sys.exit(stop.exit_code)
     lines = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "valid")}
     last = {kind: lines[kind][-1] if lines[kind] else None for kind in lines}
@@ -130,6 +134,7 @@ def datasets(
         seed=run.train.seed,
         representation=representation,
         num_steps=run.context,
+        share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
     return dataset("train", transpose=run.data.transpose, tally=tally), valid

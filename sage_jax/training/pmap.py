@@ -18,6 +18,19 @@ from sage_jax.training.placed import Programs, check_rows
 AXIS = "devices"
 
 
+class CompiledWhenCalled:
+    """For many hosts, where what pmap compiles ahead of time wants other arrays than its own call: all hosts' at once."""
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def lower(self, *_) -> "CompiledWhenCalled":
+        return self
+
+    def compile(self) -> Callable:
+        return self._function
+
+
 def over_devices(run: RunConfig, init: Callable, update: Callable, score: Callable) -> Programs:
     """The programs of a run under pmap; state, params and batches have an axis of this process's devices in front."""
     if run.mesh != MeshConfig():
@@ -26,23 +39,30 @@ def over_devices(run: RunConfig, init: Callable, update: Callable, score: Callab
     local = jax.local_devices()
     each = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
     everywhere = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
-    over = functools.partial(jax.pmap, axis_name=AXIS, in_axes=(0, 0))
+
+    def over(function: Callable, **options: Any) -> Any:
+        mapped = jax.pmap(functools.partial(function, axis=AXIS), axis_name=AXIS, in_axes=(0, 0), **options)
+        return mapped if jax.process_count() == 1 else CompiledWhenCalled(mapped)
 
     def place(batch: dict[str, Any]) -> dict[str, jax.Array]:
         rows = {name: array.reshape(len(local), -1, *array.shape[1:]) for name, array in batch.items()}
         return jax.device_put(rows, each)
 
+    # A copy on each device becomes one array of all devices and hosts, and back, without being moved.
     def whole(state: Any) -> Any:
-        first = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], state)
-        return jax.device_put(first, everywhere)
+        copies = lambda leaf: [shard.data[0] for shard in leaf.addressable_shards]
+        together = lambda leaf: jax.make_array_from_single_device_arrays(leaf.shape[1:], everywhere, copies(leaf))
+        return jax.tree.map(together, state)
 
     def spread(state: Any) -> Any:
-        return jax.device_put(jax.tree.map(lambda leaf: jax.numpy.stack([leaf.addressable_data(0)] * len(local)), state), each)
+        copies = lambda leaf: [shard.data[None] for shard in leaf.addressable_shards]
+        apart = lambda leaf: jax.make_array_from_single_device_arrays((len(local), *leaf.shape), each, copies(leaf))
+        return jax.tree.map(apart, state)
 
     return Programs(
-        init=lambda seed: spread(jax.jit(init, static_argnums=0)(seed)),
-        update=over(functools.partial(update, axis=AXIS), out_axes=(0, None), donate_argnums=0),
-        score=over(functools.partial(score, axis=AXIS), out_axes=None),
+        init=lambda seed: spread(jax.jit(init, static_argnums=0, out_shardings=everywhere)(seed)),
+        update=over(update, out_axes=(0, None), donate_argnums=0),
+        score=over(score, out_axes=None),
         place=place,
         whole=whole,
         spread=spread,

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
 from sage_jax.models.forms import make_model
@@ -39,5 +40,6 @@ def make_programs(run: RunConfig, representation: Representation) -> Programs:
 
 
 def empty_batch(run: RunConfig) -> dict[str, np.ndarray]:
-    """What a batch of a run looks like, for compilation ahead of time."""
-    return {"events": np.zeros((run.train.batch_size, run.context + 1, run.model.num_attributes), np.int32)}
+    """What this host reads of a batch, for compilation ahead of time."""
+    rows = run.train.batch_size // jax.process_count()
+    return {"events": np.zeros((rows, run.context + 1, run.model.num_attributes), np.int32)}

@@ -3,12 +3,13 @@
 import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 
 from sage_jax.errors import UserError
 from sage_jax.training.config import RunConfig
+from sage_jax.training.hosts import is_first
 from sage_jax.training.metrics import MetricsLog
 from sage_jax.training.optimizer import make_schedule
 from sage_jax.training.progress import ProgressReport, Throughput
@@ -20,6 +21,13 @@ class Diverged(UserError):
     """The loss, the gradient or the params are no longer finite, or the loss has leapt."""
 
 
+class Silence:
+    """Has every method, and none does anything."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
 class Recorder:
     """Writes the metrics of `run` from `step` on to `workdir`/metrics.jsonl and shows them."""
 
@@ -28,8 +36,9 @@ class Recorder:
         self._run = run.train
         self._schedule = make_schedule(run.optimizer, run.train.steps)
         self._throughput = Throughput()
-        self._log = MetricsLog(self._workdir / METRICS_FILE, step)
-        self._report = ProgressReport(run.train.steps, step)
+        # Of many hosts the first one writes and tells.
+        self._log = MetricsLog(self._workdir / METRICS_FILE, step) if is_first() else Silence()
+        self._report = ProgressReport(run.train.steps, step) if is_first() else Silence()
         self._train_text = self._valid_text = ""
         self._skipped = 0  # in a row
 
@@ -96,8 +105,8 @@ class Recorder:
         worst = next((name for name, value in values.items() if not math.isfinite(value)), "loss")
         leap = "" if not math.isfinite(values[worst]) else f", above {self._run.spike:g} times the recent ones,"
         raise Diverged(
-            f"training stopped: {worst} is {values[worst]}{leap} at step {step}{remark}; earlier checkpoints in {self._workdir} are "
-            "kept: use a lower config.optimizer.learning_rate in another --workdir, or config.train.bad_steps = skip"
+            f"training stopped: {worst} is {values[worst]}{leap} at step {step}{remark}; earlier checkpoints in {self._workdir} "
+            "are kept: use a lower config.optimizer.learning_rate in another --workdir, or config.train.bad_steps = skip"
         )
 
     def valid(self, step: int, losses: dict[str, float]) -> None:

@@ -50,6 +50,15 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def check_hosts(mesh: Mesh) -> None:
+    """Raises UserError unless each host has rows of its own, which it has not where the tensor axis leads to another one."""
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    indices = NamedSharding(mesh, ROWS).addressable_devices_indices_map((rows,)).values()
+    if len({str(index) for index in indices}) * jax.process_count() != rows:
+        each = jax.local_device_count()
+        raise UserError(f"config.mesh.tensor is {mesh.shape['tensor']}; give a divisor of the {each} devices that each host has")
+
+
 def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> tuple[PartitionSpec, list[str]]:
     """How an array is cut, and what it is not cut by: along an axis that doesn't divide a dimension it is whole everywhere.
 
@@ -80,6 +89,7 @@ def paths(tree: Any) -> Iterator[tuple[str, Any]]:
 def over_mesh(run: RunConfig, init: Callable, update: Callable, score: Callable) -> Programs:
     """The programs of a run under jit, their arguments and results placed by the rules. Raises UserError as make_mesh."""
     mesh = make_mesh(run.mesh)
+    check_hosts(mesh)
     check_rows(run, mesh.shape["data"] * mesh.shape["fsdp"])
     abstract = jax.eval_shape(init, run.train.seed)
     specs = [spec_of(path, leaf.shape, mesh) for path, leaf in paths(abstract)]

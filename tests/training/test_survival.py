@@ -1,51 +1,13 @@
 """Runs of `launch.train` that are done real harm to, in processes of their own: killed, out of disk, moved to other devices."""
 
-import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 from sage_jax.training.checkpoint import load_for_sampling
-from sage_jax.training.metrics import read_metrics
-
-FLAGS = (
-    "--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.batch_size=8",
-    # The learning rate does not follow the number of steps, so that a run can be a beginning of another one.
-    "--config.optimizer.end_fraction=1.0", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
-)  # fmt: skip
-
-
-def start(workdir, shards, *flags, devices=1):
-    command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
-    xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": xla}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def finish(*arguments, **options):
-    process = start(*arguments, **options)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out, err
-
-
-def wait_for(process, is_so):
-    while process.poll() is None and not is_so():
-        time.sleep(0.05)
-
-
-def has_reached(workdir, step):
-    return lambda: any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl", "train"))
-
-
-def losses(workdir):
-    lines = [line for kind in ("train", "valid") for line in read_metrics(workdir / "metrics.jsonl", kind)]
-    return {(line["kind"], line["step"]): line["loss"] for line in lines}
+from tests.training.launched import finish, has_reached, losses, start, wait_for
 
 
 @pytest.fixture(scope="module")

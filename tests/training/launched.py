@@ -1,0 +1,58 @@
+"""Runs of `launch.train` in processes of their own, to be watched and done harm to."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from sage_jax.training.metrics import read_metrics
+
+FLAGS = (
+    "--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.batch_size=8",
+    # The learning rate does not follow the number of steps, so that a run can be a beginning of another one.
+    "--config.optimizer.end_fraction=1.0", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
+)  # fmt: skip
+
+
+def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, devices: int = 1) -> subprocess.Popen:
+    """A run on so many fake devices."""
+    command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
+    xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": xla}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None, **options) -> list[subprocess.Popen]:
+    """A run as so many processes that are hosts of one; `each` has flags of some alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = [f"--coordinator=localhost:{port}", f"--num_hosts={count}"]
+    of_host = lambda host: [*joined, f"--host={host}", *(each or {}).get(host, ())]
+    return [start(*arguments, *of_host(host), **options) for host in range(count)]
+
+
+def finish(*arguments, **options) -> tuple[str, str]:
+    """What a run that ends well says."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def wait_for(process: subprocess.Popen, is_so: Callable[[], bool]) -> None:
+    while process.poll() is None and not is_so():
+        time.sleep(0.05)
+
+
+def has_reached(workdir: pathlib.Path, step: int) -> Callable[[], bool]:
+    return lambda: any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl", "train"))
+
+
+def losses(workdir: pathlib.Path) -> dict[tuple[str, int], float]:
+    """By kind and step."""
+    lines = [line for kind in ("train", "valid") for line in read_metrics(workdir / "metrics.jsonl", kind)]
+    return {(line["kind"], line["step"]): line["loss"] for line in lines}

@@ -1,0 +1,80 @@
+"""Runs of several hosts: real processes on this machine, with collectives between them."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.training.checkpoint import load_for_sampling
+from sage_jax.training.hosts import join
+from tests.training.launched import has_reached, losses, start_hosts, wait_for
+
+LONG = "--config.train.steps=100000"
+TWELVE = "--config.train.steps=12"
+
+
+def end(processes, code=0):
+    """What each host said."""
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return said
+
+
+@pytest.fixture(scope="module")
+def unbroken(shards, tmp_path_factory):
+    """The losses of a run of two hosts with two devices each that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    (first, _), (second, _) = end(start_hosts(2, workdir, shards, TWELVE, devices=2))
+    assert "a mesh of data 4" in first and "notes/s" in first and "notes/s" not in second
+    return losses(workdir)
+
+
+def test_a_host_is_killed_and_the_run_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
+    hosts = start_hosts(2, tmp_path, shards, LONG, devices=2)
+    wait_for(hosts[0], has_reached(tmp_path, 6))
+    for host in reversed(hosts):  # one dies, and the scheduler ends the other, which waits for it
+        host.send_signal(signal.SIGKILL)
+        host.communicate()
+    reached = max(step for _, step in losses(tmp_path))
+    end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(12, reached + 1)}", devices=2))
+    found = losses(tmp_path)
+    assert {place: found[place] for place in unbroken} == unbroken
+
+
+@pytest.mark.parametrize("spread", [["--config.mesh.fsdp=4"], ["--config.parallel=pmap"]], ids=["fsdp", "pmap"])
+def test_four_hosts_are_as_two(unbroken, shards, tmp_path, spread):
+    end(start_hosts(4, tmp_path, shards, TWELVE, *spread))
+    found = losses(tmp_path)
+    np.testing.assert_allclose([found[place] for place in unbroken], list(unbroken.values()), rtol=2e-5)
+    assert load_for_sampling(tmp_path)[2] == 12  # which is one host
+
+
+def test_a_notice_to_one_host_stops_all_after_the_same_step(shards, tmp_path):
+    hosts = start_hosts(2, tmp_path, shards, LONG, "--config.train.checkpoint_every=100000")
+    wait_for(hosts[0], has_reached(tmp_path, 3))
+    hosts[1].terminate()
+    (out, _), (silent, _) = end(hosts, 143)
+    step = load_for_sampling(tmp_path)[2]
+    assert f"stopped by SIGTERM; step {step} of 100000 is saved" in out and "stopped" not in silent
+    assert step == max(step for _, step in losses(tmp_path))
+
+
+def test_hosts_that_were_started_differently_end_before_anything_is_computed(shards, tmp_path):
+    hosts = start_hosts(2, tmp_path, shards, TWELVE, each={1: ["--config.optimizer.learning_rate=0.5"]})
+    for _, err in end(hosts, 2):
+        assert "error: the config of host 1 is not that of host 0" in err and "Traceback" not in err
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("", 2, 0), "--num_hosts and --host need --coordinator"),
+        (("localhost:1", None, None), "--coordinator=HOST:PORT needs --num_hosts and --host"),
+        (("localhost:1", 2, 2), "--host is 2; with --num_hosts=2 give a number from 0 to 1"),
+    ],
+)
+def test_half_told_hosts_are_refused(arguments, said):
+    with pytest.raises(UserError, match=said):
+        join(*arguments)
