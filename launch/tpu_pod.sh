@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Trains on every host of a TPU slice, and goes on after the slice was taken away. One host or many, the command is the same.
+#
+#   bash launch/tpu_pod.sh NAME ZONE create v5litepod-16    # a slice, as a spot instance
+#   bash launch/tpu_pod.sh NAME ZONE install                # this checkout, at its commit, and what it needs, on every host
+#   bash launch/tpu_pod.sh NAME ZONE train --config=configs/sage.py:base --workdir=/shared/runs/base
+#   bash launch/tpu_pod.sh NAME ZONE delete
+#
+# --workdir lies on a disk that all hosts share, such as a Filestore share mounted at /shared (MOUNT=SERVER:/SHARE for install).
+# DRY=1 before the command only shows what would be run. The accelerator's software is $VERSION.
+set -euo pipefail
+
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[[ $# -ge 3 ]] || usage
+name=$1 zone=$2 step=$3
+shift 3
+version=${VERSION:-v2-alpha-tpuv5-lite}
+repository=$(git -C "$(dirname "$0")/.." remote get-url origin 2>/dev/null || true)
+commit=$(git -C "$(dirname "$0")/.." rev-parse HEAD)
+
+show_or_run() {
+  if [[ -n ${DRY:-} ]]; then printf '%q ' "$@"; echo; else "$@"; fi
+}
+
+# One command on every host; it ends with an error where one of them does.
+on_hosts() {
+  show_or_run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
+}
+
+case $step in
+  create)
+    [[ $# -eq 1 ]] || usage
+    show_or_run gcloud compute tpus tpu-vm create "$name" --zone="$zone" --accelerator-type="$1" --version="$version" --spot
+    ;;
+  install)
+    url=${REPOSITORY:-$repository}
+    [[ -n $url ]] || { echo "error: this checkout has no origin; name the repository: REPOSITORY=URL" >&2; exit 2; }
+    if [[ -n ${MOUNT:-} ]]; then
+      on_hosts "sudo apt-get install -y nfs-common && sudo mkdir -p /shared && sudo mount $(printf %q "$MOUNT") /shared"
+    fi
+    on_hosts "git clone $(printf %q "$url") sage_jax || git -C sage_jax fetch; cd sage_jax && git checkout $commit \
+&& python3 -m venv .venv && .venv/bin/pip install -e '.[tpu]'"
+    ;;
+  train)
+    # SIGTERM reaches every host when a spot slice is taken: jax agrees on a step, the run is saved and ends with 143.
+    on_hosts "cd sage_jax && .venv/bin/python -m launch.train --coordinator=auto $(printf '%q ' "$@")"
+    ;;
+  delete) show_or_run gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet ;;
+  *) usage ;;
+esac
