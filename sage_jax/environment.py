@@ -10,14 +10,14 @@ from importlib import metadata
 import jax
 
 
-def describe() -> dict[str, str | int]:
-    """The device, the processor and the versions of this process."""
+def describe(*packages: str) -> dict[str, str | int]:
+    """The device, the processor and the versions of this process; those of `packages` too."""
     return {
         "device": jax.devices()[0].device_kind,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax")},
+        **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax", *packages)},
     }
 
 

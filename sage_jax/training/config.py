@@ -15,7 +15,7 @@ Section = TypeVar("Section")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
 # attention keeps in memory, on which devices it is, and where its shards are, which are known by their content.
-MAY_CHANGE = frozenset(
+MAY_CHANGE = {"parallel"} | frozenset(
     f"{section}.{field}"
     for section, fields in (
         ("data", ("corpus", "shards")),
@@ -176,9 +176,8 @@ class RunConfig:
 
     def differences(self, saved: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
         """'section.field' -> (value in `saved`, value here) of what makes this another run than the one saved."""
-        here, there = _flat(self.to_dict()), _flat(RunConfig.from_dict(saved).to_dict())
-        names = sorted((here.keys() | there.keys()) - MAY_CHANGE)
-        return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
+        changed = changes(RunConfig.from_dict(saved).to_dict(), self.to_dict())
+        return {name: values for name, values in changed.items() if name not in MAY_CHANGE}
 
 
 def read_section(cls: type[Section], name: str, sections: Mapping[str, Mapping[str, Any]], **extra: Any) -> Section:
@@ -196,14 +195,20 @@ def read_section(cls: type[Section], name: str, sections: Mapping[str, Mapping[s
         raise UserError(f"config.{error}") from error  # a section's own complaint begins with section.field
 
 
-def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON knows lists alone, so a tuple is compared as a list.
-    return {
-        f"{name}.{field}": list(value) if isinstance(value, tuple) else value
-        for name, section in sections.items()
-        if isinstance(section, Mapping)
-        for field, value in section.items()
-    }
+def flat(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """'section.field' -> value, and what stands in no section by its name; a tuple as the list that JSON makes of it."""
+    named = {}
+    for name, section in sections.items():
+        inside = isinstance(section, Mapping)
+        named |= {f"{name}.{field}": value for field, value in section.items()} if inside else {name: section}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """'section.field' -> (value there, value here) where they are not the same; None for one that is not there."""
+    there, here = flat(there), flat(here)
+    names = sorted(there.keys() | here.keys())
+    return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 
 
 def _at_least(config: Any, section: str, **lows: float) -> None:

@@ -25,6 +25,7 @@ from sage_jax.training.interrupt import StopRequest, this_command
 from sage_jax.training.metrics import read_metrics
 from sage_jax.training.programs import empty_batch, make_programs
 from sage_jax.training.recorder import METRICS_FILE, Recorder
+from sage_jax.training.starts import note_start
 from sage_jax.training.step import Batch, Totals
 
 
@@ -66,6 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             # Compilation, apart from what is timed.
             compile_seconds = 0.0
             if not finished:
+                note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
                 started = time.perf_counter()
                 batch = programs.place(empty_batch(run))
                 update = update.lower(state, batch).compile()

@@ -18,6 +18,7 @@ from sage_jax.training.loop import train
 from sage_jax.training.metrics import read_metrics
 from sage_jax.training.placed import Programs
 from sage_jax.training.recorder import Diverged, Recorder
+from sage_jax.training.starts import read_run
 from sage_jax.training.state import TrainState
 from sage_jax.training.step import Totals
 from tests.training.tiny import tiny_config
@@ -216,9 +217,13 @@ def test_a_finished_run_only_tells_its_result(run, capsys):
 
 def test_more_steps_can_be_asked_of_a_finished_run(run, tmp_path):
     run()
+    run()  # finished: this is no start
     summary, calls = run(steps=6)
     assert calls[0] == ("update", 5) and summary["step"] == 6
     assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
+    about = read_run(tmp_path)
+    assert [(start["step"], start["changed"]) for start in about["starts"]] == [(0, {}), (4, {"train.steps": [4, 6]})]
+    assert about["config"]["train"]["steps"] == 6 and about["config"]["takes"]["prompt_bars"] == 4
 
 
 def test_out_of_time_it_ends_in_good_order(run, tmp_path, capsys):
@@ -235,10 +240,11 @@ def test_a_run_too_short_for_the_log_has_a_summary(run):
 
 def test_another_run_is_refused_before_anything_is_changed(run, tmp_path):
     run()
-    before = (tmp_path / "metrics.jsonl").read_bytes()
+    files = tmp_path / "metrics.jsonl", tmp_path / "run.json"
+    before = [file.read_bytes() for file in files]
     with pytest.raises(UserError, match="another run: config.train.seed is 0 there and 1 here"):
         run(seed=1)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_a_second_stop_is_not_held_up():
