@@ -205,6 +205,13 @@ def _compare(manager: ocp.CheckpointManager, step: int, found: dict[str, int], w
             raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} is not what was written")
 
 
+def saved_config(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """The sections that the newest checkpoint in `workdir` was trained with; None where there is none."""
+    with contextlib.closing(_open(workdir, create=False)) as manager:
+        step = manager.latest_step()
+        return None if step is None else _read(manager, step, config=ocp.args.JsonRestore()).config
+
+
 def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:
     """What the model was trained on. Raises UserError unless the saved ids still mean what they meant."""
     fingerprint = saved.pop("fingerprint")

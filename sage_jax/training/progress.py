@@ -38,10 +38,10 @@ class ProgressReport:
 
 
 class Throughput:
-    """Seconds, notes and tokens of training alone: what is done between `add` and `resume` is left out."""
+    """Seconds, notes, tokens and steps of training alone: what is done between `add` and `resume` is left out."""
 
     def __init__(self):
-        self._totals = self._read = np.zeros(3)
+        self._totals = self._read = np.zeros(4)
         self.resume()
 
     @property
@@ -54,11 +54,12 @@ class Throughput:
     def add(self, notes: float, tokens: float) -> None:
         """Counts a step that ended now."""
         spent = time.perf_counter() - self._since
-        self._totals = self._totals + (spent, notes, tokens)
+        self._totals = self._totals + (spent, notes, tokens, 1)
         self.resume()
 
     def read(self) -> dict[str, float]:
         """Rates since the last reading."""
-        seconds, notes, tokens = self._totals - self._read
+        seconds, notes, tokens, steps = self._totals - self._read
         self._read = self._totals
-        return {"notes_per_second": notes / seconds, "tokens_per_second": tokens / seconds}
+        rates = {"notes_per_second": notes / seconds, "tokens_per_second": tokens / seconds}
+        return rates | {"notes_per_step": notes / steps}

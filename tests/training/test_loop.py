@@ -152,6 +152,7 @@ def test_the_log_is_json_and_tells_rates_and_the_learning_rate(run, tmp_path):
         json.loads(line, parse_constant=pytest.fail)  # neither NaN nor Infinity
     last = read_metrics(tmp_path / "metrics.jsonl", "train")[-1]
     assert {"loss", *ATTRIBUTES, "grad_norm", "learning_rate", "notes_per_second", "tokens_per_second"} <= last.keys()
+    assert last["notes_per_step"] == 10
 
 
 def test_a_nan_stops_the_run_and_is_never_saved(run, tmp_path):

@@ -1,0 +1,170 @@
+"""Runs side by side: what is drawn, what is told, and what is no run."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.training.checkpoint import Checkpoints
+from sage_jax.training.compare import TrainedRun, compare, smoothed
+from sage_jax.training.config import RunConfig
+from sage_jax.training.metrics import MetricsLog
+from sage_jax.training.state import TrainState
+from tests.training.tiny import tiny_config
+
+
+def write_run(folder, losses, valid=(), commits=("aaaaaaa",), notes=True, **sections):
+    """A run with a line every tenth step; without `commits`, one of before there was a run.json."""
+    folder.mkdir()
+    log = MetricsLog(folder / "metrics.jsonl", 0)
+    log.write("start", 0, params=1000, compile_seconds=1.0, device="cpu")
+    for number, loss in enumerate(losses, 1):
+        about = {"notes_per_step": 5.0 * number} if notes else {}
+        log.write("train", 10 * number, loss=loss, notes_per_second=100.0 * number, **about)
+    for number, loss in enumerate(valid, 1):
+        log.write("valid", 20 * number, loss=loss)
+    log.close()
+    if commits:
+        about = {"config": tiny_config(**sections).to_dict(), "starts": [{"commit": commit} for commit in commits]}
+        (folder / "run.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return {
+        "slow": write_run(tmp_path / "a", [9, 8, 7, 6], valid=[8, 6.5], optimizer=dict(learning_rate=1e-3)),
+        "fast": write_run(tmp_path / "b", [9, 5, 4], valid=[4, 4.5], commits=("aaaaaaa", "bbbbbbb"), takes=dict(new_bars=3)),
+    }
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were written."""
+    figures, savefig = [], matplotlib.figure.Figure.savefig
+
+    def note(figure, *arguments, **options):
+        figures.append(figure)
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", note)
+    return figures
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "---" not in line]
+
+
+def test_the_table_tells_what_came_of_each_and_where_they_differ(runs, tmp_path):
+    header, slow, fast = cells(compare(runs, tmp_path / "compare.png"))
+    assert header[-1:] == ["optimizer.learning_rate"]  # takes have no part in training
+    assert slow == ["slow", "aaaaaaa", "1,000", "6.5000", "40", "6.0000", "40", "250", "0.001"]
+    assert fast == ["fast", "aaaaaaa, bbbbbbb", "1,000", "4.0000", "20", "4.0000", "30", "200", "0.003"]
+
+
+def test_more_differences_than_runs_have_rows_of_their_own(runs, tmp_path):
+    other = write_run(tmp_path / "c", [3], model=dict(width=32, layers=2), data=dict(transpose=(0, 0)), parallel="pmap")
+    first, second = compare({"fast": runs["fast"], "other": other}, tmp_path / "compare.svg").split("\n\n")
+    assert cells(first)[2][:4] == ["other", "aaaaaaa", "1,000", "-"] and len(cells(first)[0]) == 8
+    assert cells(second) == [
+        ["field", "fast", "other"],
+        ["data.transpose", "[-5, 6]", "[0, 0]"],
+        ["model.layers", "1", "2"],
+        ["model.width", "16", "32"],
+        ["parallel", "mesh", "pmap"],
+    ]
+
+
+def test_a_run_has_one_colour_in_all_panels(runs, tmp_path, drawn):
+    compare(runs, tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    by_run = [[{line.get_color() for line in axes.lines if len(line.get_xdata()) == size} for size in sizes]
+              for axes, sizes in zip(drawn[0].axes, [(4, 3), (2, 2), (4, 3)], strict=True)]  # fmt: skip
+    assert by_run[0] == by_run[2] and by_run[0][0].isdisjoint(by_run[0][1]) and all(map(len, by_run[0]))
+    validation = drawn[0].axes[1].lines
+    assert [{line.get_color()} for line in validation] == by_run[0]
+    np.testing.assert_array_equal(validation[1].get_xydata(), [(20, 4), (40, 4.5)])
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["slow", "fast"]
+
+
+def test_notes_are_summed_over_the_steps_that_they_were_met_in(runs, tmp_path, drawn):
+    compare(runs, tmp_path / "compare.png", "notes")
+    raw, bold = drawn[0].axes[0].lines[:2]
+    np.testing.assert_array_equal(raw.get_xdata(), [50, 150, 300, 500])
+    np.testing.assert_array_equal(bold.get_xdata(), raw.get_xdata())
+    np.testing.assert_array_equal(drawn[0].axes[1].lines[0].get_xdata(), [150, 500])
+    old = write_run(tmp_path / "old", [5, 4], notes=False)
+    with pytest.raises(UserError, match="of old is of before notes were counted in it; use --x=steps"):
+        compare({"old": old}, tmp_path / "compare.png", "notes")
+    compare({"old": old}, tmp_path / "compare.png", "steps")
+
+
+def test_without_run_json_the_checkpoint_tells_the_config(runs, tmp_path):
+    old = write_run(tmp_path / "old", [5, 4], commits=())
+    bare = write_run(tmp_path / "bare", [5, 4], commits=())
+    config = RunConfig.from_dict(tiny_config(optimizer=dict(learning_rate=0.5)).to_dict())
+    with Checkpoints(old, config) as checkpoints:
+        checkpoints.save(TrainState(jnp.int32(20), {"sum": jnp.int32(0)}, {}, jax.random.key(0)), {})
+    table, remark = compare({"old": old, "bare": bare, "slow": runs["slow"]}, tmp_path / "compare.png").split("\n\n")
+    assert [(row[1], row[-1]) for row in cells(table)[1:]] == [("-", "0.5"), ("-", "?"), ("aaaaaaa", "0.001")]
+    assert remark == "No config is known, for want of run.json and of a checkpoint: bare."
+
+
+def test_many_runs_can_be_told_apart(tmp_path, drawn):
+    folder = write_run(tmp_path / "run", [5, 4])
+    compare({str(number): folder for number in range(30)}, tmp_path / "compare.pdf")
+    inks = {(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[1].lines}
+    assert len(inks) == 30
+
+
+def test_what_is_no_run_is_named(runs, tmp_path):
+    picture = tmp_path / "compare.png"
+    (tmp_path / "empty").mkdir()
+    waiting = write_run(tmp_path / "waiting", [])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.jsonl").write_text('{"kind": "train", "loss": 3}\n')
+    for folder, message in (
+        (tmp_path / "nowhere", "is no run: it has no metrics.jsonl; give a --workdir"),
+        (tmp_path / "empty", "is no run"),
+        (waiting, "has no step in its metrics.jsonl yet"),
+        (tmp_path / "other", "can't be read .*'step'"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            compare(runs | {"wrong": folder}, picture)
+        assert str(folder) in str(error.value)
+    with pytest.raises(UserError, match="no run to compare"):
+        compare({}, picture)
+    with pytest.raises(UserError, match="compare.jpg is no name of a picture; let it end in one of .png"):
+        compare(runs, tmp_path / "compare.jpg")
+    assert not picture.exists()
+
+
+def test_smoothing_follows_the_curve_to_its_ends():
+    line = np.arange(200.0)
+    np.testing.assert_allclose(smoothed(line)[5:-5], line[5:-5])
+    assert len(smoothed(np.array([3.0]))) == 1
+    spiked = np.where(np.arange(40) == 20, 1000.0, 1.0)
+    assert smoothed(spiked, np.median).max() == 1
+
+
+def test_the_fields_of_another_version_are_told_as_they_are(tmp_path):
+    folder = write_run(tmp_path / "run", [5, 4])
+    about = json.loads((folder / "run.json").read_text())
+    about["config"]["model"]["of_a_later_day"] = 3
+    (folder / "run.json").write_text(json.dumps(about))
+    assert TrainedRun.read("run", folder).config["model.of_a_later_day"] == 3
+
+
+def test_the_script_takes_folders_and_names(runs, tmp_path):
+    folders = [f"slow={runs['slow']}", str(runs["fast"])]
+    command = [sys.executable, "-m", "launch.compare", *folders, f"--out={tmp_path / 'compare.png'}", "--x=notes"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip().endswith("compare.png") and "| slow | aaaaaaa" in ended.stdout and "| b    |" in ended.stdout
+    ended = subprocess.run([*command, str(tmp_path / "nowhere")], capture_output=True, text=True)
+    assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1 and "nowhere is no run" in ended.stderr
