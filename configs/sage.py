@@ -87,6 +87,7 @@ def base() -> ConfigDict:
         bad_steps="stop",
         spike=0.0,
         max_skipped=10,
+        tensorboard=False,
     )
     config.parallel = "mesh"
     config.mesh = dict(data=0, fsdp=1, tensor=1)

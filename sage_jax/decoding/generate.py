@@ -95,7 +95,7 @@ class Generator:
     def __init__(self, config: ModelConfig, params, tokenizer: Representation, first_capacity: int = FIRST_CAPACITY):
         self.config = config
         self.tokenizer = tokenizer
-        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, config.dtype), params)
+        self.use(params)
         self.model = make_model(config)
         self.grammar = make_grammar(tokenizer)
         self.compilations, self.compile_seconds = 0, 0.0
@@ -105,6 +105,10 @@ class Generator:
         self.lag = config.num_attributes - 1 if config.form == "delay" else 0
         self._first_capacity = first_capacity
         self._programs = {}
+
+    def use(self, params: Any) -> None:
+        """Has other parameters of the same shapes play from now on; what is compiled stays."""
+        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self.config.dtype), params)
 
     def generate(
         self,

@@ -15,14 +15,14 @@ Section = TypeVar("Section")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
 # attention keeps in memory, on which devices it is, and where its shards are, which are known by their content.
+WATCHING = ("eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "tensorboard")
 MAY_CHANGE = {"parallel"} | frozenset(
     f"{section}.{field}"
     for section, fields in (
         ("data", ("corpus", "shards")),
         ("mesh", ("data", "fsdp", "tensor")),
         ("model", ("query_block", "recompute_attention")),
-        ("train", ("steps", "eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "max_minutes")),
-        ("train", ("bad_steps", "spike", "max_skipped")),
+        ("train", ("steps", "max_minutes", "bad_steps", "spike", "max_skipped", *WATCHING)),
     )
     for field in fields
 )
@@ -73,7 +73,8 @@ class TrainConfig:
 
     batch_size: crops in a step, in `accumulate` micro-batches. eval_batches: 0 means the whole valid split.
     keep: how many of the newest checkpoints stay, beside the best one. max_minutes: a guard on one call's training
-    time, 0 for none; the learning rate follows `steps` alone.
+    time, 0 for none; the learning rate follows `steps` alone. tensorboard: whether the metrics, and piano rolls of what the
+    model writes, also go to event files in `tensorboard` in the workdir.
     bad_steps: whether a step whose loss is not finite, or above `spike` times the recent ones (0 for no limit), makes the run
     'stop' or is 'skip'ped, up to `max_skipped` in a row.
     """
@@ -91,6 +92,7 @@ class TrainConfig:
     bad_steps: str = "stop"
     spike: float = 0.0
     max_skipped: int = 10
+    tensorboard: bool = False
 
     def __post_init__(self):
         ones = ("steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "keep", "max_skipped")

@@ -23,10 +23,12 @@ from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
 from sage_jax.training.metrics import read_metrics
+from sage_jax.training.previews import Previews
 from sage_jax.training.programs import empty_batch, make_programs
 from sage_jax.training.recorder import METRICS_FILE, Recorder
 from sage_jax.training.starts import note_start
 from sage_jax.training.step import Batch, Totals
+from sage_jax.training.tensorboard import check_installed
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -37,12 +39,15 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     not finite. After SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
     """
     run = RunConfig.from_dict(config.to_dict())
+    if run.train.tensorboard:
+        check_installed()
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
     with hosts.first_alone():
         representation = told_in(run, shards, workdir)
     tally = Tally()
     train_data, valid_data = datasets(run, shards, representation, tally)
+    previews = Previews(run, representation, shards) if run.train.tensorboard else None
     music = music_fingerprint(shards)
     hosts.check_agreement(run, music)
     programs = make_programs(run, representation)
@@ -73,7 +78,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 update = update.lower(state, batch).compile()
                 score = score.lower(state.params, batch).compile()
                 compile_seconds = time.perf_counter() - started
-                recorder.start(step, parameters, compile_seconds, programs.remarks)
+                remarks = (*programs.remarks, *(previews.remarks if previews else ()))
+                recorder.start(step, parameters, compile_seconds, remarks)
 
             # Steps. The metrics of each are fetched when the next one is under way, so that the device never waits.
             pending = None
@@ -94,6 +100,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     if evaluating:
                         losses = evaluate(score, state.params, map(programs.place, valid_data), representation.attributes)
                         recorder.valid(step, losses)
+                        if previews:
+                            recorder.preview(step, previews.draw(programs.whole(state).params, step))
                     if saving:
                         place = {"next": batches.get_state(), "music": music}
                         checkpoints.save(programs.whole(state), place, losses.get("loss"))

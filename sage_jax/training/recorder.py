@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 
@@ -13,6 +13,7 @@ from sage_jax.training.hosts import is_first
 from sage_jax.training.metrics import MetricsLog
 from sage_jax.training.optimizer import make_schedule
 from sage_jax.training.progress import ProgressReport, Throughput
+from sage_jax.training.tensorboard import EventFile
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -29,7 +30,7 @@ class Silence:
 
 
 class Recorder:
-    """Writes the metrics of `run` from `step` on to `workdir`/metrics.jsonl and shows them."""
+    """Writes the metrics of `run` from `step` on to `workdir`/metrics.jsonl, for TensorBoard if wanted, and shows them."""
 
     def __init__(self, workdir: str | os.PathLike, run: RunConfig, step: int):
         self._workdir = pathlib.Path(workdir)
@@ -38,6 +39,7 @@ class Recorder:
         self._throughput = Throughput()
         # Of many hosts the first one writes and tells.
         self._log = MetricsLog(self._workdir / METRICS_FILE, step) if is_first() else Silence()
+        self._events: EventFile | None = None
         self._report = ProgressReport(run.train.steps, step) if is_first() else Silence()
         self._train_text = self._valid_text = ""
         self._skipped = 0  # in a row
@@ -49,6 +51,8 @@ class Recorder:
     def __exit__(self, *_) -> None:
         self._report.stop()
         self._log.close()
+        if self._events:
+            self._events.close()
 
     @property
     def seconds(self) -> float:
@@ -69,6 +73,8 @@ class Recorder:
         device = f"{count} x {device}" if count > 1 else device
         for remark in remarks:
             self._report.say(remark)
+        if self._run.tensorboard and is_first():
+            self._events = EventFile(self._workdir, step)
         self._log.write("start", step, params=params, compile_seconds=compile_seconds, device=device)
         self._report.say(f"{params:,} parameters on {device}; compiled in {compile_seconds:.1f} s")
         self.resume()
@@ -87,7 +93,7 @@ class Recorder:
             self._stop(step, values, "")
         if step % self._run.log_every == 0 or step == self._run.steps:
             values |= {"learning_rate": float(self._schedule(step - 1)), **self._throughput.read()}
-            self._log.write("train", step, **values)
+            self._write("train", step, values)
             rates = (f"{values[f'{unit}_per_second']:,.0f} {unit}/s" for unit in ("notes", "tokens"))
             self._train_text = "  ".join([f"loss {values['loss']:.3f}", *rates])
         self._show(step)
@@ -111,9 +117,14 @@ class Recorder:
 
     def valid(self, step: int, losses: dict[str, float]) -> None:
         """Nats per note on the validation split."""
-        self._log.write("valid", step, **losses)
+        self._write("valid", step, losses)
         self._valid_text = f"  valid {losses['loss']:.3f}"
         self._show(step)
+
+    def preview(self, step: int, pictures: Iterable[bytes]) -> None:
+        """Piano rolls (PNGs) of what the model of `step` writes, for TensorBoard alone."""
+        if self._events:
+            self._events.pictures("continuation", step, pictures)
 
     def cut(self, step: int, steps: int, cut: int) -> None:
         """Of the `steps` that this call's crops had, those that had no room."""
@@ -127,6 +138,11 @@ class Recorder:
         reached = f"step {step} of {self._run.steps}  {self._train_text}{self._valid_text}".rstrip()
         way_on = "" if step >= self._run.steps else "; the same command goes on from here"
         self._report.say(f"{reached}; checkpoints and metrics are in {self._workdir}{way_on}")
+
+    def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        self._log.write(kind, step, **values)
+        if self._events:
+            self._events.scalars(kind, step, values)
 
     def _show(self, step: int) -> None:
         self._report.update(step, self._train_text + self._valid_text)

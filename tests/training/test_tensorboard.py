@@ -1,0 +1,138 @@
+"""Event files hold what metrics.jsonl holds, each step once, and pictures; without the package nothing is begun."""
+
+import contextlib
+import io
+import pathlib
+import struct
+import sys
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+
+from sage_jax.errors import UserError
+from sage_jax.models.forms import make_model
+from sage_jax.training import loop, previews
+from sage_jax.training.config import RunConfig
+from sage_jax.training.loop import train
+from sage_jax.training.metrics import read_metrics
+from sage_jax.training.previews import Previews
+from sage_jax.training.tensorboard import EventFile
+from tests.training.tiny import tiny_config
+
+SECTIONS = dict(data=dict(num_events=32), model=dict(form="pooled", sharing="mqa"))  # soon compiled
+CONFIG = RunConfig.from_dict(tiny_config(**SECTIONS).to_dict())
+
+
+@pytest.fixture(scope="module")
+def one_program(compiled_once):
+    """Runs of any length share their programs: what they learn does not matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = loop.make_programs
+        patch.setattr(loop, "make_programs", lambda run, representation: made(CONFIG, representation))
+        yield
+
+
+def train_to(steps: int, workdir: pathlib.Path, tensorboard: bool = True) -> dict:
+    return train(tiny_config(train=dict(steps=steps, tensorboard=tensorboard), **SECTIONS), workdir)
+
+
+def records(path: pathlib.Path):
+    """The events of a file, their checksums tested."""
+    data = io.BytesIO(path.read_bytes())
+    while header := data.read(8):
+        assert struct.unpack("<I", data.read(4))[0] == masked_crc32c(header)
+        event = data.read(struct.unpack("<Q", header)[0])
+        assert struct.unpack("<I", data.read(4))[0] == masked_crc32c(event)
+        yield Event.FromString(event)
+
+
+def shown(workdir: pathlib.Path) -> dict:
+    """tag -> {step: value}, as TensorBoard shows it: files by name, and what a start says is void left out."""
+    curves = {}
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        first, *events = records(path)
+        assert first.file_version == "brain.Event:2"
+        for event in events:
+            if event.session_log.status == SessionLog.START:
+                curves = {tag: {at: value for at, value in curve.items() if at < event.step} for tag, curve in curves.items()}
+            for value in event.summary.value:
+                curve = curves.setdefault(value.tag, {})
+                assert event.step not in curve, "a step is told twice"
+                curve[event.step] = value.image if value.HasField("image") else value.simple_value
+    return curves
+
+
+def assert_same_curves(workdir: pathlib.Path, curves: dict) -> None:
+    told = {}
+    for line in (line for kind in ("train", "valid") for line in read_metrics(workdir / "metrics.jsonl", kind)):
+        for name in line.keys() - {"kind", "step"}:
+            told.setdefault(f"{line['kind']}/{name}", {})[line["step"]] = float(np.float32(line[name]))
+    assert "train/loss" in told and "valid/loss" in told
+    assert {tag: curve for tag, curve in curves.items() if not tag.startswith("continuation")} == told
+
+
+def test_a_run_and_its_resume_are_one_curve_with_pictures(workdir, monkeypatch, one_program):
+    monkeypatch.setattr(previews, "PROMPTS", 1)
+    train_to(2, workdir)
+    train_to(2, workdir)  # finished: nothing is told
+    train_to(4, workdir)
+    assert len(list((workdir / "tensorboard").iterdir())) == 2
+    curves = shown(workdir)
+    assert_same_curves(workdir, curves)
+    assert list(curves["train/loss"]) == [1, 2, 3, 4]
+    pictures = curves["continuation/1"]
+    assert list(pictures) == [2, 4]
+    for image in pictures.values():
+        assert imread(io.BytesIO(image.encoded_image_string)).shape == (image.height, image.width, 4) == (700, 1600, 4)
+    assert pictures[2].encoded_image_string != pictures[4].encoded_image_string
+
+
+def test_steps_that_are_taken_again_after_a_kill_are_told_once(tmp_path):
+    for first, losses in ((1, [9, 8, 7, 6]), (3, [5, 4]), (4, [3])):
+        with contextlib.closing(EventFile(tmp_path, first - 1)) as events:
+            for step, loss in enumerate(losses, first):
+                events.scalars("train", step, {"loss": loss})
+                assert shown(tmp_path)["train/loss"][step] == loss  # there at once
+    assert shown(tmp_path) == {"train/loss": {1: 9, 2: 8, 3: 5, 4: 3}}
+    names = [path.name for path in sorted((tmp_path / "tensorboard").iterdir())]
+    assert names == [f"events.out.tfevents.00000{number}" for number in (1, 2, 3)]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "tensorboard").write_text("")
+    with pytest.raises(UserError, match="cannot write .*tensorboard: .*; choose another --workdir"):
+        EventFile(tmp_path, 0)
+
+
+def test_without_the_package_nothing_is_begun(workdir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"config.train.tensorboard is True, .*pip install -e '.\[tensorboard\]'"):
+        train_to(1, workdir)
+    assert [path.name for path in workdir.iterdir()] == ["data"]
+
+
+def test_it_may_be_wanted_later_and_there_may_be_no_prompts(workdir, monkeypatch, one_program, capsys):
+    monkeypatch.setattr(previews, "PROMPT_BARS", 100)
+    for steps, wanted in ((1, False), (2, True), (3, False)):
+        train_to(steps, workdir, wanted)
+    assert "no piano rolls for TensorBoard: no piece of the validation split has 100 bars" in capsys.readouterr().out
+    curves = shown(workdir)
+    assert list(curves["train/loss"]) == [2] and {tag.split("/")[0] for tag in curves} == {"train", "valid"}
+
+
+def test_previews_change_with_the_params_and_compile_nothing_again(workdir, monkeypatch):
+    monkeypatch.setattr(previews, "PROMPTS", 1)
+    sections = tiny_config(data=dict(num_events=16), model=dict(sharing="mqa"), representation=dict(name="remi"))
+    run = RunConfig.from_dict(sections.to_dict())
+    drawing = Previews(run, run.representation.make(run.tokenizer), workdir / "data")
+    params = jax.jit(make_model(run.model).init)(jax.random.key(0), np.zeros((1, 2, 1), np.int32))["params"]
+    pictures = drawing.draw(params, 3)
+    assert len(pictures) == 1 and drawing.remarks == ()
+    assert drawing._generator.compilations == 2
+    assert drawing.draw(params, 3) == pictures
+    assert drawing.draw(jax.tree.map(lambda leaf: -leaf, params), 3) != pictures
+    assert drawing._generator.compilations == 2
