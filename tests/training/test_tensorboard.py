@@ -23,7 +23,7 @@ from sage_jax.training.previews import Previews
 from sage_jax.training.tensorboard import EventFile
 from tests.training.tiny import tiny_config
 
-SECTIONS = dict(data=dict(num_events=32), model=dict(form="pooled", sharing="mqa"))  # soon compiled
+SECTIONS = dict(data=dict(num_events=16), model=dict(sharing="mqa"), representation=dict(name="remi"))  # soon compiled
 CONFIG = RunConfig.from_dict(tiny_config(**SECTIONS).to_dict())
 
 
@@ -126,10 +126,8 @@ def test_it_may_be_wanted_later_and_there_may_be_no_prompts(workdir, monkeypatch
 
 def test_previews_change_with_the_params_and_compile_nothing_again(workdir, monkeypatch):
     monkeypatch.setattr(previews, "PROMPTS", 1)
-    sections = tiny_config(data=dict(num_events=16), model=dict(sharing="mqa"), representation=dict(name="remi"))
-    run = RunConfig.from_dict(sections.to_dict())
-    drawing = Previews(run, run.representation.make(run.tokenizer), workdir / "data")
-    params = jax.jit(make_model(run.model).init)(jax.random.key(0), np.zeros((1, 2, 1), np.int32))["params"]
+    drawing = Previews(CONFIG, CONFIG.representation.make(CONFIG.tokenizer), workdir / "data")
+    params = jax.jit(make_model(CONFIG.model).init)(jax.random.key(0), np.zeros((1, 2, 1), np.int32))["params"]
     pictures = drawing.draw(params, 3)
     assert len(pictures) == 1 and drawing.remarks == ()
     assert drawing._generator.compilations == 2
