@@ -65,12 +65,16 @@ def first_alone() -> Iterator[None]:
 
 
 def check_agreement(run: RunConfig, music: str) -> None:
-    """Raises UserError, on every host, where they were started with other configs, code, versions or shards.
+    """Raises UserError, on every host, where they were started with other configs, code, versions or shards, or can't agree.
 
     music: the fingerprint of the shards.
     """
     if jax.process_count() == 1:
         return
+    if run.train.max_minutes:
+        raise UserError(
+            "config.train.max_minutes is for one host, because the clocks of several differ; set it to 0, and let SIGTERM end the run"
+        )
     versions = {name: value for name, value in describe().items() if name not in ("device", "processor", "cores")}
     mine = {
         "the config": text_digest(run.to_dict()),

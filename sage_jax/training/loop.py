@@ -72,7 +72,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             # Compilation, apart from what is timed.
             compile_seconds = 0.0
             if not finished:
-                note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
+                if hosts.is_first():
+                    note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
                 started = time.perf_counter()
                 batch = programs.place(empty_batch(run))
                 update = update.lower(state, batch).compile()

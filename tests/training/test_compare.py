@@ -110,7 +110,8 @@ def test_without_run_json_the_checkpoint_tells_the_config(runs, tmp_path):
     bare = write_run(tmp_path / "bare", [5, 4], commits=())
     config = RunConfig.from_dict(tiny_config(optimizer=dict(learning_rate=0.5)).to_dict())
     with Checkpoints(old, config) as checkpoints:
-        checkpoints.save(TrainState(jnp.int32(20), {"sum": jnp.int32(0)}, {}, jax.random.key(0)), {})
+        state = TrainState(jnp.int32(20), {"sum": jnp.int32(0)}, {}, jax.random.key(0), jnp.float32(1))
+        checkpoints.save(state, {})
     table, remark = compare({"old": old, "bare": bare, "slow": runs["slow"]}, tmp_path / "compare.png").split("\n\n")
     assert [(row[1], row[-1]) for row in cells(table)[1:]] == [("-", "0.5"), ("-", "?"), ("aaaaaaa", "0.001")]
     assert remark == "No config is known, for want of run.json and of a checkpoint: bare."

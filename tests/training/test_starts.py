@@ -7,6 +7,7 @@ import pytest
 
 from sage_jax.errors import UserError
 from sage_jax.training import starts
+from sage_jax.training.interrupt import this_command
 from sage_jax.training.starts import note_start, read_run
 
 
@@ -51,7 +52,7 @@ def test_a_start_tells_its_command_time_versions_and_devices_and_not_its_host(tm
     note_start(tmp_path, config(), step=0)
     start = json.loads((tmp_path / "run.json").read_text())["starts"][0]
     assert start.keys() == {"step", "time", "command", "commit", "versions", "devices", "changed"}
-    assert start["commit"] and "pytest" in start["command"] and start["time"].endswith("+00:00")
+    assert start["commit"] and start["command"] == this_command() and start["time"].endswith("+00:00")
     packages = {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "ml_collections", "numpy", "pretty_midi"}
     assert packages <= start["versions"].keys()
     assert start["devices"] == {"count": jax.device_count(), "kind": jax.devices()[0].device_kind, "processes": 1}
