@@ -68,10 +68,11 @@ re-analysis. A verdict follows from the interval alone: *holds* or *fails* where
 def _limits(found: Mapping[str, Any]) -> str:
     model, train, data = (found["run"][section] for section in ("model", "train", "data"))
     notes = train["steps"] * train["batch_size"] * data["num_events"]
+    times = " and ".join(f"{notes / max(1, about['notes']):.2g} times the {name} corpus" for name, about in found["corpora"].items())
     return f"""## What this can and cannot say
 
-These are models of {model["layers"]} layers x {model["width"]} that have seen {notes:,} events, less than once through a corpus, in
-crops of {data["num_events"]}: they are far from trained out. What differs here differs in how fast it is learned; a difference that
+These are models of {model["layers"]} layers x {model["width"]} that have seen {notes:,} events in crops of {data["num_events"]}: {times}.
+Models that learn for longer, or from more, end elsewhere. What differs here differs in how fast it is learned; a difference that
 only shows in long contexts, in large models or after long training does not show, and one that shows may vanish. Speeds are of
 this small model on this machine; those at 12 x 512 are in BENCHMARKS.md. Intervals over two or three seeds are wide, and
 so they should be: seeds vary the parameters that training begins with and the order of the crops, not the pieces that
