@@ -4,7 +4,7 @@ import bisect
 import hashlib
 import os
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -94,3 +94,17 @@ def assign_splits(hashes: Collection[str]) -> dict[str, str]:
     test = min(max(bisect.bisect(values, SHARES[1]), 1 + least), count - least)
     valid = min(max(bisect.bisect(values, SHARES[0]), 1), test - least)
     return {group: SPLITS[(index >= valid) + (index >= test)] for index, group in enumerate(groups)}
+
+
+def find_strays(splits: Sequence[str], groups: Sequence[int]) -> dict[int, int]:
+    """The pieces to leave out, so that no group is in two splits: the number of each -> that of a piece of its group that stays.
+
+    splits, groups: of each piece. Of a group that several splits have only what is in the earliest of them stays, so train
+    loses nothing, and the split of what stays is that of its own content hash.
+    """
+    ranks = [SPLITS.index(split) for split in splits]
+    stays: dict[int, int] = {}  # by group, its first piece in its earliest split
+    for piece, group in enumerate(groups):
+        if group not in stays or ranks[piece] < ranks[stays[group]]:
+            stays[group] = piece
+    return {piece: stays[group] for piece, group in enumerate(groups) if ranks[piece] > ranks[stays[group]]}

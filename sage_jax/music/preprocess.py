@@ -13,7 +13,7 @@ from rich.progress import track
 
 from sage_jax.errors import UserError
 from sage_jax.files import replacing, write_json
-from sage_jax.music.corpus import SPLITS, assign_splits, content_hash, list_corpus
+from sage_jax.music.corpus import SPLITS, assign_splits, content_hash, find_strays, list_corpus
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.loss import GridLoss
 from sage_jax.music.midi import BadMidi, from_midi, parse_midi
@@ -28,6 +28,7 @@ from sage_jax.music.shards import (
     read_records,
     remove_shards,
 )
+from sage_jax.music.sketch import members, near_duplicates, sketch
 from sage_jax.music.workers import Failure, run_tasks
 
 
@@ -122,6 +123,7 @@ def encode_file(tokenizer: NoteEvents, config: PreprocessConfig, path: str) -> t
         "notes": len(quantized.notes),
         "bars": quantized.num_bars,
         "hash": content_hash(piece),
+        "sketch": sketch(piece),
         "digest": _digest(events.tobytes()),
         "loss": vars(loss),
         "parse_seconds": parsed - began,
@@ -138,8 +140,12 @@ def _record(name: str, path: str, stamp: str, answer: Any) -> tuple[dict[str, An
 
 
 def _usable_records(folder: pathlib.Path, stamps: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """By name, the records of files that are still what they were."""
-    return {record["name"]: record for record in read_records(folder) if record["stamp"] == stamps.get(record["name"])}
+    """By name, the records of files that are still what they were; those of an earlier version have no sketch, and won't do."""
+    return {
+        record["name"]: record
+        for record in read_records(folder)
+        if record["stamp"] == stamps.get(record["name"]) and ("sketch" in record or "reason" in record)
+    }
 
 
 def _finish(folder: pathlib.Path, identity: dict, listing: str, records: list[dict]) -> dict[str, Any]:
@@ -154,8 +160,18 @@ def _finish(folder: pathlib.Path, identity: dict, listing: str, records: list[di
             else:
                 copies[record["name"]] = original
     split_of = assign_splits([record["hash"] for record in kept])
-    splits = {split: [record for record in kept if split_of[record["hash"]] == split] for split in SPLITS}
-    report = make_report(identity, records, splits, copies)
+    found = [split_of[record["hash"]] for record in kept]
+    groups = near_duplicates([record["sketch"] for record in kept])
+    strays = find_strays(found, groups.tolist())
+    splits = {
+        split: [record for piece, record in enumerate(kept) if found[piece] == split and piece not in strays] for split in SPLITS
+    }
+    names = [record["name"] for record in kept]
+    near = {
+        "groups": [[names[piece] for piece in group] for group in members(groups)],
+        "left_out": {names[piece]: {"split": found[piece], "like": names[other]} for piece, other in strays.items()},
+    }
+    report = make_report(identity, records, splits, copies, near)
     write_json(folder / REPORT, report, indent=2)
     with replacing(folder / "report.txt") as temporary:
         temporary.write_text(format_report(report))

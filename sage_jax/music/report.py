@@ -12,11 +12,17 @@ COUNTS = {"notes": "notes", "bars": "bars", "events": "length"}  # by split: wha
 
 
 def make_report(
-    identity: dict[str, Any], records: list[dict], splits: dict[str, list[dict]], copies: dict[str, str]
+    identity: dict[str, Any],
+    records: list[dict],
+    splits: dict[str, list[dict]],
+    copies: dict[str, str],
+    near: dict[str, Any],
 ) -> dict[str, Any]:
     """The report, JSON-ready.
 
     records: one per file of the corpus. splits: those that are used, by split. copies: file left out -> equal file kept.
+    near: near-duplicates, 'groups' of names, and those that were 'left_out', each with the 'split' it would be in and what
+    it is 'like'.
     """
     dropped = collections.defaultdict(dict)
     for record in records:
@@ -33,9 +39,10 @@ def make_report(
     return {
         **identity,
         "files": len(records),
-        "kept": len(read) - len(copies),
+        "kept": len(read) - len(copies) - len(near["left_out"]),
         "dropped": {reason: dropped[reason] for reason in sorted(dropped)},
         "identical_copies": copies,
+        "near_duplicates": near,
         "versions": [names for names in versions.values() if len(names) > 1],
         "splits": {split: _counts(pieces) for split, pieces in splits.items()},
         "loss": loss.to_dict(),
@@ -65,10 +72,24 @@ def _files(report: dict[str, Any]) -> Iterator[str]:
         f"{len(copies):,} identical copies left out; {sum(map(len, versions)):,} pieces are versions of {len(versions):,}",
         "(in another key, time or scoring), kept in the same split",
     )
+    yield from _near(report.get("near_duplicates"))
     yield _row(
         "speed",
         f"{report['files_per_second_per_core']:.1f} files per second per core;",
-        f"{report['parsing_share']:.1%} of the time is pretty_midi's parsing",
+        f"{report['parsing_share']:.1%} of the time is parsing MIDI",
+    )
+
+
+def _near(near: dict[str, Any] | None) -> Iterator[str]:
+    if near is None:
+        yield _row("alike", "not looked for when these shards were made; preprocess into another folder to have it done")
+        return
+    sizes, splits = [len(group) for group in near["groups"]], [each["split"] for each in near["left_out"].values()]
+    yield _row(
+        "alike",
+        f"{sum(sizes):,} pieces share much of their melody with others, in {len(sizes):,} groups of up to {max(sizes, default=0):,};",
+        f"{len(splits):,} left out ({splits.count('valid'):,} of valid, {splits.count('test'):,} of test),",
+        "whose like is in an earlier split",
     )
 
 
@@ -114,7 +135,9 @@ def _loss(report: dict[str, Any]) -> Iterator[str]:
 def _lists(report: dict[str, Any]) -> Iterator[str]:
     dropped = [(name, f"{reason}: {why}") for reason, files in report["dropped"].items() for name, why in files.items()]
     copies = [(copy, f"a copy of {kept}") for copy, kept in report["identical_copies"].items()]
-    for title, rows in (("Dropped", dropped), ("Identical copies left out", copies)):
+    left_out = report.get("near_duplicates", {}).get("left_out", {})
+    near = [(name, f"of {each['split']}, like {each['like']}") for name, each in left_out.items()]
+    for title, rows in (("Dropped", dropped), ("Identical copies left out", copies), ("Near-duplicates left out", near)):
         if rows:
             yield ""
             yield title

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_jax.errors import UserError
-from sage_jax.music.corpus import LEAST, SPLITS, assign_splits, content_hash, list_corpus
+from sage_jax.music.corpus import LEAST, SPLITS, assign_splits, content_hash, find_strays, list_corpus
 from sage_jax.music.notes import DRUMS, METER, TEMPO, Piece
 from tests.music.pieces import pieces
 
@@ -98,3 +98,10 @@ def test_splits_are_90_5_5_and_follow_the_hash_alone():
     assert assign_splits(hashes[::-1] * 2) == splits
     fewer = assign_splits(hashes[:2000])  # a corpus that grows keeps its splits
     assert all(splits[each] == split for each, split in fewer.items())
+
+
+def test_a_group_stays_in_its_earliest_split():
+    splits = ["test", "train", "valid", "train", "test", "valid", "test"]
+    assert find_strays(splits, [0, 1, 0, 1, 4, 1, 6]) == {0: 2, 5: 1}
+    assert find_strays(splits, [0] * 7) == {0: 1, 2: 1, 4: 1, 5: 1, 6: 1}
+    assert find_strays(splits, range(7)) == {} == find_strays([], [])
