@@ -1,4 +1,4 @@
-"""MIDI files to pieces and back, through pretty_midi."""
+"""MIDI files to pieces and back, through pretty_midi; symusic_midi.py reads them too."""
 
 import itertools
 import operator
@@ -12,11 +12,11 @@ import pretty_midi
 
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
+from sage_jax.music.grid import ParsedMidi, to_piece
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, METER, NOTE, TEMPO, Piece, bar_ticks
+from sage_jax.music.notes import DRUMS, Piece
 
 MAX_BYTES = 8 << 20  # about three million events; parsing more takes minutes
-BEATS_REGROUPED = 4  # beats to a bar where a file declares bars of one beat
 WRITTEN_RESOLUTION = 480  # ticks per quarter in written files, or the nearest multiple of the grid below it
 
 
@@ -42,8 +42,8 @@ def read_midi(
         raise BadMidi("invalid", f"{path}: {error}") from error
 
 
-def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
-    """The file at `path` as pretty_midi reads it. Raises BadMidi."""
+def check_file(path, max_bytes: int) -> pathlib.Path:
+    """`path`, where there is a file of a size that may be read. Raises BadMidi."""
     path = pathlib.Path(path)
     try:
         size = path.stat().st_size
@@ -57,135 +57,76 @@ def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
         raise BadMidi(
             "too_large", f"{path} has {size:,} bytes, over the limit of {max_bytes:,}; split it into shorter files"
         )
+    return path
+
+
+def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
+    """The file at `path` as pretty_midi reads it. Raises BadMidi."""
+    path = check_file(path, max_bytes)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tempo events on later tracks: read as they stand
             file = mido.MidiFile(path)
             if file.ticks_per_beat < 1:
-                raise BadMidi(
-                    "no_ticks",
-                    f"{path} has {file.ticks_per_beat} ticks per beat (SMPTE time or a damaged header); save it again "
-                    "from a music program with metrical time",
-                )
+                raise no_ticks(path, file.ticks_per_beat)
             return pretty_midi.PrettyMIDI(mido_object=file)
     except BadMidi:
         raise
     except MemoryError as error:
         raise BadMidi("too_large", f"{path} needs more memory than there is; split it into shorter files") from error
     except Exception as error:  # mido and pretty_midi raise whatever a broken file leads them to
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise BadMidi(
-            "broken", f"{path} is not a MIDI file that can be read ({detail}); save it again from a music program"
-        ) from error
+        raise broken(path, error) from error
+
+
+def no_ticks(path: pathlib.Path, ticks_per_beat: int) -> BadMidi:
+    """The error of a file without metrical time."""
+    return BadMidi(
+        "no_ticks",
+        f"{path} has {ticks_per_beat} ticks per beat (SMPTE time or a damaged header); save it again "
+        "from a music program with metrical time",
+    )
+
+
+def broken(path: pathlib.Path, error: Exception) -> BadMidi:
+    """The error of a file that a parser gave up."""
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return BadMidi("broken", f"{path} is not a MIDI file that can be read ({detail}); save it again from a music program")
 
 
 def from_midi(
     midi: pretty_midi.PrettyMIDI, ticks_per_quarter: int = 12, *, loss: GridLoss | None = None
 ) -> Piece:
-    """The piece in `midi`, its notes moved to the nearest tick; what that loses is added to `loss`.
-
-    Tracks of one program are merged. Runs of at least four one-beat bars (1/4, as many converted scores declare) become
-    bars of four beats; a meter whose bar is not a whole number of ticks becomes 4/4. Pedal and pitch bends are dropped.
-    """
-    loss = GridLoss() if loss is None else loss
-    clock = _Clock(midi, ticks_per_quarter)
-    notes = _notes(midi, clock, loss)
-    tempos = _tempos(clock, loss)
-    end = int((notes["onset"] + notes["duration"]).max()) if len(notes) else 0
-    meters = _meters(midi, clock, end, loss)
-    return Piece(notes, tempos, meters, ticks_per_quarter)
+    """The piece in `midi`, as `to_piece` makes it."""
+    return to_piece(columns_of(midi), ticks_per_quarter, loss=loss)
 
 
-class _Clock:
-    """Seconds to ticks (float64) through a file's tempo map."""
-
-    def __init__(self, midi: pretty_midi.PrettyMIDI, ticks_per_quarter: int):
-        self.ticks_per_quarter = ticks_per_quarter
-        times, self.qpm = midi.get_tempo_changes()
-        self.times = np.asarray(times, np.float64)
-        self.per_second = np.asarray(self.qpm, np.float64) * ticks_per_quarter / 60
-        self.ticks = np.concatenate([[0.0], np.cumsum(np.diff(self.times) * self.per_second[:-1])])
-
-    def __call__(self, seconds: np.ndarray) -> np.ndarray:
-        row = np.maximum(np.searchsorted(self.times, seconds, "right") - 1, 0)
-        return self.ticks[row] + (seconds - self.times[row]) * self.per_second[row]
-
-    def ticks_per_second(self, seconds: np.ndarray) -> np.ndarray:
-        return self.per_second[np.maximum(np.searchsorted(self.times, seconds, "right") - 1, 0)]
+def parse_columns(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
+    """The file at `path` as pretty_midi reads it, as arrays. Raises BadMidi."""
+    return columns_of(parse_midi(path, max_bytes=max_bytes))
 
 
-def _nearest(ticks: np.ndarray) -> np.ndarray:
-    # Halves go up; the margin keeps them together where seconds, which are sums of floats, put them a hair below.
-    return np.floor(ticks + 0.5 + 1e-6)
-
-
-def _notes(midi: pretty_midi.PrettyMIDI, clock: _Clock, loss: GridLoss) -> np.ndarray:
+def columns_of(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
+    """What pretty_midi's objects say, as arrays."""
     tracks = [track for track in midi.instruments if track.notes]
-    programs = [DRUMS if track.is_drum else track.program for track in tracks]
-    loss.tracks += len(tracks)
-    loss.tracks_merged += len(tracks) - len(set(programs))
-    loss.controls_dropped += sum(len(track.control_changes) + len(track.pitch_bends) for track in midi.instruments)
-    if not tracks:
-        return np.zeros(0, NOTE)
+    programs = [DRUMS if track.is_drum else int(track.program) for track in tracks]
     fields = operator.attrgetter("start", "end", "pitch", "velocity")
     values = itertools.chain.from_iterable(fields(note) for track in tracks for note in track.notes)
-    columns = np.fromiter(values, np.float64).reshape(-1, 4)
-    seconds, end = columns[:, 0], clock(columns[:, 1])
-    onset = clock(seconds)
-    start = _nearest(onset)
-    duration = np.maximum(_nearest(end) - start, 1)
-    if len(start) and max(start.max(), duration.max()) >= 2**30:
-        raise ValueError("a note lies beyond two to the thirty ticks")
-    notes = np.zeros(len(columns), NOTE)
-    notes["onset"], notes["duration"] = start, duration
-    notes["pitch"], notes["velocity"] = columns[:, 2], np.clip(columns[:, 3], 1, 127)
-    notes["program"] = np.repeat(programs, [len(track.notes) for track in tracks])
-
-    moved = np.abs(onset - start)
-    moved_ms = 1000 * moved / clock.ticks_per_second(seconds)
-    stretched = np.abs((end - onset) - duration)
-    loss.notes += len(notes)
-    loss.onset_error_ticks += moved.sum()
-    loss.onset_error_ticks_max = max(loss.onset_error_ticks_max, moved.max())
-    loss.onset_error_ms += moved_ms.sum()
-    loss.onset_error_ms_max = max(loss.onset_error_ms_max, moved_ms.max())
-    loss.duration_error_ticks += stretched.sum()
-    loss.duration_error_ticks_max = max(loss.duration_error_ticks_max, stretched.max())
-    return notes
-
-
-def _tempos(clock: _Clock, loss: GridLoss) -> np.ndarray:
-    # MIDI stores whole microseconds per quarter, so 105 qpm comes back as 105.0001: two decimals are what it can tell.
-    rows = [(0, DEFAULT_QPM)] + list(zip(_nearest(clock.ticks), np.round(clock.qpm, 2), strict=True))
-    tempos = _last_per_tick(np.array(rows, TEMPO))
-    loss.tempos += len(clock.ticks)
-    loss.tempos_merged += len(rows) - 1 - len(tempos)
-    return tempos
-
-
-def _meters(midi: pretty_midi.PrettyMIDI, clock: _Clock, end: int, loss: GridLoss) -> np.ndarray:
-    rows = [(0, *DEFAULT_METER)]
-    for change in midi.time_signature_changes:
-        tick, meter = int(_nearest(clock(np.float64(change.time)))), (change.numerator, change.denominator)
-        if meter[0] < 1 or meter[1] > 64 or 4 * clock.ticks_per_quarter * meter[0] % meter[1]:
-            meter = DEFAULT_METER
-            loss.meters_replaced += 1
-        rows.append((tick, *meter))
-    meters = _last_per_tick(np.array(rows, METER))
-    loss.meters += len(rows) - 1
-    loss.meters_merged += max(0, len(rows) - 1 - len(meters))
-
-    lengths = np.diff(np.append(meters["tick"], max(end, int(meters["tick"][-1]))))
-    bars = lengths // bar_ticks(meters["numerator"], meters["denominator"], clock.ticks_per_quarter)
-    one_beat = (meters["numerator"] == 1) & (meters["denominator"] >= 4) & (bars >= BEATS_REGROUPED)
-    meters["numerator"][one_beat] = BEATS_REGROUPED
-    loss.meters_regrouped += int(one_beat.sum())
-    return meters
-
-
-def _last_per_tick(rows: np.ndarray) -> np.ndarray:
-    rows = rows[np.argsort(rows["tick"], kind="stable")]
-    return rows[np.append(np.diff(rows["tick"]) > 0, True)]
+    start, end, pitch, velocity = np.fromiter(values, np.float64).reshape(-1, 4).T
+    times, qpm = midi.get_tempo_changes()
+    # Tracks that pretty_midi makes of one channel share the list of what came before their first note.
+    controls = [each for track in midi.instruments for each in (track.control_changes, track.pitch_bends)]
+    return ParsedMidi(
+        start=start,
+        end=end,
+        pitch=pitch,
+        velocity=velocity,
+        program=np.repeat(np.array(programs, np.int64), [len(track.notes) for track in tracks]),
+        tempo_times=np.asarray(times, np.float64),
+        qpm=np.asarray(qpm, np.float64),
+        meters=[(change.time, change.numerator, change.denominator) for change in midi.time_signature_changes],
+        track_programs=programs,
+        controls=sum({id(each): len(each) for each in controls}.values()),
+    )
 
 
 def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:

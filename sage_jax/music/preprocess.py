@@ -15,8 +15,9 @@ from sage_jax.errors import UserError
 from sage_jax.files import replacing, write_json
 from sage_jax.music.corpus import SPLITS, assign_splits, content_hash, find_strays, list_corpus
 from sage_jax.music.events import NoteEvents
+from sage_jax.music.grid import to_piece
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.midi import BadMidi, from_midi, parse_midi
+from sage_jax.music.midi import BadMidi, parse_columns
 from sage_jax.music.report import format_report, make_report
 from sage_jax.music.shards import (
     FORMAT,
@@ -29,15 +30,19 @@ from sage_jax.music.shards import (
     remove_shards,
 )
 from sage_jax.music.sketch import members, near_duplicates, sketch
+from sage_jax.music.symusic_midi import check_installed, parse_symusic
 from sage_jax.music.workers import Failure, run_tasks
+
+READERS = {"pretty_midi": parse_columns, "symusic": parse_symusic}
 
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessConfig:
-    """What one file may cost, and how many processes read files. A file that costs more is dropped, with its reason.
+    """What one file may cost, and who reads it. A file that costs more is dropped, with its reason.
 
     max_events_per_file: notes, rests and changes of tempo and meter. max_memory_mb: address space of a process.
-    workers: processes, 0 for one per core.
+    workers: processes, 0 for one per core. reader: pretty_midi, or symusic, which is an extra and much faster; they differ in
+    a few notes of few files, as symusic_midi.py says, so what one has read is not read again for the other.
     """
 
     max_file_mb: float = 8.0
@@ -45,12 +50,15 @@ class PreprocessConfig:
     max_events_per_file: int = 200_000
     max_memory_mb: int = 4096
     workers: int = 0
+    reader: str = "pretty_midi"
 
     def __post_init__(self):
         lows = dict(max_file_mb=1e-3, max_seconds_per_file=1e-3, max_events_per_file=1, max_memory_mb=256, workers=0)
         for field, low in lows.items():
             if not getattr(self, field) >= low:
                 raise UserError(f"preprocess.{field} is {getattr(self, field)}; it must be at least {low}")
+        if self.reader not in READERS:
+            raise UserError(f"preprocess.reader is {self.reader!r}; choose one of {', '.join(READERS)}")
 
 
 def preprocess(
@@ -66,6 +74,8 @@ def preprocess(
     'reused' in the report says that nothing was left to do. Raises UserError for a corpus or a folder that won't do, and
     where no file can be kept.
     """
+    if config.reader == "symusic":
+        check_installed()
     folder = pathlib.Path(folder).absolute()
     files = list_corpus(corpus)
     stamps = {name: _stamp(path, config) for name, path in files}
@@ -104,9 +114,9 @@ def encode_file(tokenizer: NoteEvents, config: PreprocessConfig, path: str) -> t
     began = time.perf_counter()
     loss = GridLoss()
     try:
-        midi = parse_midi(path, max_bytes=int(config.max_file_mb * 2**20))
+        midi = READERS[config.reader](path, max_bytes=int(config.max_file_mb * 2**20))
         parsed = time.perf_counter()
-        piece = from_midi(midi, tokenizer.ticks_per_quarter, loss=loss)
+        piece = to_piece(midi, tokenizer.ticks_per_quarter, loss=loss)
     except BadMidi as error:
         return Failure(error.reason, str(error))
     except (ValueError, OverflowError) as error:
@@ -187,14 +197,14 @@ def _finish(folder: pathlib.Path, identity: dict, listing: str, records: list[di
 
 
 def _stamp(path: str, config: PreprocessConfig) -> str:
-    """Changes when the file or the limits do."""
-    limits = dataclasses.replace(config, workers=0)
+    """Changes when the file or the limits do, whoever reads it."""
+    limits = (config.max_file_mb, config.max_seconds_per_file, config.max_events_per_file, config.max_memory_mb, 0)
     try:
         status = os.stat(path)
         version = (status.st_size, status.st_mtime_ns)
     except OSError:
         version = None
-    return _digest(repr((version, dataclasses.astuple(limits))).encode())
+    return _digest(repr((version, limits)).encode())
 
 
 def _digest(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """Preprocessing: every file is kept or told of, a kill costs seconds, and folders are not mixed up."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from sage_jax.music.corpus import assign_splits, content_hash
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import read_midi, save_midi
 from sage_jax.music.notes import TEMPO, Piece
-from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.music.preprocess import READERS, PreprocessConfig, preprocess
 from sage_jax.music.report import format_report
 from sage_jax.music.shards import INDEX, LOCK, SHARDS, VOCABULARY, TokenShards
 from tests.music.midi_files import NOTE_ON_OFF, midi_bytes, random_piece, write_hostile_files, write_pieces
@@ -59,10 +60,11 @@ def test_shards_hold_the_tokens_of_every_file(midi, tmp_path):
     assert 0 < report["parsing_share"] < 1 and report["loss"]["notes"] == 12 * 200
 
 
-def test_a_hostile_file_costs_one_line(midi, tmp_path):
+@pytest.mark.parametrize("reader", READERS)
+def test_a_hostile_file_costs_one_line(reader, midi, tmp_path):
     good = write_pieces(midi, 3, num_notes=50)
     reasons = write_hostile_files(midi)
-    report = run(midi, tmp_path / "out")
+    report = run(midi, tmp_path / "out", config=dataclasses.replace(SMALL, reader=reader))
     assert {name: reason for reason, files in report["dropped"].items() for name in files} == reasons
     assert report["kept"] == 3 and stored(tmp_path / "out").keys() == good.keys()
     messages = [message for files in report["dropped"].values() for message in files.values()]
