@@ -9,31 +9,24 @@ import time
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from sage_jax.errors import UserError
-from sage_jax.files import replacing, write_json
-from sage_jax.music.corpus import SPLITS, assign_splits, content_hash, find_strays, list_corpus
+from sage_jax.music.corpus import content_hash, list_corpus
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.grid import to_piece
 from sage_jax.music.loss import GridLoss
+from sage_jax.music.merge import merge
 from sage_jax.music.midi import BadMidi, parse_columns
-from sage_jax.music.report import format_report, make_report
-from sage_jax.music.shards import (
-    FORMAT,
-    INDEX,
-    REPORT,
-    ShardWriter,
-    claim_folder,
-    read_json,
-    read_records,
-    remove_shards,
-)
-from sage_jax.music.sketch import members, near_duplicates, sketch
+from sage_jax.music.records import Records
+from sage_jax.music.runners import Files, Job, run_locally, run_on_beam
+from sage_jax.music.shards import FORMAT, INDEX, REPORT, claim_folder, find_fault, next_number, read_json, read_records
+from sage_jax.music.sketch import sketch
 from sage_jax.music.symusic_midi import check_installed, parse_symusic
-from sage_jax.music.workers import Failure, run_tasks
+from sage_jax.music.workers import Failure
 
 READERS = {"pretty_midi": parse_columns, "symusic": parse_symusic}
+RUNNERS = ("local", "beam")
+BYTES_PER_FILE = 2000  # of memory, with names and messages of two dozen characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +36,7 @@ class PreprocessConfig:
     max_events_per_file: notes, rests and changes of tempo and meter. max_memory_mb: address space of a process.
     workers: processes, 0 for one per core. reader: pretty_midi, or symusic, which is an extra and much faster; they differ in
     a few notes of few files, as symusic_midi.py says, so what one has read is not read again for the other.
+    runner: local, or beam, which is an extra; beam_options: Beam's own, as on its command line.
     """
 
     max_file_mb: float = 8.0
@@ -51,14 +45,19 @@ class PreprocessConfig:
     max_memory_mb: int = 4096
     workers: int = 0
     reader: str = "pretty_midi"
+    runner: str = "local"
+    beam_options: str = ""
 
     def __post_init__(self):
         lows = dict(max_file_mb=1e-3, max_seconds_per_file=1e-3, max_events_per_file=1, max_memory_mb=256, workers=0)
         for field, low in lows.items():
             if not getattr(self, field) >= low:
                 raise UserError(f"preprocess.{field} is {getattr(self, field)}; it must be at least {low}")
-        if self.reader not in READERS:
-            raise UserError(f"preprocess.reader is {self.reader!r}; choose one of {', '.join(READERS)}")
+        for field, names in (("reader", READERS), ("runner", RUNNERS)):
+            if getattr(self, field) not in names:
+                raise UserError(f"preprocess.{field} is {getattr(self, field)!r}; choose one of {', '.join(names)}")
+        if self.beam_options and self.runner != "beam":
+            raise UserError("preprocess.beam_options are for preprocess.runner=beam; leave them empty, or set it")
 
 
 def preprocess(
@@ -73,13 +72,17 @@ def preprocess(
 
     'reused' in the report says that nothing was left to do. Raises UserError for a corpus or a folder that won't do, and
     where no file can be kept.
+
+    Memory: less than BYTES_PER_FILE for each file of the corpus (1,500 measured, so 2.3 GB for one and a half million), 500 of
+    them its row in Records; in addition, until their shard is whole, the events of FILES_PER_SHARD files for each worker and
+    one more; and what one worker takes for one file, times the workers.
     """
     if config.reader == "symusic":
         check_installed()
     folder = pathlib.Path(folder).absolute()
     files = list_corpus(corpus)
-    stamps = {name: _stamp(path, config) for name, path in files}
-    listing = _digest(repr(sorted(stamps.items())).encode())
+    stamps = np.fromiter((_stamp(path, config) for _, path in files), "S16", len(files))
+    listing = _listing(files, stamps)
     kind, colon, path = corpus.partition(":")
     identity = {
         "format": FORMAT,
@@ -89,24 +92,23 @@ def preprocess(
     }
     with claim_folder(folder, identity):
         index, report = read_json(folder / INDEX), read_json(folder / REPORT)
-        if index and report and index["listing"] == listing:
+        if index and report and index["listing"] == listing and not find_fault(folder, index, tokenizer.fingerprint):
             return {**report, "reused": True}
-        records = _usable_records(folder, stamps)
-        todo = [(name, path) for name, path in files if name not in records]
-        encode = functools.partial(encode_file, tokenizer, config)
-        done = run_tasks(
-            encode,
-            [path for _, path in todo],
-            workers=config.workers,
-            max_seconds=config.max_seconds_per_file,
-            max_bytes=config.max_memory_mb << 20,
-        )
-        with ShardWriter(folder) as writer:
-            for task, answer in track(done, "MIDI to tokens", len(todo), disable=not (todo and show_progress)):
-                name, path = todo[task]
-                writer.add(*_record(name, path, stamps[name], answer))
-        records = _usable_records(folder, stamps)
-        return _finish(folder, identity, listing, [records[name] for name, _ in files])
+        records = Records([name for name, _ in files])
+        records.take_all(read_records(folder, tokenizer.fingerprint), stamps)
+        todo = Files(files, stamps, records.unknown())
+        if len(todo):
+            encode = functools.partial(encode_file, tokenizer, config)
+            job = Job(encode, folder, tokenizer.fingerprint, config.max_seconds_per_file, config.max_memory_mb << 20)
+            first = next_number(folder)
+            if config.runner == "beam":
+                run_on_beam(job, todo, first, config.beam_options)
+            else:
+                run_locally(job, todo, first, config.workers, show_progress)
+            records.take_all(read_records(folder, tokenizer.fingerprint, first), stamps)
+            if len(missing := records.unknown()):
+                raise UserError(f"{len(missing):,} files are in no shard of {folder}; every worker must see it under this path")
+        return merge(folder, identity, listing, records)
 
 
 def encode_file(tokenizer: NoteEvents, config: PreprocessConfig, path: str) -> tuple[dict[str, Any], np.ndarray] | Failure:
@@ -141,59 +143,13 @@ def encode_file(tokenizer: NoteEvents, config: PreprocessConfig, path: str) -> t
     return {**facts, "seconds": time.perf_counter() - began}, events
 
 
-def _record(name: str, path: str, stamp: str, answer: Any) -> tuple[dict[str, Any], np.ndarray | None]:
-    if isinstance(answer, Failure):
-        message = answer.message.removeprefix(path).lstrip(": ")
-        return {"name": name, "stamp": stamp, "reason": answer.reason, "message": message}, None
-    facts, events = answer
-    return {"name": name, "stamp": stamp, **facts}, events
-
-
-def _usable_records(folder: pathlib.Path, stamps: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """By name, the records of files that are still what they were; those of an earlier version have no sketch, and won't do."""
-    return {
-        record["name"]: record
-        for record in read_records(folder)
-        if record["stamp"] == stamps.get(record["name"]) and ("sketch" in record or "reason" in record)
-    }
-
-
-def _finish(folder: pathlib.Path, identity: dict, listing: str, records: list[dict]) -> dict[str, Any]:
-    """Writes the report and the index, and removes the shards of files that are gone or have changed."""
-    kept, copies = [], {}
-    first: dict[str, str] = {}
-    for record in records:
-        if "reason" not in record:
-            original = first.setdefault(record["digest"], record["name"])
-            if original == record["name"]:
-                kept.append(record)
-            else:
-                copies[record["name"]] = original
-    split_of = assign_splits([record["hash"] for record in kept])
-    found = [split_of[record["hash"]] for record in kept]
-    groups = near_duplicates([record["sketch"] for record in kept])
-    strays = find_strays(found, groups.tolist())
-    splits = {
-        split: [record for piece, record in enumerate(kept) if found[piece] == split and piece not in strays] for split in SPLITS
-    }
-    names = [record["name"] for record in kept]
-    near = {
-        "groups": [[names[piece] for piece in group] for group in members(groups)],
-        "left_out": {names[piece]: {"split": found[piece], "like": names[other]} for piece, other in strays.items()},
-    }
-    report = make_report(identity, records, splits, copies, near)
-    write_json(folder / REPORT, report, indent=2)
-    with replacing(folder / "report.txt") as temporary:
-        temporary.write_text(format_report(report))
-    if not kept:
-        raise UserError(f"data.corpus: no file of {identity['corpus']} can be used; {folder / 'report.txt'} says why of each")
-    places = {
-        split: {f"{field}s": [record[field] for record in pieces] for field in ("name", "shard", "start", "length")}
-        for split, pieces in splits.items()
-    }
-    write_json(folder / INDEX, {"listing": listing, "splits": places})
-    remove_shards(folder, but={record["shard"] for record in records})
-    return {**report, "reused": False}
+def _listing(files: list[tuple[str, str]], stamps: np.ndarray) -> str:
+    """Changes when a file comes, goes or changes."""
+    digest = hashlib.sha256(b"[")
+    for place, ((name, _), stamp) in enumerate(zip(files, stamps, strict=True)):
+        digest.update(f"{', ' * (place > 0)}{(name, stamp.decode())!r}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
 def _stamp(path: str, config: PreprocessConfig) -> str:

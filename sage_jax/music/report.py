@@ -1,59 +1,56 @@
 """What became of a corpus in preprocessing: files, notes, splits, and what the grid lost."""
 
 import collections
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from sage_jax.music.loss import GridLoss
+import numpy as np
+
+from sage_jax.music.records import TIMES, Records
+from sage_jax.music.sketch import members
 
 SHOWN = 20  # lines of a list in the text; the JSON has them all
-COUNTS = {"notes": "notes", "bars": "bars", "events": "length"}  # by split: what is counted -> the record's field
+COUNTS = {"notes": "notes", "bars": "bars", "events": "length"}  # by split: what is counted -> the records' field
 
 
 def make_report(
     identity: dict[str, Any],
-    records: list[dict],
-    splits: dict[str, list[dict]],
+    records: Records,
+    splits: dict[str, np.ndarray],
     copies: dict[str, str],
     near: dict[str, Any],
 ) -> dict[str, Any]:
     """The report, JSON-ready.
 
-    records: one per file of the corpus. splits: those that are used, by split. copies: file left out -> equal file kept.
+    splits: the places of the files that are used, by split. copies: file left out -> equal file kept.
     near: near-duplicates, 'groups' of names, and those that were 'left_out', each with the 'split' it would be in and what
     it is 'like'.
     """
     dropped = collections.defaultdict(dict)
-    for record in records:
-        if "reason" in record:
-            dropped[record["reason"]][record["name"]] = record["message"]
-    read = [record for record in records if "reason" not in record]
-    loss = GridLoss()
-    for record in read:
-        loss.add(GridLoss(**record["loss"]))
-    versions = collections.defaultdict(list)
-    for record in itertools.chain(*splits.values()):
-        versions[record["hash"]].append(record["name"])
-    seconds, parsing = (sum(record[field] for record in read) for field in ("seconds", "parse_seconds"))
+    for place, (reason, message) in sorted(records.dropped.items()):
+        dropped[reason][records.names[place]] = message
+    read = records.readable()
+    used = np.concatenate([*splits.values()])
+    _, versions = np.unique(records["hash"][used], return_inverse=True)
+    seconds, parsing = (float(records[field][read].sum()) for field in TIMES)
     return {
         **identity,
         "files": len(records),
-        "kept": len(read) - len(copies) - len(near["left_out"]),
+        "kept": len(used),
         "dropped": {reason: dropped[reason] for reason in sorted(dropped)},
         "identical_copies": copies,
         "near_duplicates": near,
-        "versions": [names for names in versions.values() if len(names) > 1],
-        "splits": {split: _counts(pieces) for split, pieces in splits.items()},
-        "loss": loss.to_dict(),
+        "versions": [[records.names[used[piece]] for piece in group] for group in members(versions)],
+        "splits": {split: _counts(records, pieces) for split, pieces in splits.items()},
+        "loss": records.summed_loss().to_dict(),
         "worker_seconds": seconds,
         "files_per_second_per_core": len(read) / max(seconds, 1e-9),
         "parsing_share": parsing / max(seconds, 1e-9),
     }
 
 
-def _counts(pieces: list[dict]) -> dict[str, int]:
-    return {"pieces": len(pieces), **{name: sum(piece[field] for piece in pieces) for name, field in COUNTS.items()}}
+def _counts(records: Records, pieces: np.ndarray) -> dict[str, int]:
+    return {"pieces": len(pieces), **{name: int(records[field][pieces].sum()) for name, field in COUNTS.items()}}
 
 
 def format_report(report: dict[str, Any]) -> str:

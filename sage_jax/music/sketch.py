@@ -9,6 +9,7 @@ from sage_jax.music.notes import DRUMS, Piece
 
 STEPS = 12  # melodic steps in a phrase
 BINS = 96  # values in a sketch, two bytes each
+SKETCH_LENGTH = 4 * 2 * BINS // 3  # characters, in base64
 ROWS = 3  # values that must agree for two pieces to be compared
 ALIKE = 0.3  # share of values that near-duplicates agree in: the phrases both have, of those that either has
 LEAST_PHRASES = 16  # with fewer different ones a piece is too plain to know it again
@@ -63,7 +64,7 @@ def _mix(hashes: np.ndarray) -> np.ndarray:
     return hashes ^ (hashes >> np.uint64(31))
 
 
-def near_duplicates(sketches: Sequence[str]) -> np.ndarray:
+def near_duplicates(sketches: Sequence[str | bytes]) -> np.ndarray:
     """A group for each piece [P]: the number of the first piece of its group, which is its own where nothing is alike.
 
     Pieces are alike where at least ALIKE of the values of their sketches agree, and a group is what that connects. Those are

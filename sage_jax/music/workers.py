@@ -1,6 +1,5 @@
 """Worker processes in which a task may hang, crash or eat memory at the price of that task alone."""
 
-import collections
 import contextlib
 import dataclasses
 import gc
@@ -47,7 +46,7 @@ def run_tasks(
     `function` is picklable by name. `workers` is 0 for one per core; a task gets `max_seconds` of time and its worker
     `max_bytes` of address space. Raises RuntimeError where workers can't start at all.
     """
-    waiting = collections.deque(enumerate(tasks))
+    given = 0  # tasks that a worker has or had
     crew: dict[Connection, _Worker] = {}
 
     def hire() -> None:
@@ -55,7 +54,7 @@ def run_tasks(
         crew[worker.pipe] = worker
 
     try:
-        for _ in range(min(workers or count_cores(), len(waiting))):
+        for _ in range(min(workers or count_cores(), len(tasks))):
             hire()
         while crew:
             for pipe in wait(list(crew)):
@@ -67,11 +66,12 @@ def run_tasks(
                     answer = crew.pop(pipe).cause_of_death()
                     if done is None:
                         raise RuntimeError(f"a worker process can't start: {answer.message}") from None
-                    if waiting:
+                    if given < len(tasks):
                         hire()
                 else:
-                    if waiting:
-                        worker.take(*waiting.popleft())
+                    if given < len(tasks):
+                        worker.take(given, tasks[given])
+                        given += 1
                     else:
                         crew.pop(pipe).end()
                 if done is not None:

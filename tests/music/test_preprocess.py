@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
-from sage_jax.music import preprocess as module
+from sage_jax.music import runners
 from sage_jax.music.corpus import assign_splits, content_hash
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import read_midi, save_midi
@@ -93,7 +93,7 @@ SLOW_START = """
 import sys
 from sage_jax.music import shards
 from sage_jax.music.preprocess import *
-shards.FLUSH_SECONDS = 0.0
+shards.FILES_PER_SHARD = 1
 preprocess(sys.argv[1], sys.argv[2], NoteEvents(), show_progress=False)
 """
 
@@ -103,17 +103,17 @@ def test_a_killed_run_goes_on_where_it_was(midi, tmp_path):
     out, config = tmp_path / "out", PreprocessConfig()
     process = subprocess.Popen([sys.executable, "-c", SLOW_START, f"folder:{midi}", str(out)])
     deadline = time.monotonic() + 60
-    while len(list((out / SHARDS).glob("[0-9]*.json"))) < 5 and time.monotonic() < deadline:
+    while len(list((out / SHARDS).glob("[0-9]*.jsonl"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = {path: path.stat().st_mtime_ns for path in (out / SHARDS).glob("[0-9]*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (out / SHARDS).glob("[0-9]*.jsonl")}
     assert 5 <= len(before) < 24 and not (out / INDEX).exists()
     with pytest.raises(UserError, match="no finished token shards"):
         TokenShards(out, "train", TOKENIZER)
     # What a kill in the middle of writing leaves: a shard without its records, and temporary files.
     (out / SHARDS / "00098.npy").write_bytes(b"half")
-    (out / SHARDS / ".00099.json.x.json").write_bytes(b"half")
+    (out / SHARDS / ".00099.jsonl.x.jsonl").write_bytes(b"half")
 
     report = run(midi, out, config=config)
     assert report["kept"] == 24 and not report["reused"]
@@ -130,8 +130,10 @@ def test_a_finished_run_is_reused_and_only_what_changed_is_read_again(midi, tmp_
     out = tmp_path / "out"
     first = run(midi, out)
     tasks = []
-    run_tasks = module.run_tasks
-    monkeypatch.setattr(module, "run_tasks", lambda encode, paths, **kw: tasks.append(paths) or run_tasks(encode, paths, **kw))
+    run_tasks = runners.run_tasks
+    monkeypatch.setattr(
+        runners, "run_tasks", lambda encode, paths, **limits: tasks.append([*paths]) or run_tasks(encode, paths, **limits)
+    )
     assert run(midi, out) == {**first, "reused": True} and not tasks
     save_midi(random_piece(100, 50), midi / "piece00.mid")
     save_midi(random_piece(101, 50), midi / "new.mid")
@@ -199,9 +201,9 @@ def test_the_embedded_corpus_has_no_near_duplicates(tmp_path):
 def test_a_finished_folder_of_an_earlier_version_is_left_as_it_is(midi, tmp_path):
     write_pieces(midi, 3, num_notes=50)
     report = run(midi, tmp_path / "out")
-    for part in ("report.json", INDEX):
+    for part, field in (("report.json", "near_duplicates"), (INDEX, "shards")):
         saved = json.loads((tmp_path / "out" / part).read_text())
-        saved.pop("near_duplicates", None)
+        del saved[field]
         (tmp_path / "out" / part).write_text(json.dumps(saved))
     again = run(midi, tmp_path / "out")
     assert again["reused"] and again["splits"] == report["splits"]
@@ -260,7 +262,56 @@ def test_a_damaged_shard_is_told(midi, tmp_path):
     shards = TokenShards(tmp_path / "out", "train", TOKENIZER)
     (tmp_path / "out" / SHARDS / "00000.npy").write_bytes(b"gone")
     with pytest.raises(UserError, match="00000.npy can't be read"):
-        shards[0]
+        shards[0]  # what is spoilt after it was looked through
+
+
+def rewrite_head(path, **fields):
+    head, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps({**json.loads(head), **fields}) + "\n" + rest)
+
+
+FAULTS = {
+    "events missing": (lambda shards: (shards / "00000.npy").unlink(), "00000.npy is missing"),
+    "a shard missing": (lambda shards: [path.unlink() for path in shards.iterdir()], "00000.jsonl is missing, as 1 more"),
+    "the folder missing": (shutil.rmtree, "00000.jsonl is missing, as 1 more"),
+    "one more": (lambda shards: (shards / "00007.npy").write_bytes(b""), "00007.npy is not in its index.json"),
+    "cut short": (lambda shards: os.truncate(shards / "00000.npy", 1000), "00000.npy can't be read"),
+    "fewer events": (
+        lambda shards: np.save(shards / "00000.npy", np.load(shards / "00000.npy")[:-1]), "00000.npy has .* events, not .*"
+    ),
+    "another corpus": (lambda shards: rewrite_head(shards / "00000.jsonl", rows=7), "00000.jsonl tells of 7 events, not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil, fault", FAULTS.values(), ids=FAULTS)
+def test_other_shards_than_there_should_be_are_told_before_training_and_mended(spoil, fault, midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    out = tmp_path / "out"
+    run(midi, out)
+    before = {name: events.copy() for name, events in stored(out).items()}
+    spoil(out / SHARDS)
+    with pytest.raises(UserError, match=f"{SHARDS}/{fault}.*; then run launch.preprocess with the same --workdir"):
+        TokenShards(out, "train", TOKENIZER)
+    assert not run(midi, out)["reused"]
+    after = stored(out)
+    assert after.keys() == before.keys() and all(np.array_equal(after[name], before[name]) for name in after)
+    assert run(midi, out)["reused"]
+
+
+def test_a_shard_of_another_tokenizer_is_told(midi, tmp_path):
+    write_pieces(midi, 3, num_notes=50)
+    out = tmp_path / "out"
+    run(midi, out)
+    path = out / SHARDS / "00000.jsonl"
+    rewrite_head(path, fingerprint="0123456789ab")
+    fault = "00000.npy was written by another tokenizer .0123456789ab, not .*: delete it and its .jsonl; then"
+    with pytest.raises(UserError, match=fault):
+        TokenShards(out, "train", TOKENIZER)
+    with pytest.raises(UserError, match=fault):
+        run(midi, out)
+    path.unlink()
+    path.with_suffix(".npy").unlink()
+    assert run(midi, out)["kept"] == 3 == len(stored(out))
 
 
 @pytest.mark.parametrize("field, value", [("max_file_mb", 0), ("max_seconds_per_file", -1), ("workers", -1)])
