@@ -2,6 +2,7 @@
 
   python -m launch.preprocess --config=configs/sage.py:demo --workdir=runs/demo
   python -m launch.preprocess --config=configs/sage.py:base --workdir=runs/mine --config.data.corpus=folder:my_midi
+  ... --config.preprocess.reader=symusic   many times as fast      ... --config.preprocess.runner=beam   on a cluster
 
 Stop it at any moment: the same command goes on where it stopped. The report is printed and stays beside the shards.
 """

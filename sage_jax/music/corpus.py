@@ -97,7 +97,7 @@ def assign_splits(hashes: Collection[str]) -> dict[str, str]:
 
 
 def find_strays(splits: Sequence[str], groups: Sequence[int]) -> dict[int, int]:
-    """The pieces to leave out, so that no group is in two splits: the number of each -> that of a piece of its group that stays.
+    """The pieces to leave out, so that no group is in two splits: the number of each -> that of one of its group that stays.
 
     splits, groups: of each piece. Of a group that several splits have only what is in the earliest of them stays, so train
     loses nothing, and the split of what stays is that of its own content hash.

@@ -17,7 +17,7 @@ from sage_jax.music.sketch import members, near_duplicates
 def merge(folder: pathlib.Path, identity: dict[str, Any], listing: str, records: Records) -> dict[str, Any]:
     """Writes the report and the index, removes the shards of files that are gone or have changed, and returns the report.
 
-    It depends on what the records say alone, not on who wrote them or in what order. Raises UserError where no file can be kept.
+    It depends on what the records say alone, not on who wrote them or in what order. Raises UserError where nothing is kept.
     """
     names = records.names
     kept, copies = _without_copies(records)
@@ -55,7 +55,9 @@ def _without_copies(records: Records) -> tuple[np.ndarray, dict[str, str]]:
     return readable[~copied], {records.names[copy]: records.names[original] for copy, original in pairs}
 
 
-def _write_index(folder: pathlib.Path, listing: str, records: Records, splits: dict[str, np.ndarray], shards: list[int]) -> None:
+def _write_index(
+    folder: pathlib.Path, listing: str, records: Records, splits: dict[str, np.ndarray], shards: list[int]
+) -> None:
     places = {}
     for split, pieces in splits.items():
         numbers = {f"{field}s": records[field][pieces].tolist() for field in ("shard", "start", "length")}

@@ -84,7 +84,8 @@ def _near(near: dict[str, Any] | None) -> Iterator[str]:
     sizes, splits = [len(group) for group in near["groups"]], [each["split"] for each in near["left_out"].values()]
     yield _row(
         "alike",
-        f"{sum(sizes):,} pieces share much of their melody with others, in {len(sizes):,} groups of up to {max(sizes, default=0):,};",
+        f"{sum(sizes):,} pieces share much of their melody with others,",
+        f"in {len(sizes):,} groups of up to {max(sizes, default=0):,};",
         f"{len(splits):,} left out ({splits.count('valid'):,} of valid, {splits.count('test'):,} of test),",
         "whose like is in an earlier split",
     )

@@ -1,4 +1,4 @@
-"""Near-duplicates: which pieces tell much of the same melody, found from a sketch of each, in time and memory linear in pieces."""
+"""Near-duplicates: which pieces tell much of the same melody, from a sketch of each, in linear time and memory."""
 
 import base64
 from collections.abc import Sequence
@@ -68,8 +68,9 @@ def near_duplicates(sketches: Sequence[str | bytes]) -> np.ndarray:
     """A group for each piece [P]: the number of the first piece of its group, which is its own where nothing is alike.
 
     Pieces are alike where at least ALIKE of the values of their sketches agree, and a group is what that connects. Those are
-    compared that agree in one of BINS / ROWS parts of the sketch, as two do with a probability of 0.58 where they share
-    0.3 of their phrases, 0.88 with 0.4, 0.986 with 0.5 and 0.9996 with 0.6. Time and memory are linear: about 300 bytes to a piece.
+    compared that agree in one of BINS / ROWS parts of the sketch, as two do with a probability of 0.58 where they share 0.3 of
+    their phrases, 0.88 with 0.4, 0.986 with 0.5 and 0.9996 with 0.6. Of more than LOOK_BACK others with the same part one is
+    compared with the nearest ones in order, so that time is linear; memory is about 300 bytes to a piece.
     """
     found = np.array([index for index, text in enumerate(sketches) if text], np.int64)
     groups = np.arange(len(sketches))
@@ -84,6 +85,7 @@ def near_duplicates(sketches: Sequence[str | bytes]) -> np.ndarray:
             for low in range(0, len(same), 1 << 16):  # so that memory does not follow the number of pairs
                 one, other = order[same[low : low + (1 << 16)]], order[same[low : low + (1 << 16)] + back]
                 alike = (values[one] == values[other]).sum(axis=1) >= ALIKE * BINS
+                alike &= groups[found[one]] != groups[found[other]]  # most are found more than once
                 for first, second in zip(found[one[alike]].tolist(), found[other[alike]].tolist(), strict=True):
                     _join(groups, first, second)
     return np.array([_root(groups, index) for index in range(len(groups))], np.int64)

@@ -92,7 +92,7 @@ def test_what_is_too_plain_has_no_sketch_and_is_never_alike():
 
 
 def test_groups_are_what_likeness_connects():
-    # Twice as many as one is compared with, each a little more different from the first: the ends are connected through the rest.
+    # Twice as many as one is compared with, each a little less like the first: the ends are connected through the rest.
     chain = [sketch(wrong_notes(PIECE, 60 - 5 * index)) for index in range(2 * LOOK_BACK)]
     groups = near_duplicates([sketch(tune(1)), *chain, sketch(tune(1))])
     assert groups.tolist() == [0, *[1] * len(chain), 0]
