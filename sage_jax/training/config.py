@@ -12,11 +12,11 @@ from sage_jax.music.representation import RepresentationConfig
 PARALLEL = ("mesh", "pmap")
 BAD_STEPS = ("stop", "skip")
 Section = TypeVar("Section")
+WATCHING = ("eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "tensorboard")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
 # attention keeps in memory, on which devices it is, and where its shards are, which are known by their content.
-WATCHING = ("eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "tensorboard")
-MAY_CHANGE = {"parallel"} | frozenset(
+MAY_CHANGE = frozenset({"parallel"}) | frozenset(
     f"{section}.{field}"
     for section, fields in (
         ("data", ("corpus", "shards")),
