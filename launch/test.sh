@@ -3,4 +3,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install test audio music21
-"$python" -m pytest -n 2 "$@"
+# A module's tests share what they compile: they stay together.
+"$python" -m pytest -n 2 --dist loadfile "$@"
