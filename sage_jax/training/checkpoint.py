@@ -31,6 +31,7 @@ DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way o
 
 # orbax tells of every save through absl's logger, and its errors with a traceback; what it raises is told here.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())  # of its writes behind a failed one
 
 
 class Damaged(UserError):

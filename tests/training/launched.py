@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sage_jax.training.metrics import read_metrics
 
 FLAGS = (
-    "--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.batch_size=8",
+    "--config=configs/sage.py:debug", "--config.model.layers=1", "--config.train.batch_size=8", "--config.model.sharing=mqa",
     # The learning rate does not follow the number of steps, so that a run can be a beginning of another one.
     "--config.optimizer.end_fraction=1.0", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
 )  # fmt: skip
