@@ -11,7 +11,7 @@ from typing import Any
 
 from sage_jax.errors import UserError
 
-LOCK = ".lock"
+LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -47,16 +47,19 @@ def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> Non
 def claim(folder: pathlib.Path, wait: bool) -> Iterator[bool]:
     """Yields whether `folder` is this process's own for the block, among those that ask for it here.
 
-    What another process holds is waited for, or else not had; its claim ends with it, however it ends.
+    What another process holds is waited for, or else not had; its claim ends with it, however it ends. On a file system that
+    can't lock nothing keeps two apart. Raises OSError where the folder can't be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as handle:
+        mine = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            mine = False
+        except OSError:
+            pass
+        yield mine
 
 
 def _umask() -> int:

@@ -12,7 +12,6 @@ A folder of shards has
 
 import bisect
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.files import replacing, write_json
+from sage_jax.files import LOCK, claim, replacing, write_json
 
 FORMAT = 1
-VOCABULARY, INDEX, REPORT, LOCK, SHARDS = "vocabulary.json", "index.json", "report.json", "lock", "shards"
+VOCABULARY, INDEX, REPORT, SHARDS = "vocabulary.json", "index.json", "report.json", "shards"
 RECORDS = ".jsonl"
 FILES_PER_SHARD = 128  # also the work that a kill can cost, for each worker at most, and what is in memory of unfinished shards
 MAPS_OPEN = 128  # each takes a file descriptor, of which a process has 256 or 1,024
@@ -230,20 +229,16 @@ def claim_folder(folder: pathlib.Path, identity: dict[str, Any]) -> Iterator[Non
     Raises UserError where it can't be written, is in use, or holds anything else, be it other shards.
     """
     saved = read_json(folder / VOCABULARY)
-    try:
-        if saved is None and folder.exists() and set(os.listdir(folder)) - {LOCK, SHARDS}:
-            raise UserError(f"{folder} holds other files and no token shards; choose another --workdir or data.shards")
-        (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "w")
-    except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror}; choose a folder that you may write to") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
-        except BlockingIOError:
-            raise UserError(f"another preprocess is writing to {folder}; wait for it, or choose another --workdir") from None
-        except OSError:
-            pass  # a file system that can't lock: nothing keeps two writers apart there
+            if saved is None and folder.exists() and set(os.listdir(folder)) - {LOCK, SHARDS}:
+                raise UserError(f"{folder} holds other files and no token shards; choose another --workdir or data.shards")
+            (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+            mine = stack.enter_context(claim(folder, wait=False))
+        except OSError as error:
+            raise UserError(f"can't write to {folder}: {error.strerror}; choose a folder that you may write to") from error
+        if not mine:
+            raise UserError(f"another preprocess is writing to {folder}; wait for it, or choose another --workdir")
         if saved is None:
             write_json(folder / VOCABULARY, identity, indent=2)
         elif difference := first_difference(saved, identity):
