@@ -57,19 +57,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=4)
     config.keep_checkpoints = False
     if arg == "cpu":
-        config.run.data.num_events = 48
+        config.run.data.num_events = 24
         config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute_attention=False)
         config.run.optimizer.update(warmup_steps=50, clip_norm=5.0)
         # Twice as many small batches learn more from as many notes than half as many large ones.
-        config.run.train.update(steps=800, batch_size=4, log_every=50, eval_batches=200)
+        config.run.train.update(steps=400, batch_size=4, log_every=50, eval_batches=64)
         config.run.train.update(checkpoint_every=10_000, eval_every=10_000)
-        config.learning_rates = (1e-3, 2e-3, 4e-3)
+        config.learning_rates = (2e-3, 4e-3, 8e-3)
         # With ten heads the flat model, which needs most of the time, is twice as fast.
         few_heads = dict(heads=10, head_width=16)
         config.tables.longer = dict(
-            systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=10_000, model=few_heads
+            systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=2000, model=few_heads
         )
-        config.evaluation.update(prompts=48, max_bars=4, batch_size=48, max_events=128, likelihood_pieces=16)
+        config.evaluation.update(prompts=24, max_bars=4, batch_size=24, max_events=96, likelihood_pieces=8)
     if arg == "debug":
         config.run.update(sage.debug())
         config.run.model.update(heads=40, head_width=2)

@@ -1,5 +1,6 @@
 """The study from its corpora to its results, in an order in which what is there first says most."""
 
+import itertools
 import pathlib
 from collections.abc import Callable
 
@@ -50,26 +51,26 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
 
 def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> dict[str, float]:
     """The learning rate of each family: the one with which its system has the lowest validation loss."""
+
+    def loss_of(system: str, rate: float, wait: bool) -> float | None:
+        cell = Cell(Row(system, config.seek_on), 0, rate)
+        try:
+            with claim(cell_folder(examiner.workdir, cell), wait) as mine:
+                return run_cell(config, cell, examiner, say)["valid"]["loss"] if mine else None
+        except Diverged as error:
+            say(f"{system} at {rate:g}: {error}")
+            return float("inf")
+
+    # First what nobody has taken, so that several processes share it; then what is needed, whoever does it.
+    for system, rate in itertools.product(config.seek_with, config.learning_rates):
+        loss_of(system, rate, wait=False)
     search = {}
     for system in config.seek_with:
-        losses = search[system] = {}
-
-        def try_rate(rate: float) -> None:
-            cell = Cell(Row(system, config.seek_on), 0, rate)
-            try:
-                with claim(cell_folder(examiner.workdir, cell), wait=True):
-                    result = run_cell(config, cell, examiner, say)
-                losses[rate] = result["valid"]["loss"]
-            except Diverged as error:
-                say(f"{system} at {rate:g}: {error}")
-                losses[rate] = float("inf")
-
-        for rate in config.learning_rates:
-            try_rate(rate)
+        losses = search[system] = {rate: loss_of(system, rate, wait=True) for rate in config.learning_rates}
         for _ in range(SEARCHES):
             best = min(losses, key=losses.get)
             if len(losses) > 1 and best == max(losses):
-                try_rate(2 * best)
+                losses[2 * best] = loss_of(system, 2 * best, wait=True)
             elif len(losses) > 1 and best == min(losses):
-                try_rate(best / 2)
+                losses[best / 2] = loss_of(system, best / 2, wait=True)
     return best_rates(config, search)
