@@ -69,7 +69,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.tables.longer = dict(
             systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=2000, model=few_heads
         )
-        config.evaluation.update(prompts=24, max_bars=4, batch_size=24, max_events=96, likelihood_pieces=8)
+        config.evaluation.update(prompts=16, max_bars=4, batch_size=16, max_events=64, likelihood_pieces=5)
     if arg == "debug":
         config.run.update(sage.debug())
         config.run.model.update(heads=40, head_width=2)
