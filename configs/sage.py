@@ -42,7 +42,7 @@ def base() -> ConfigDict:
     )
     config.preprocess = dict(max_file_mb=8.0, max_seconds_per_file=60.0, max_events_per_file=200_000, max_memory_mb=4096)
     config.preprocess.update(workers=0, reader="pretty_midi", runner="local", beam_options="")
-    config.data = dict(corpus="embedded", shards="", num_events=1024, transpose=(-5, 6))
+    config.data = dict(corpus="embedded", shards="", num_events=1024, transpose=(-5, 6), pack=False)
     config.model = dict(
         form="flat",
         ahead=0,
@@ -61,7 +61,8 @@ def base() -> ConfigDict:
         rope_base=10_000.0,
         dtype="bfloat16",
         query_block=64,
-        recompute_attention=True,
+        attention="blocks",
+        recompute="attention",
     )
     config.optimizer = dict(
         learning_rate=6e-4,
@@ -99,7 +100,7 @@ def demo() -> dict:
     """What a small model that learns on two CPU cores has of its own."""
     return dict(
         data=dict(num_events=128),
-        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32", recompute_attention=False),
+        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32", recompute="nothing"),
         optimizer=dict(learning_rate=4e-3, warmup_steps=50, clip_norm=5.0),
         train=dict(
             steps=1200, batch_size=4, eval_every=300, eval_batches=0, log_every=10, checkpoint_every=300, max_minutes=10.0

@@ -58,7 +58,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.keep_checkpoints = False
     if arg == "cpu":
         config.run.data.num_events = 24
-        config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute_attention=False)
+        config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute="nothing")
         config.run.optimizer.update(warmup_steps=50, clip_norm=5.0)
         # Twice as many small batches learn more from as many notes than half as many large ones.
         config.run.train.update(steps=400, batch_size=4, log_every=50, eval_batches=64)

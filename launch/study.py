@@ -8,7 +8,8 @@
 
 Stop it at any moment: the same command goes on where it stopped. With --helping it trains beside another run in the same
 workdir, which takes half the time on two devices: start one on each, such as with `CUDA_VISIBLE_DEVICES=1` or `taskset -c 1`
-before the command, and when they end the command without --helping, which measures speeds.
+before the command, and when they end the command without --helping, which measures speeds. With --known=FILE,FILE the cells that
+these results.json of other workdirs tell of are taken over, wherever they were done.
 
 RESULTS.md, results.json and results.png come to the workdir, of what is finished so far with --report. With --publish they also
 become RESULTS.md, launch/study.json and launch/study.png of this checkout; --results makes them from such a JSON file alone.
@@ -28,10 +29,11 @@ from sage_jax.benchmark.systems import ROOT
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
 from sage_jax.music.shards import read_json
+from sage_jax.study.cells import Examiner
 from sage_jax.study.config import StudyConfig
 from sage_jax.study.cost import cost
 from sage_jax.study.report import write_results
-from sage_jax.study.results import collect
+from sage_jax.study.results import collect, read_known
 from sage_jax.study.study import run_study
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -42,6 +44,7 @@ REPORT = flags.DEFINE_bool("report", False, "Whether to tell of what is finished
 COST = flags.DEFINE_float("cost", None, "Operations per second that training reaches; tells device hours, and trains nothing.")
 JSON = flags.DEFINE_string("results", None, "The JSON file of a finished study, to be told again.")
 HELPING = flags.DEFINE_bool("helping", False, "Whether to train what other runs in --workdir have not taken, and do no more.")
+KNOWN = flags.DEFINE_list("known", [], "results.json of other workdirs, whose cells are not to be done again.")
 PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the RESULTS.md of this checkout, too.")
 
 
@@ -60,12 +63,13 @@ def main() -> None:
             raise UserError(f"--results: {JSON.value} is not the JSON of a study; give results.json of its --workdir")
     else:
         config = StudyConfig.from_dict(CONFIG.value.to_dict())
+        known = read_known([pathlib.Path(path) for path in KNOWN.value])
         if not REPORT.value:
             say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-            run_study(config, workdir, say, helping=HELPING.value)
+            run_study(config, workdir, say, helping=HELPING.value, known=known)
             if HELPING.value:
                 return
-        found = collect(config, workdir, _command())
+        found = collect(Examiner(config, workdir, known), _command())
     places = [(workdir / "RESULTS.md", workdir / "results.png")]
     if PUBLISH.value:
         places.append((ROOT / "RESULTS.md", ROOT / "launch" / "study.png"))
@@ -79,7 +83,8 @@ def _command() -> str:
     """As it was typed, but for the names of folders, and for what only tells of it."""
     told = [argument for argument in sys.argv[1:] if argument not in ("--report", "--publish")]
     shown = [argument.partition("folder:")[0] + "folder:DIR" if "folder:" in argument else argument for argument in told]
-    shown = ["--workdir=DIR" if argument.startswith("--workdir=") else argument for argument in shown]
+    for name, stands_for in (("--workdir=", "DIR"), ("--known=", "FILE")):
+        shown = [name + stands_for if argument.startswith(name) else argument for argument in shown]
     return f"python -m launch.study {shlex.join(shown)}"
 
 

@@ -6,6 +6,7 @@ the embedded corpus. A note is one event step, five tokens, drawn with the gramm
 
 import dataclasses
 import os
+import pathlib
 import time
 from typing import Any
 
@@ -25,6 +26,7 @@ from sage_jax.music.corpus import list_corpus
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import BadMidi, read_midi
 from sage_jax.training.checkpoint import load_for_sampling
+from sage_jax.training.config import RunConfig
 
 LONG_PREFILL = 2.0  # seconds; one that takes longer is measured once, and later runs go back to where it ended
 SAMPLING = SamplingConfig(temperature=1.0, top_p=0.98)
@@ -33,8 +35,9 @@ SAMPLING = SamplingConfig(temperature=1.0, top_p=0.98)
 class Decoder:
     """Draws `events` notes for each of `batch` rows, the last of which fills a context of `context_events` events.
 
-    job: batch, context_events, events, seed, model (fields of ModelConfig) or workdir (of a trained one), dtype, and prefill:
-    where it is false the context is noise that nobody read, for contexts that would take minutes to read.
+    job: batch, context_events, events, seed, dtype, and which model: workdir (of a trained one), sections (of a run, and
+    merges_in, the folder of what its representation has learned), or model (fields of ModelConfig). prefill: where it is false
+    the context is noise that nobody read, for contexts that would take minutes to read.
     """
 
     def __init__(self, job: dict[str, Any]):
@@ -137,8 +140,13 @@ def _model(job: dict[str, Any]):
     if job.get("workdir"):
         params, run, _, representation = load_for_sampling(job["workdir"])
         return representation, dataclasses.replace(run.model, dtype=job["dtype"]), params
-    tokenizer = NoteEvents()
-    config = ModelConfig(vocab_sizes=tokenizer.vocab_sizes, dtype=job["dtype"], **job["model"])
+    if "sections" in job:
+        run = RunConfig.from_dict(job["sections"])
+        tokenizer = run.representation.learn(run.tokenizer, (), pathlib.Path(job["merges_in"]))
+        config = dataclasses.replace(run.model, dtype=job["dtype"])
+    else:
+        tokenizer = NoteEvents()
+        config = ModelConfig(vocab_sizes=tokenizer.vocab_sizes, dtype=job["dtype"], **job["model"])
     one_event = jnp.zeros((1, 1, config.num_attributes), jnp.int32)
     return tokenizer, config, jax.jit(make_model(config).init)(jax.random.key(job["seed"]), one_event)["params"]
 

@@ -1,13 +1,12 @@
-"""Crops of pieces: where they begin, how they are transposed and padded."""
+"""Crops of pieces: where they begin, how they are transposed, and told in another representation."""
 
 import dataclasses
-import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 
-from sage_jax.music.events import EOS, HEAD, INSTRUMENT, NUM_ATTRIBUTES, ONSET, PAD, REST, NoteEvents
+from sage_jax.music.events import EOS, HEAD, INSTRUMENT, ONSET, REST, NoteEvents
 from sage_jax.music.representation import Representation, retold
 from sage_jax.music.shards import TokenShards
 
@@ -31,6 +30,11 @@ class Regions:
         self._counts = -(-shards.lengths // num_events)
         self._ends = np.cumsum(self._counts)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """The events of each region's piece, int [len(self)]: none of its crops has more."""
+        return np.repeat(self._shards.lengths, self._counts)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -51,7 +55,7 @@ class RandomCrop:
     num_events: int
     transpose: tuple[int, int]
 
-    def __call__(self, region: Region, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, region: Region, rng: np.random.Generator) -> np.ndarray:
         bars = self.tokenizer.bar_starts(region.events)
         # Bars after the first one whose crop reaches the end would only give shorter crops of the same.
         reaches_end = len(region.events) - (self.num_events + 1 - HEAD)
@@ -61,53 +65,27 @@ class RandomCrop:
         crop = self.tokenizer.crop(region.events, int(start), self.num_events + 1)
         lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
         semitones = rng.integers(max(self.transpose[0], -lowest), min(self.transpose[1], 127 - highest), endpoint=True)
-        return padded(self.tokenizer.transpose(crop, int(semitones)), self.num_events)
-
-
-class Tally:
-    """Counts the steps of crops, and those of them that had no room and were cut off; threads may add to it."""
-
-    def __init__(self):
-        self.steps = self.cut = 0
-        self._lock = threading.Lock()
-
-    def add(self, steps: int, cut: int) -> None:
-        with self._lock:
-            self.steps += steps
-            self.cut += cut
+        return self.tokenizer.transpose(crop, int(semitones))
 
 
 @dataclasses.dataclass(frozen=True)
 class Retell:
-    """Tells a crop of NoteEvents in another representation; what has no room in `num_steps` + 1 steps is cut off, and counted."""
+    """Tells a crop of NoteEvents in another representation."""
 
     tokenizer: NoteEvents
     representation: Representation
-    num_steps: int
-    tally: Tally = dataclasses.field(default_factory=Tally, compare=False)
 
-    def __call__(self, crop: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        steps, room = self._steps(crop["events"]), self.num_steps + 1
-        self.tally.add(len(steps), max(0, len(steps) - room))
-        return padded(steps[:room], self.num_steps)
-
-    def fits(self, events: np.ndarray) -> bool:
-        """Whether the model reads and predicts all of the crop."""
-        return len(self._steps(events)) <= self.num_steps
-
-    def _steps(self, events: np.ndarray) -> np.ndarray:
-        if (events[:, ONSET] == PAD).all():  # what fills the last batch stays padding
-            return np.zeros((0, len(self.representation.attributes)), np.int32)
-        steps = retold(events, self.tokenizer, self.representation)
-        return steps if (events[:, ONSET] == EOS).any() else steps[:-1]
+    def __call__(self, crop: np.ndarray) -> np.ndarray:
+        steps = retold(crop, self.tokenizer, self.representation)
+        return steps if (crop[:, ONSET] == EOS).any() else steps[:-1]
 
 
 class Passages:
     """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
 
-    A crop has at most `num_events` events, so that a model that reads these predicts them all, and fits where `retell` gives
-    it room. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last ones are
-    padding alone. Of more than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
+    A crop has at most `num_events` events, and told by `retell` at most `num_steps` steps, so that a model that reads these
+    predicts them all. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last
+    ones are empty. Of more than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
     """
 
     def __init__(
@@ -118,8 +96,10 @@ class Passages:
         batch_size: int,
         max_batches: int = 0,
         retell: Retell | None = None,
+        num_steps: int = 0,
     ):
-        self._shards, self._tokenizer, self._num_events, self._retell = shards, tokenizer, num_events, retell
+        self._shards, self._tokenizer, self._num_events = shards, tokenizer, num_events
+        self._retell, self._num_steps = retell, num_steps
         self._places = [
             (piece, start, stop)
             for piece in range(len(shards))
@@ -134,17 +114,16 @@ class Passages:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, item: int) -> dict[str, np.ndarray]:
-        if item >= len(self._places):
-            return padded(np.zeros((0, NUM_ATTRIBUTES), np.int16), self._num_events)
-        return padded(self._crop(*self._places[item]), self._num_events)
+    def __getitem__(self, item: int) -> list[np.ndarray]:
+        return [self._crop(*self._places[item])] if item < len(self._places) else []
 
     def _crop(self, piece: int, start: int, stop: int) -> np.ndarray:
-        return self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events)
+        crop = self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events)
+        return self._retell(crop) if self._retell else crop
 
     def _parts(self, piece: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """A passage in as few halves of halves as `retell` has room for."""
-        if self._retell.fits(self._crop(piece, start, stop)):
+        if len(self._crop(piece, start, stop)) <= self._num_steps:
             yield start, stop
             return
         events, middle = self._shards[piece], (start + stop) // 2
@@ -178,10 +157,3 @@ def passages(tokenizer: NoteEvents, events: np.ndarray, room: int) -> Iterator[t
 def evenly(items: list[Item], most: int) -> list[Item]:
     """`items`, or where there are more than `most` of them, as many, spread evenly over all."""
     return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items
-
-
-def padded(events: np.ndarray, num_events: int) -> dict[str, np.ndarray]:
-    """{'events': int32 [num_events + 1, A]}: `events` with PAD events on the right."""
-    crop = np.full((num_events + 1, events.shape[1]), PAD, np.int32)
-    crop[: len(events)] = events
-    return {"events": crop}

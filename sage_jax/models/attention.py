@@ -43,11 +43,12 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, past: Past | None = None, first: int = 0):
+    def __call__(self, x, rotation, past: Past | None = None, first: int = 0, pieces: jax.Array | None = None):
         """x [B, N, A, D] -> [B, N, A, D], and the keys and values of these events, each [B, K, all A, N, h].
 
         rotation: (cos, sin) [N, h / 2] of the events. past: what came before them, None for nothing. first: the attribute of
-        x[:, :, 0]; where that is not 0, the tokens before it are past.pending.
+        x[:, :, 0]; where that is not 0, the tokens before it are past.pending. pieces: int [B, N], of each event the piece whose
+        events alone it hears; None for one piece.
         """
         config = self.config
         D, K, h, X = config.width, config.cached_heads, config.head_width, config.head_groups
@@ -76,7 +77,9 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
                 for pending, new in zip(past.pending, (k, v), strict=True)
             )
-        mixed = _attend_in_blocks(q, (k, v), past, config, first)
+        causal = past is None and keys_per_event == config.tokens_per_event
+        attend = _attend_fused if config.attention == "fused" and causal else _attend_in_blocks
+        mixed = attend(q, (k, v), past, pieces, config, first)
         return product(mixed, output, 3), (k, v)
 
 
@@ -101,35 +104,61 @@ def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
     return jnp.stack([product(x[:, :, a], kernels[first + a]) for a in range(x.shape[2])], axis=2)
 
 
-def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, config: ModelConfig, first: int):
+def _attend_fused(q, fresh: KeysValues, past: None, pieces, config: ModelConfig, first: int):
+    """As _attend_in_blocks, for whole pieces of as many keys as tokens; heads that hear one attribute alone do that in blocks."""
+    B, N, A, _, Y, h = q.shape
+    own, K = config.own_groups, config.cached_heads
+    by_block = [_attend_in_blocks(q[:, :, :, :own], fresh, past, pieces, config, first)] if own else []
+    q = q[:, :, :, own:]
+    X = q.shape[3]
+    if not X:
+        return by_block[0]
+    # A key-value head's query heads stand beside each other.
+    heads = q.reshape(B, N * A, X, K, Y // K, h).transpose(0, 1, 3, 2, 4, 5).reshape(B, N * A, X * Y, h)
+    keys, values = (part.transpose(0, 3, 2, 1, 4).reshape(B, N * A, K, h) for part in fresh)
+    mask = None
+    if pieces is not None:
+        of_tokens = jnp.repeat(pieces, A, axis=1)
+        mask = of_tokens[:, None, :, None] == of_tokens[:, None, None, :]
+    on_gpu = jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16
+    mixed = jax.nn.dot_product_attention(
+        heads, keys, values, mask=mask, is_causal=True, implementation="cudnn" if on_gpu else "xla"
+    )
+    mixed = mixed.reshape(B, N * A, K, X, Y // K, h).transpose(0, 1, 3, 2, 4, 5).reshape(B, N, A, X, Y, h)
+    return jnp.concatenate([*by_block, mixed], axis=3)
+
+
+def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, pieces, config: ModelConfig, first: int):
     """q [B, N, A, X, Y, h] over what is past and over itself -> [B, N, A, X, Y, h], `query_block` events at a time.
 
     A block meets no fresh key that is later than its last event at all.
     """
     N, block = q.shape[1], config.query_block
     if N <= block:
-        return _attend(q, fresh, past, config, 0, first)
-    attend = jax.checkpoint(_attend, static_argnums=(3, 4, 5)) if config.recompute_attention else _attend
+        return _attend(q, fresh, past, pieces, config, 0, first)
+    attend = jax.checkpoint(_attend, static_argnums=(4, 5, 6)) if config.recompute == "attention" else _attend
     outs = []
     for low in range(0, N, block):
         high = min(low + block, N)
-        outs.append(attend(q[:, low:high], tuple(part[:, :, :, :high] for part in fresh), past, config, low, first))
+        keys_values = tuple(part[:, :, :, :high] for part in fresh)
+        so_far = None if pieces is None else pieces[:, :high]
+        outs.append(attend(q[:, low:high], keys_values, past, so_far, config, low, first))
     return jnp.concatenate(outs, axis=1)
 
 
-def _attend(q, fresh: KeysValues, past: Past | None, config: ModelConfig, low: int, first: int):
+def _attend(q, fresh: KeysValues, past: Past | None, pieces, config: ModelConfig, low: int, first: int):
     """One block of queries, the first of which belongs to fresh event `low`; the groups of scope own come first."""
     own = config.own_groups
-    if own in (0, config.head_groups) or (past is not None and past.cached is not None):
-        return _attend_lanes(q, own, fresh, past, low, first)
+    if own in (0, q.shape[3]) or (past is not None and past.cached is not None):
+        return _attend_lanes(q, own, fresh, past, pieces, low, first)
     parts = [
-        _attend_lanes(q[:, :, :, :own], own, fresh, past, low, first),
-        _attend_lanes(q[:, :, :, own:], 0, fresh, past, low, first),
+        _attend_lanes(q[:, :, :, :own], own, fresh, past, pieces, low, first),
+        _attend_lanes(q[:, :, :, own:], 0, fresh, past, pieces, low, first),
     ]
     return jnp.concatenate(parts, axis=3)
 
 
-def _attend_lanes(q, own: int, fresh: KeysValues, past: Past | None, low: int, first: int):
+def _attend_lanes(q, own: int, fresh: KeysValues, past: Past | None, pieces, low: int, first: int):
     """As _attend, in lanes of all tokens; or in lanes of one attribute, where all groups are `own` ones."""
     B, N, A, X, _, h = q.shape
     K, attributes, S = fresh[0].shape[1:4]
@@ -154,6 +183,9 @@ def _attend_lanes(q, own: int, fresh: KeysValues, past: Past | None, low: int, f
     if past is not None:
         key_event = jnp.broadcast_to(past.length + jnp.arange(S), (1, attributes, S))
         seen &= of_keys(key_event) >= past.start[:, None, None, None, None, None]
+    if pieces is not None:
+        of_queries = jnp.repeat(pieces[:, low:], A, axis=1)
+        seen &= of_keys(jnp.broadcast_to(pieces[:, None], (B, attributes, S))) == of_queries[:, None, :, None, None, None]
     keys, values = (part.reshape(B, lanes, -1, h) for part in fresh)
     sources = [("bltuvh,blsh->bltuvs", keys, values, seen & is_heard(S))]
     if past is not None and past.cached is not None:

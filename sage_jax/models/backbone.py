@@ -12,6 +12,12 @@ from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.product import as_matrix, product
 
+# What is kept of a layer, where not all of it is.
+KEPT = {
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "layers": jax.checkpoint_policies.nothing_saveable,
+}
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) with a learned scale (arXiv 1910.07467), computed in float32."""
@@ -45,8 +51,9 @@ class Block(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, past: Past | None, first: int):
-        mixed, fresh = Attention(self.config, name="attention")(RMSNorm(name="attention_norm")(x), rotation, past, first)
+    def __call__(self, x, rotation, past: Past | None, first: int, pieces: jax.Array | None = None):
+        normed = RMSNorm(name="attention_norm")(x)
+        mixed, fresh = Attention(self.config, name="attention")(normed, rotation, past, first, pieces)
         x = x + mixed
         return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), fresh
 
@@ -87,20 +94,26 @@ class Backbone(nn.Module):
         head = self.heads[attribute].astype(hidden.dtype)
         return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
 
-    def through_layers(self, x: jax.Array, cache: Cache | None, first: int = 0, empty: bool = True):
+    def through_layers(
+        self, x: jax.Array, cache: Cache | None, first: int = 0, empty: bool = True, pieces: jax.Array | None = None
+    ):
         """x [B, N, T, D] -> hidden states [B, N, T, D], and keys and values of these events for `Cache.write`.
 
         T: tokens of an event, those from attribute `first` on. empty: that the cache holds nothing yet, so that its room need
-        not be looked at.
+        not be looked at. pieces: int [B, N], of each event a number of the piece that it belongs to, whose events alone it hears;
+        None where a row has one piece.
         """
         config = self.config
         length = 0 if empty else cache.length
         rotation = rotations(length + jnp.arange(x.shape[1]), config.head_width, config.rope_base)
+        through = lambda block, x, past: block(x, rotation, past, first, pieces)
+        if cache is None and config.recompute in KEPT:
+            through = nn.remat(through, policy=KEPT[config.recompute])
         fresh = []
         for layer, block in enumerate(self.blocks):
             past = None
             if cache is not None:
                 past = Past(None if empty else cache.layers[layer], cache.pending[layer], length, cache.start)
-            x, keys_values = block(x, rotation, past, first)
+            x, keys_values = through(block, x, past)
             fresh.append(keys_values)
         return self.norm(x), tuple(fresh)

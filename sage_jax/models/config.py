@@ -9,6 +9,8 @@ SCOPES = ("all", "own", "mixed")
 DTYPES = ("float32", "bfloat16")
 FORMS = ("flat", "nested", "pooled", "compound", "delay")
 INNERS = ("mlp", "attention", "gru")
+ATTENTIONS = ("blocks", "fused")
+RECOMPUTED = ("nothing", "attention", "products", "layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +32,12 @@ class ModelConfig:
     scope: which tokens a query head of as_kvhs reads: "all" of them, those of its "own" attribute, or "mixed": half the
       heads all, half their own.
     dtype: what is computed in; parameters are stored in float32.
-    query_block: events whose queries are attended with at once in training and prefill; memory grows with it.
-    recompute_attention: whether blocks compute their scores again for the gradient. With it only one block's scores exist
-      at a time; without it all are kept, which is faster where they fit.
+    attention: how training and validation attend: in "blocks" of `query_block` events, whose memory grows with it, or "fused",
+      through jax.nn.dot_product_attention (cuDNN's flash attention on a GPU in bfloat16), the heads whose mask is causal:
+      those that hear every token of a flat model, or of a nested one without as_kvhs. The others stay in blocks.
+    recompute: what is computed again for the gradient instead of being kept. "nothing": fastest where it fits; "attention":
+      the scores of blocks, so that only those of one exist at a time; "products": all of a layer but what comes out of its
+      kernels; "layers": all but what goes into each layer.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -53,7 +58,8 @@ class ModelConfig:
     rope_base: float = 10_000.0
     dtype: str = "float32"
     query_block: int = 64
-    recompute_attention: bool = True
+    attention: str = "blocks"
+    recompute: str = "attention"
 
     def __post_init__(self):
         object.__setattr__(self, "vocab_sizes", tuple(int(size) for size in self.vocab_sizes))
@@ -62,6 +68,7 @@ class ModelConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"model.{field} is {value!r}; give a whole number of at least 1")
         choices = dict(form=FORMS, pooling=("sum", "concat"), inner=INNERS, sharing=SHARINGS, scope=SCOPES, dtype=DTYPES)
+        choices |= dict(attention=ATTENTIONS, recompute=RECOMPUTED)
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")

@@ -17,8 +17,8 @@ class Delay(Pooled):
     The carry's event is such a step: its tokens belong to events on end, and are fed in any order, but the last attribute last.
     """
 
-    def __call__(self, events: jax.Array) -> tuple[jax.Array, ...]:
-        """As Pooled. Behind the last event the steps go on until it is foretold, with nothing in place of the ones unknown."""
+    def __call__(self, events: jax.Array, pieces: None = None) -> tuple[jax.Array, ...]:
+        """As Pooled, but for one piece in a row. Behind the last event the steps go on until it is foretold, with nothing in place of the ones unknown."""
         N, A = events.shape[1:]
         hidden, _ = self.through_layers(self.pooled(delayed(events, max(N, N + A - 2))), None)
         later = (self.logits(hidden[:, a - 1 : a - 1 + N, 0], a) for a in range(1, A))

@@ -43,13 +43,13 @@ class Pooled(Backbone):
         if self.config.pooling == "concat":
             self.pool = self.param("pool", nn.initializers.lecun_normal(), (A * D, D))
 
-    def __call__(self, events: jax.Array) -> tuple[jax.Array, ...]:
-        """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a.
+    def __call__(self, events: jax.Array, pieces: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a; `pieces` as in `through_layers`.
 
         Those of the attributes after the first are for the same event, 0 for what nothing foretells of event 0; those of the
         first are for the event after it.
         """
-        hidden, _ = self.through_layers(self.pooled(self.steps(events)), None)
+        hidden, _ = self.through_layers(self.pooled(self.steps(events, pieces)), None, pieces=pieces)
         carry, blocks = self.begin(hidden[:, :, 0]), {}
         following = jnp.pad(events[:, 1:], ((0, 0), (0, 1), (0, 0)))
         order, ahead = self.config.order, self.config.ahead
@@ -91,12 +91,15 @@ class Pooled(Backbone):
         """The carry behind one more token of the next event, not its last."""
         return carry.replace(event=carry.event.at[..., attribute].set(token))
 
-    def steps(self, events: jax.Array) -> jax.Array:
+    def steps(self, events: jax.Array, pieces: jax.Array | None = None) -> jax.Array:
         """events [B, N, A] -> [B, N, A], as the layers read them: what is not read ahead stands beside the event behind it."""
         ahead = self.config.ahead
         if not ahead:
             return events
         last = jnp.pad(events[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        if pieces is not None:  # nothing of the piece before
+            begins = pieces != jnp.pad(pieces[:, :-1], ((0, 0), (1, 0)))
+            last = jnp.where(begins[..., None], 0, last)
         return jnp.concatenate([events[..., :ahead], last[..., ahead:]], axis=-1)
 
     def pooled(self, events: jax.Array) -> jax.Array:

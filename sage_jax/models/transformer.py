@@ -21,12 +21,12 @@ class Transformer(Backbone):
             "attribute_embedding", nn.initializers.normal(0.02), (config.num_attributes, config.width)
         )
 
-    def __call__(self, events: jax.Array) -> tuple[jax.Array, ...]:
-        """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a.
+    def __call__(self, events: jax.Array, pieces: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a; `pieces` as in `through_layers`.
 
         Those of the attributes after the first are for the same event, those of the first are for the event after it.
         """
-        x, _ = self.through_layers(self._embed(events, 0), None)
+        x, _ = self.through_layers(self._embed(events, 0), None, pieces=pieces)
         A = self.config.num_attributes
         return tuple(self.logits(x[:, :, a - 1], a) for a in range(A))
 

@@ -1,10 +1,13 @@
 """One cell of the study: a model trained, and asked about each corpus; what it said stays in its folder."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,10 +20,10 @@ from sage_jax.evaluation.task import Task
 from sage_jax.evaluation.trained import TrainedModel
 from sage_jax.files import write_json
 from sage_jax.music.representation import MERGES_FILE
-from sage_jax.music.shards import read_json
-from sage_jax.study.config import Cell, StudyConfig, num_parameters
+from sage_jax.music.shards import music_fingerprint, read_json
+from sage_jax.study.config import Cell, Row, StudyConfig, num_parameters
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
-from sage_jax.training.config import RunConfig
+from sage_jax.training.config import MAY_CHANGE, RunConfig, changes
 from sage_jax.training.loop import train
 from sage_jax.training.metrics import read_metrics
 from sage_jax.training.recorder import METRICS_FILE
@@ -30,14 +33,35 @@ EXAMPLE = "model"  # what scores of a cell's own stand under, beside the floors
 
 
 class Examiner:
-    """Asks trained models about the corpora of the study, whose shards lie in `workdir`/corpora/NAME."""
+    """Asks trained models about the corpora of the study, whose shards lie in `workdir`/corpora/NAME.
 
-    def __init__(self, config: StudyConfig, workdir: pathlib.Path):
-        self.config, self.workdir = config, workdir
+    known: what `collect` told of cells that were done elsewhere, by their identity.
+    """
+
+    def __init__(self, config: StudyConfig, workdir: pathlib.Path, known: Mapping[str, Mapping[str, Any]] | None = None):
+        self.config, self.workdir, self.known = config, workdir, known or {}
         self._tasks: dict[str, tuple[Task, dict[str, Scored]]] = {}
+        self._music = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))
 
     def shards(self, corpus: str) -> pathlib.Path:
         return self.workdir / "corpora" / corpus
+
+    def identity(self, cell: Cell) -> str:
+        """A hash of all that the result of a cell depends on but the code: the same on every machine."""
+        return self._identity(cell.row.corpus, _sections(self.config, cell, self), _asked(self.config, cell))
+
+    def identity_of(self, result: Mapping[str, Any]) -> str:
+        """The identity of the cell that a result of this workdir is of."""
+        return self._identity(result["cell"]["row"]["corpus"], result["sections"], result["asked"])
+
+    def _identity(self, corpus: str, sections: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+        plain = RunConfig.from_dict({name: {} for name in sections if name != "parallel"}).to_dict()
+        # What has its default is left out, so that a field that is new changes nothing.
+        own = {name: value for name, (_, value) in changes(plain, RunConfig.from_dict(sections).to_dict()).items()}
+        own = {name: value for name, value in own.items() if name not in MAY_CHANGE or name == "train.steps"}
+        music = {name: self._music(name) for name in dict.fromkeys((corpus, *asked["test_on"]))}
+        told = json.dumps([results.plain(own), asked, music], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def task(self, corpus: str) -> tuple[Task, dict[str, Scored]]:
         """The task that a corpus sets, and how its floors score."""
@@ -74,7 +98,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     sections = _sections(config, cell, examiner)
     run = RunConfig.from_dict(sections)
     known = read_json(folder / RESULT)
-    if known is not None and _same(run, known["sections"]) and known["asked"] == _asked(config, cell):
+    if known is not None and examiner.identity_of(known) == examiner.identity(cell):
         return known
     say(cell.name)
     _share_merges(run, folder)
@@ -97,29 +121,30 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     }
     result = results.plain(result | {"seconds": time.perf_counter() - began})
     write_json(folder / RESULT, result, indent=1)
-    # The first seed's is what speed is measured with.
-    if not config.keep_checkpoints and (cell.seed or not cell.test_on):
+    if not config.keep_checkpoints:
         shutil.rmtree(folder / FOLDER)
     return result
 
 
 def _share_cut(folder: pathlib.Path) -> float:
     """Of the steps that crops had, those that had no room."""
-    lines = read_metrics(folder / METRICS_FILE, "cut")
+    lines = read_metrics(folder / METRICS_FILE, "crops")
     return sum(line["cut"] for line in lines) / max(1, sum(line["steps"] for line in lines))
 
 
-def _sections(config: StudyConfig, cell: Cell, examiner: Examiner) -> dict[str, dict[str, Any]]:
-    sections = config.sections(cell.row)
-    sections["data"]["corpus"] = config.corpora[cell.row.corpus]
-    sections["data"]["shards"] = str(examiner.shards(cell.row.corpus))
-    sections["optimizer"]["learning_rate"] = cell.learning_rate
-    sections["train"]["seed"] = cell.seed
+def sections_of_row(config: StudyConfig, row: Row, examiner: Examiner) -> dict[str, dict[str, Any]]:
+    """As of `config`, with the shards that the row is trained on."""
+    sections = config.sections(row)
+    sections["data"]["corpus"] = config.corpora[row.corpus]
+    sections["data"]["shards"] = str(examiner.shards(row.corpus))
     return sections
 
 
-def _same(run: RunConfig, saved: dict[str, dict[str, Any]]) -> bool:
-    return not run.differences(saved) and run.train.steps == saved["train"]["steps"]
+def _sections(config: StudyConfig, cell: Cell, examiner: Examiner) -> dict[str, dict[str, Any]]:
+    sections = sections_of_row(config, cell.row, examiner)
+    sections["optimizer"]["learning_rate"] = cell.learning_rate
+    sections["train"]["seed"] = cell.seed
+    return sections
 
 
 def _asked(config: StudyConfig, cell: Cell) -> dict[str, Any]:

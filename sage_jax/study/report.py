@@ -50,7 +50,7 @@ def _preface(found: Mapping[str, Any]) -> str:
     whole = "All" if done == found["wanted"] else f"**Not finished:** {done} of"
     return f"""# Results of the study
 
-Written by `{found["command"]}` from its JSON; not typed. Last commit {found["commit"]}. {versions}.
+Written by `{found["command"]}` from its JSON; not typed. Commit {found["commit"]}. {versions}.
 {whole} {found["wanted"]} models are trained and asked; the speed of {len(found["speeds"])} is measured."""
 
 

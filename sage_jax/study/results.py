@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import CONFIDENCE
 from sage_jax.files import write_json
 from sage_jax.music.shards import REPORT, read_json
-from sage_jax.study.cells import EXAMPLE, RESULT, cell_folder
+from sage_jax.study.cells import EXAMPLE, RESULT, Examiner, cell_folder
 from sage_jax.study.config import Cell, Row, StudyConfig
 from sage_jax.study.speed import speed_file
 
@@ -70,14 +71,29 @@ class Findings:
         return Mean.of([one[seed] - two[seed] for seed in one.keys() & two.keys() if None not in (one[seed], two[seed])])
 
 
-def searched(config: StudyConfig, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
-    """The validation loss of each learning rate that was tried with each system of `seek_with`."""
-    losses = {}
+def read_known(paths: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
+    """The cells that the JSON files of studies tell of, by their identity. Raises UserError for another file."""
+    known = {}
+    for path in paths:
+        found = read_json(path)
+        if not isinstance(found, dict) or "cells" not in found or "sought" not in found:
+            raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir")
+        known |= {cell["identity"]: cell for cell in (*found["sought"], *found["cells"])}
+    return known
+
+
+def sought(examiner: Examiner) -> list[dict[str, Any]]:
+    """What was tried of learning rates with each system of `seek_with`: system, learning_rate, loss (of validation), identity."""
+    config, tried = examiner.config, []
     for system in config.seek_with:
-        folder = cell_folder(workdir, Cell(Row(system, config.seek_on), 0, 0.0)).parent
-        tried = (read_json(path) for path in sorted(folder.glob(f"rate*/{RESULT}")))
-        losses[system] = {f"{one['cell']['learning_rate']:g}": one["valid"]["loss"] for one in tried}
-    return losses
+        cell = Cell(Row(system, config.seek_on), 0, 0.0)
+        there = (read_json(path) for path in cell_folder(examiner.workdir, cell).parent.glob(f"rate*/{RESULT}"))
+        losses = {each["cell"]["learning_rate"]: each["valid"]["loss"] for each in there}
+        losses |= {each["learning_rate"]: each["loss"] for each in examiner.known.values() if each.get("system") == system}
+        for rate, loss in sorted(losses.items()):
+            identity = examiner.identity(dataclasses.replace(cell, learning_rate=rate))
+            tried.append({"system": system, "learning_rate": rate, "loss": loss, "identity": identity})
+    return tried
 
 
 def best_rates(config: StudyConfig, search: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -85,27 +101,28 @@ def best_rates(config: StudyConfig, search: Mapping[str, Mapping[str, float]]) -
     return {config.family(system): float(min(tried, key=tried.get)) for system, tried in search.items() if tried}
 
 
-def collect(config: StudyConfig, workdir: pathlib.Path, command: str) -> dict[str, Any]:
-    """All that is finished in `workdir`, without what is too long to be told. Writes it to results.json there, too."""
-    search = searched(config, workdir)
+def collect(examiner: Examiner, command: str) -> dict[str, Any]:
+    """All that is finished in the workdir or known, without what is too long to be told. Writes it to results.json there, too."""
+    config, workdir = examiner.config, examiner.workdir
+    tried = sought(examiner)
+    search = {system: {} for system in config.seek_with}
+    for each in tried:
+        search[each["system"]][f"{each['learning_rate']:g}"] = each["loss"]
     rates = {config.family(system): 0.0 for system in config.seek_with} | best_rates(config, search)
     wanted = list(config.cells(rates))
-    finished, floors, last = [], {}, None
+    finished = []
     for cell in wanted:
-        result = read_json(cell_folder(workdir, cell) / RESULT)
-        if result is None:
-            continue
-        last = result
-        finished.append(_cell(cell, result))
-        for corpus, test in result["tests"].items():
-            scores = {name: score for name, score in test["scores"].items() if name != EXAMPLE}
-            floors[corpus] = {
-                name: {number: score[number]["mean"] for number in ("nmsi", "relative")} for name, score in scores.items()
-            }
+        result, identity = read_json(cell_folder(workdir, cell) / RESULT), examiner.identity(cell)
+        if result is not None and examiner.identity_of(result) == identity:
+            finished.append({**_cell(cell, result), "identity": identity})
+        elif identity in examiner.known:
+            finished.append(examiner.known[identity])
+    floors = {corpus: test["floors"] for cell in finished for corpus, test in cell["tests"].items()}
+    last = finished[-1] if finished else None
     speeds = {row.name: read_json(speed_file(workdir, row)) for row in config.rows()}
     found = {
         "command": command,
-        "commit": last and last["commit"],
+        "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in finished)),
         "versions": last and last["versions"],
         "corpora": {name: _corpus(workdir, name) for name in config.corpora},
         "run": {section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
@@ -114,6 +131,7 @@ def collect(config: StudyConfig, workdir: pathlib.Path, command: str) -> dict[st
         "speed": dict(config.speed),
         "seek_on": config.seek_on,
         "search": search,
+        "sought": tried,
         "rates": rates,
         "families": {name: config.family(name) for name in (*config.seek_with, *(row.system for row in config.rows()))},
         "tables": {
@@ -144,12 +162,18 @@ def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
     tests = {}
     for corpus, test in result["tests"].items():
         likelihood, score = test["likelihood"], test["scores"][EXAMPLE]
+        floors = {
+            name: {number: floor[number]["mean"] for number in ("nmsi", "relative")}
+            for name, floor in test["scores"].items()
+            if name != EXAMPLE
+        }
         tests[corpus] = {
             "bits": likelihood["bits_per_note"]["mean"],
             "attributes": likelihood["attributes"],
             "nmsi": score["nmsi"]["mean"],
             "relative": score["relative"]["mean"],
             "failures": test["faults"]["failures"],
+            "floors": floors,
         }
     return {
         "row": dataclasses.asdict(cell.row),
@@ -162,4 +186,6 @@ def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
         "train_seconds": result["train_seconds"],
         "cut": result.get("cut", 0.0),
         "tests": tests,
+        "commit": result["commit"],
+        "versions": result["versions"],
     }

@@ -2,7 +2,8 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -20,8 +21,16 @@ from sage_jax.training.recorder import Diverged
 SEARCHES = 2  # how often the best learning rate may be at the edge of those tried, and another one is tried beyond it
 
 
-def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], None], helping: bool = False) -> None:
+def run_study(
+    config: StudyConfig,
+    workdir: pathlib.Path,
+    say: Callable[[str], None],
+    helping: bool = False,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Does what is not yet done of the study in `workdir`; what is finished stays, whenever it is stopped.
+
+    known: cells that were done elsewhere, as of `read_known`.
 
     Any number of processes may do it together: each cell is done by one of them. One that is `helping` takes the cells that no
     other one has taken, waits for none, and measures no speed. A cell that can't be is told and left out. Raises UserError for
@@ -30,7 +39,7 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
     # Seeds of a row are one program: what was compiled for one need not be for the next.
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    examiner = Examiner(config, workdir)
+    examiner = Examiner(config, workdir, known)
     tokenizer = read_section(NoteEvents, "tokenizer", config.run)
     limits = read_section(PreprocessConfig, "preprocess", config.run)
     for corpus, source in config.corpora.items():
@@ -39,6 +48,8 @@ def run_study(config: StudyConfig, workdir: pathlib.Path, say: Callable[[str], N
     rates = find_rates(config, examiner, say)
     cells = list(config.cells(rates))
     for place, cell in enumerate(cells):
+        if examiner.identity(cell) in examiner.known:
+            continue
         try:
             with claim(cell_folder(workdir, cell), wait=not helping) as mine:
                 if mine:
@@ -54,6 +65,8 @@ def find_rates(config: StudyConfig, examiner: Examiner, say: Callable[[str], Non
 
     def loss_of(system: str, rate: float, wait: bool) -> float | None:
         cell = Cell(Row(system, config.seek_on), 0, rate)
+        if there := examiner.known.get(examiner.identity(cell)):
+            return there["loss"]
         try:
             with claim(cell_folder(examiner.workdir, cell), wait) as mine:
                 return run_cell(config, cell, examiner, say)["valid"]["loss"] if mine else None

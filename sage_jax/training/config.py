@@ -21,7 +21,7 @@ MAY_CHANGE = frozenset({"parallel"}) | frozenset(
     for section, fields in (
         ("data", ("corpus", "shards")),
         ("mesh", ("data", "fsdp", "tensor")),
-        ("model", ("query_block", "recompute_attention")),
+        ("model", ("query_block", "attention", "recompute")),
         ("train", ("steps", "max_minutes", "bad_steps", "spike", "max_skipped", *WATCHING)),
     )
     for field in fields
@@ -34,13 +34,15 @@ class DataConfig:
 
     corpus: 'embedded', 'music21' or 'folder:PATH', for launch.preprocess.
     shards: folder of token shards; '' means `data` in the workdir.
-    num_events: N, the events that the model reads of a crop. transpose: lowest and highest semitones.
+    num_events: N, the events that the model reads of a crop. transpose: lowest and highest semitones. pack: whether pieces that
+    are shorter than a crop are read several in a row, each deaf to the others: the same losses for less padding.
     """
 
     corpus: str = "embedded"
     shards: str = ""
     num_events: int = 256
     transpose: tuple[int, int] = (-5, 6)
+    pack: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "transpose", tuple(self.transpose))
@@ -164,6 +166,8 @@ class RunConfig:
             raise UserError(f"config.parallel is {self.parallel!r}; choose one of {', '.join(PARALLEL)}")
         if self.model.form == "delay" and self.representation.name != "events":
             raise UserError("config.model.form is delay, which knows the grammar of representation.name = events alone")
+        if self.model.form == "delay" and self.data.pack:
+            raise UserError("config.data.pack is True, but with model.form = delay a step reads of two events; give False")
 
     @property
     def context(self) -> int:

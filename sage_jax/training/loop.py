@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sage_jax.data.crops import Tally
 from sage_jax.data.pipeline import make_dataset
+from sage_jax.data.rows import Tally
 from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
@@ -107,7 +107,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                         place = {"next": batches.get_state(), "music": music}
                         checkpoints.save(programs.whole(state), place, losses.get("loss"))
                     recorder.resume()
-            recorder.cut(step, tally.steps, tally.cut)
+            recorder.crops(step, tally)
             if not stop.signal:
                 recorder.end(step)
     if stop.signal:
@@ -134,7 +134,7 @@ def datasets(
 ) -> tuple[Iterable[Batch], Iterable[Batch]]:
     """The batches to train on, without end, and those to validate on, the same ones each time.
 
-    tally: counts the steps to train on, and those that had no room in a crop.
+    tally: counts the steps to train on, those that had no room in a crop, and the room.
     """
     dataset = functools.partial(
         make_dataset,
@@ -148,7 +148,7 @@ def datasets(
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    return dataset("train", transpose=run.data.transpose, tally=tally), valid
+    return dataset("train", transpose=run.data.transpose, tally=tally, pack=run.data.pack), valid
 
 
 def evaluate(score: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:

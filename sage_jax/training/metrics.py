@@ -25,7 +25,7 @@ class MetricsLog:
             self._file.close()
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line, on disk for a reader when this returns; `kind` is 'start', 'train', 'skipped', 'valid' or 'cut'.
+        """One line, on disk for a reader when this returns; `kind` is 'start', 'train', 'skipped', 'valid' or 'crops'.
 
         Raises UserError where the disk doesn't take it.
         """

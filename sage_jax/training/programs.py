@@ -34,6 +34,7 @@ def make_programs(run: RunConfig, representation: Representation) -> Programs:
             counting=counting,
             skip_bad=run.train.bad_steps == "skip",
             spike=run.train.spike,
+            packed=run.data.pack,
         ),
         score=functools.partial(eval_step, model=model, counting=counting),
     )

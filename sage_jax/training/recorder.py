@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import jax
 
+from sage_jax.data.rows import Tally
 from sage_jax.errors import UserError
 from sage_jax.training.config import RunConfig
 from sage_jax.training.hosts import is_first
@@ -16,6 +17,7 @@ from sage_jax.training.progress import ProgressReport, Throughput
 from sage_jax.training.tensorboard import EventFile
 
 METRICS_FILE = "metrics.jsonl"
+MUCH_PADDING = 0.1  # of what is read, from which on packing is worth a word
 
 
 class Diverged(UserError):
@@ -34,7 +36,7 @@ class Recorder:
 
     def __init__(self, workdir: str | os.PathLike, run: RunConfig, step: int):
         self._workdir = pathlib.Path(workdir)
-        self._run = run.train
+        self._run, self._packed = run.train, run.data.pack
         self._schedule = make_schedule(run.optimizer, run.train.steps)
         self._throughput = Throughput()
         # Of many hosts the first one writes and tells.
@@ -126,12 +128,17 @@ class Recorder:
         if self._events:
             self._events.pictures("continuation", step, pictures)
 
-    def cut(self, step: int, steps: int, cut: int) -> None:
-        """Of the `steps` that this call's crops had, those that had no room."""
+    def crops(self, step: int, tally: Tally) -> None:
+        """How full this call's rows were, and what had no room in them."""
+        if not tally.room:
+            return
+        steps, cut, padding = tally.steps, tally.cut, 1 - (tally.steps - tally.cut) / tally.room
+        self._log.write("crops", step, steps=steps, cut=cut, room=tally.room)
         if cut:
-            self._log.write("cut", step, steps=steps, cut=cut)
             share = f"{cut:,} of the {steps:,} steps that crops had ({cut / steps:.2%}) had no room and were cut off"
             self._report.say(f"{share}; config.representation.steps_per_event gives more")
+        if padding > MUCH_PADDING and not self._packed:
+            self._report.say(f"{padding:.0%} of what was read was padding; config.data.pack puts short pieces into one row")
 
     def end(self, step: int) -> None:
         """After the last step of this call."""

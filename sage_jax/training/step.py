@@ -2,7 +2,8 @@
 
 Shapes: B batch, N events (or whatever steps the representation has), A attributes, V_a size of attribute a's block of the
 vocabulary. A batch holds events int32 [B, N+1, A]; the model reads the first N of them, and its logits[a] [B, N, V_a] at event n
-predict that event's attribute a, but for the first one, which is the next event's.
+predict that event's attribute a, but for the first one, which is the next event's. Several pieces may be packed in a row:
+each begins with BOS, which has the same id in every representation.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from sage_jax.music.events import PAD, NoteEvents
+from sage_jax.music.events import BOS, PAD, NoteEvents
 from sage_jax.music.representation import Representation
 from sage_jax.training.state import TrainState
 
@@ -73,11 +74,13 @@ class Totals:
 def count_losses(logits: tuple[jax.Array, ...], events: jax.Array, counting: Counting = NOTE_EVENTS) -> Totals:
     """The losses of `events` [B, N+1, A] under the model's `logits`; padding counts nothing.
 
-    Targets are the events behind the crop's head (BOS, meter and tempo), which is given: so crops of any length measure
+    Targets are the events behind each piece's head (BOS, meter and tempo), which is given: so crops of any length measure
     the same. Of event N, which the model does not read, there is the first attribute alone.
     """
+    number = jnp.arange(events.shape[1])[None]
+    place = number - jax.lax.cummax(jnp.where(events[..., 0] == BOS, number, 0), axis=1)
     # Padding is whole events.
-    real = (events[..., 0] != PAD) & (jnp.arange(events.shape[1]) >= counting.head)[None]
+    real = (events[..., 0] != PAD) & (place >= counting.head)
     nll = []
     for attribute, block in enumerate(logits):
         if attribute == 0:
@@ -93,6 +96,11 @@ def count_losses(logits: tuple[jax.Array, ...], events: jax.Array, counting: Cou
     return Totals(jnp.stack(nll), notes, tokens)
 
 
+def pieces_of(events: jax.Array) -> jax.Array:
+    """events [B, N, A] -> int32 [B, N]: of each event, which one of the pieces in its row it belongs to."""
+    return jnp.cumsum(events[..., 0] == BOS, axis=1)
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -104,6 +112,7 @@ def train_step(
     skip_bad: bool = False,
     spike: float = 0.0,
     axis: str | None = None,
+    packed: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
 
@@ -111,11 +120,12 @@ def train_step(
     nothing but memory, whatever padding each of them has. The metrics' loss is that of the params before the update.
     A step is bad, as the metric 'bad' tells, where the loss or the gradient is not finite, or the loss is above `spike` times
     the recent ones (0 for no limit). Where bad ones are skipped, they change nothing but the step.
-    axis: of devices that have other rows of the batch each, under pmap.
+    axis: of devices that have other rows of the batch each, under pmap. packed: whether a row may have several pieces.
     """
 
     def loss(params, events, key):
-        logits = model.apply({"params": params}, events[:, :-1], rngs={"dropout": key})
+        read = events[:, :-1]
+        logits = model.apply({"params": params}, read, pieces_of(read) if packed else None, rngs={"dropout": key})
         totals = count_losses(logits, events, counting)
         return totals.nll.sum(), totals
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_jax.data.crops import Passages, RandomCrop, Region, Regions, Retell, passages
+from sage_jax.data.rows import Fill, Tally
 from sage_jax.music.bpe import RemiBpe
 from sage_jax.music.events import BOS, EOS, ONSET, PAD, NoteEvents
 from sage_jax.music.mmt import Mmt
@@ -25,7 +26,7 @@ def encoded(piece: Piece) -> np.ndarray:
 def test_a_random_crop_is_a_run_of_bars_in_another_key(piece, num_events, seed):
     events, rng = encoded(piece), np.random.default_rng(seed)
     piece = TOKENIZER.decode(events)
-    crop = RandomCrop(TOKENIZER, num_events, (-5, 6))(Region(events, 0, 1), rng)["events"]
+    crop = Fill(num_events, 5)([RandomCrop(TOKENIZER, num_events, (-5, 6))(Region(events, 0, 1), rng)])["events"]
     assert crop.shape == (num_events + 1, 5) and crop.dtype == np.int32
     length = int((crop[:, ONSET] != PAD).sum())
     assert (crop[:length] != PAD).all() and (crop[length:] == PAD).all() and (crop[0] == BOS).all()
@@ -46,7 +47,7 @@ def test_a_random_crop_is_a_run_of_bars_in_another_key(piece, num_events, seed):
 def test_no_note_is_transposed_out_of_the_range():
     piece = Piece.from_notes([(0, 0, 1, 12, 64), (12, 0, 125, 12, 64), (12, DRUMS, 127, 12, 64)])
     crop, rng = RandomCrop(TOKENIZER, 16, (-5, 6)), np.random.default_rng(0)
-    pitches = [TOKENIZER.decode(crop(Region(encoded(piece), 0, 1), rng)["events"]).notes["pitch"] for _ in range(100)]
+    pitches = [TOKENIZER.decode(crop(Region(encoded(piece), 0, 1), rng)).notes["pitch"] for _ in range(100)]
     assert {tuple(row - row[0]) for row in np.stack(pitches)[:, [0, 1]]} == {(0, 124)}
     assert {int(row[0]) for row in pitches} == {0, 1, 2, 3} and {int(row[2]) for row in pitches} == {127}
 
@@ -100,7 +101,7 @@ def test_keys_stay_within_what_was_asked(transpose):
     events, rng = encoded(random_piece(0)), np.random.default_rng(0)
     lowest = TOKENIZER.pitch_range(events)[0]
     crop = RandomCrop(TOKENIZER, len(events), transpose)
-    met = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng)["events"])[0] - lowest for _ in range(50)}
+    met = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng))[0] - lowest for _ in range(50)}
     assert met == set(range(transpose[0], transpose[1] + 1))
 
 
@@ -114,25 +115,26 @@ def test_what_is_told_otherwise_has_the_same_notes(representation):
     events = encoded(random_piece(0, 400))
     whole = representation.quantize(TOKENIZER.decode(events)).notes
     for num_steps in (480, 120, 60):
-        retell = Retell(TOKENIZER, representation, num_steps)
-        source = Passages(OnePiece([events]), TOKENIZER, 96, 4, retell=retell)
-        told = [retell(source[item])["events"] for item in range(len(source))]
+        retell, fill = Retell(TOKENIZER, representation), Fill(num_steps, len(representation.attributes))
+        source = Passages(OnePiece([events]), TOKENIZER, 96, 4, retell=retell, num_steps=num_steps)
+        told = [fill(source[item])["events"] for item in range(len(source))]
         assert all(steps.shape == (num_steps + 1, len(representation.attributes)) for steps in told) and len(told) % 4 == 0
         assert sum(int(representation.num_notes(steps).sum()) for steps in told) == len(whole)
         lengths = [int((steps[:, 0] != PAD).sum()) for steps in told]
         ended = [(steps[:, 0] == EOS).any() for steps in told]
         assert max(lengths) <= num_steps and sum(ended) == 1
     crop = RandomCrop(TOKENIZER, 96, (-5, 6))(Region(events, 0, 1), np.random.default_rng(0))
-    steps = Retell(TOKENIZER, representation, 600)(crop)["events"]
-    assert np.array_equal(representation.decode(steps).notes, representation.quantize(TOKENIZER.decode(crop["events"])).notes)
+    steps = Retell(TOKENIZER, representation)(crop)
+    assert np.array_equal(representation.decode(steps).notes, representation.quantize(TOKENIZER.decode(crop)).notes)
 
 
 def test_what_has_no_room_is_counted():
     events = encoded(random_piece(0, 400))
     crop = RandomCrop(TOKENIZER, 96, (0, 0))(Region(events, 0, 1), np.random.default_rng(0))
-    whole = Retell(TOKENIZER, RemiBpe(), 600)
-    length = int((whole(crop)["events"][:, 0] != PAD).sum())
-    assert (whole.tally.steps, whole.tally.cut) == (length, 0)
-    tight = Retell(TOKENIZER, RemiBpe(), 99)
-    tight(crop), tight(crop)
-    assert (tight.tally.steps, tight.tally.cut) == (2 * length, 2 * (length - 100))
+    steps, tally = Retell(TOKENIZER, RemiBpe())(crop), Tally()
+    Fill(600, 1, tally)([steps])
+    assert (tally.steps, tally.cut, tally.room) == (len(steps), 0, 601)
+    tight = Fill(99, 1, tally)
+    told = tight([steps[:60], steps])["events"]
+    assert np.array_equal(told, np.concatenate([steps[:60], steps[:40]]))
+    assert (tally.steps, tally.cut, tally.room) == (2 * len(steps) + 60, len(steps) - 40, 701)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -154,6 +155,24 @@ def test_what_is_finished_is_not_done_again(finished):
     assert "All 4 models" in (finished / "RESULTS.md").read_text()
 
 
+def test_what_was_done_elsewhere_is_not_done_again(finished, tmp_path):
+    """Another workdir with the same music takes over what a results.json tells, and only that."""
+    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    found = json.loads((finished / "results.json").read_text())
+    assert len(found["sought"]) == 2 and all(cell["identity"] for cell in found["sought"])
+    one = [cell for cell in found["cells"] if (cell["row"]["system"], cell["seed"]) == ("nested2-mqa", 0)]
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(found | {"cells": [cell for cell in found["cells"] if cell not in one]}))
+    told = launch(tmp_path, "--helping", f"--known={part}")
+    assert told.returncode == 0 and len(list(tmp_path.glob("cells/**/result.json"))) == 1
+    assert launch(tmp_path, "--report", f"--known={part}").returncode == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["search"] == found["search"] and len(again["cells"]) == 4
+    assert [cell["identity"] for cell in again["cells"]] == [cell["identity"] for cell in found["cells"]]
+    wrong = launch(tmp_path, "--report", f"--known={tmp_path / 'none.json'}")
+    assert wrong.returncode == 2 and "is not the JSON of a study" in wrong.stderr
+
+
 def test_results_are_made_from_json_alone(finished, tmp_path):
     told = launch(tmp_path, f"--results={finished / 'results.json'}")
     assert told.returncode == 0
@@ -183,6 +202,6 @@ def test_a_table_may_have_a_model_and_a_length_of_its_own():
     plain, longer, equal = study.rows()
     assert (plain.name, longer.name, equal.name) == ("piano/mha", "piano/mha-longer", "piano/mqa-equal-longer")
     runs = [RunConfig.from_dict(study.sections(row)) for row in (plain, longer, equal)]
-    assert [run.train.steps for run in runs] == [800, 9, 9] and [run.model.heads for run in runs] == [40, 10, 10]
+    assert [run.train.steps for run in runs] == [400, 9, 9] and [run.model.heads for run in runs] == [40, 10, 10]
     model = runs[1].model
     assert abs(num_parameters(runs[2].model) - num_parameters(model)) <= 3 * model.width * model.layers / 2
