@@ -1,11 +1,12 @@
-"""The decoding benchmark: which systems, at which sizes.
+"""The benchmark of decoding and training: which systems, at which sizes.
 
-  python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark          most of an hour on two CPU cores
-  python -m launch.benchmark --config=configs/benchmark.py:forms --output=runs/forms        the forms of the model alone, a quarter of it
-  python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug        a minute
-  python -m launch.benchmark --config=configs/benchmark.py:gpu --output=runs/gpu            for one accelerator, in bfloat16
+  python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark       decoding, most of an hour on two cores
+  python -m launch.benchmark --config=configs/benchmark.py:forms --output=runs/forms     forms of the model, a quarter of it
+  python -m launch.benchmark --config=configs/benchmark.py:training --output=runs/speed  train steps, half an hour
+  python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug     some of everything, a minute or two
+  python -m launch.benchmark --config=configs/benchmark.py:gpu --output=runs/gpu         for one accelerator, in bfloat16
 
-What each field means is told by sage_jax.benchmark.suite.BenchmarkConfig. Peers need `bash launch/peers.sh` first; one that
+What each field means is told by sage_jax.benchmark.config.BenchmarkConfig. Peers need `bash launch/peers.sh` first; one that
 is not there is reported as such.
 """
 
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("cpu", "forms", "gpu", "debug")
+ARGUMENTS = ("cpu", "forms", "training", "gpu", "debug")
 FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 OURS = (*FEW, "gqa-5", "gqa-2", "as_kvhs-all-2", "as_kvhs-own-2")
 MANY = ("mha", "mqa", "as_kvhs-all-4", "as_kvhs-own-4", "as_kvhs-mixed-4")
@@ -21,6 +22,8 @@ LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-
 FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "pooled-mqa", "compound-mqa", "delay-mqa")
 DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
+TRAINED = ("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1", "nested-mqa", "torch-flat", "torch-flat-compiled")
+SMALL_CROPS = dict(recompute_attention=False)  # whose scores fit: as configs/sage.py:demo trains, and faster
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,6 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in ARGUMENTS:
         raise UserError(f"configs/benchmark.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
     config = ConfigDict()
+    config.title = "Decoding"
     config.model = dict(width=512, layers=12, heads=10, head_width=64, mlp_width=1536)
     config.dtype = "float32"
     config.rounds = 5
@@ -58,16 +62,44 @@ def get_config(arg: str | None = None) -> ConfigDict:
         width=(128, 256, 512, 1024),
         layers=(3, 6, 12, 24),
     )
+    # A table for each, of train steps: every system in it at each batch (rows) and crop (events), in turn.
+    config.training = dict()
+    config.corpus, config.shards = "embedded", ""
+    # Counted, not timed. Heads that eight devices can share out, too, in all groups of as_kvhs; of the width of the others'.
+    config.scaling = dict(
+        systems=("mha", "as_kvhs-mixed-1"),
+        devices=(),
+        axes=("data", "fsdp", "tensor"),
+        model=dict(layers=4, heads=80, head_width=8),
+        events=128,
+        batch=8,
+        rows=1,
+    )
     if arg == "forms":
+        config.title = "Forms"
         config.tables = dict(forms=config.tables.forms, forms_batch=config.tables.forms_batch)
         config.growth = dict(systems=(), context=(), batch=(), width=(), layers=())
         config.featured = "nested-mqa"
+    if arg == "training":
+        config.title = "Training"
+        config.tables, config.growth = dict(), dict(systems=(), context=(), batch=(), width=(), layers=())
+        config.training = dict(
+            demo=dict(systems=TRAINED, model={**DEMO, **SMALL_CROPS}, batches=(4,), events=(128,), steps=10),
+            base=dict(systems=TRAINED, model=SMALL_CROPS, batches=(1,), events=(128,), steps=3),
+        )
+        config.scaling.devices = (1, 2, 4, 8)
     if arg == "gpu":
+        config.title = "Accelerator"
         config.dtype = "bfloat16"
+        config.training = dict(base=dict(systems=TRAINED, batches=(8,), events=(1024,), steps=10))
         config.tables.main.update(systems=FEW + LLAMAS, batches=(1, 8, 32, 64), contexts=(1024, 4096, 8192))
     if arg == "debug":
+        config.title = "Debug"
         config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)
         config.rounds, config.events = 2, 2
         config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "delay-mqa", "mmt"), contexts=(80,)))
         config.growth = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), width=(), layers=())
+        config.training = dict(tiny=dict(systems=("mha", "nested-mqa", "torch-flat"), batches=(2,), events=(8,), steps=2))
+        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp", "tensor"), events=8, batch=4)
+        config.scaling.model = dict()
     return config

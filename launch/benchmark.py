@@ -1,11 +1,12 @@
-"""Measures decoding, our systems and their peers in turn, and writes tables and plots.
+"""Measures decoding and training, our systems and their peers in turn, and writes tables and plots.
 
   bash launch/peers.sh
   python -m launch.benchmark --config=configs/benchmark.py --output=runs/benchmark
+  python -m launch.benchmark --config=configs/benchmark.py:training --output=runs/speed
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug
 
 A run that was stopped goes on where it was: measurements.jsonl in --output holds a line for each measurement. With --publish
-the tables and plots also become BENCHMARKS.md and launch/benchmark.png of this checkout.
+the tables also become the part of this checkout's BENCHMARKS.md that config.title names, and the plots launch/benchmark.png.
 """
 
 import pathlib
@@ -17,13 +18,14 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from launch._main import run
+from sage_jax.benchmark.config import BenchmarkConfig
 from sage_jax.benchmark.report import write_report
-from sage_jax.benchmark.suite import BenchmarkConfig, measure
+from sage_jax.benchmark.suite import measure
 from sage_jax.benchmark.systems import ROOT
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/benchmark.py", "What to measure.", lock_config=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the measurements, the tables and the plots.", required=True)
-PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the BENCHMARKS.md of this checkout, too.")
+PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace this part of the checkout's BENCHMARKS.md, too.")
 
 
 def main() -> None:

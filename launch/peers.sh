@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the peers of the decoding benchmark into .venv-peers (6 GB on Linux, where pip's torch brings CUDA along); quick
+# Installs the peers of the benchmark into .venv-peers (6 GB on Linux, where pip's torch brings CUDA along); quick
 # where nothing changed since the last time. Names the peers that are left out because a package cannot be installed, and fails
 # only where none is left.
 set -euo pipefail

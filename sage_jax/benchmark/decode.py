@@ -69,25 +69,25 @@ class Decoder:
         }
 
     def run(self) -> dict[str, Any]:
-        """prefill_seconds, note_seconds one by one, and loop_seconds, of all in one call."""
+        """prefill_seconds, seconds note by note, and loop_seconds, of all in one call."""
         if self._reads and (self._prefill_seconds is None or self._prefill_seconds < LONG_PREFILL):
             compiled, began = self._generator.compile_seconds, time.perf_counter()
             self._state = self._start()
             self._prefill_seconds = time.perf_counter() - began - (self._generator.compile_seconds - compiled)
         else:
             self._rewind()
-        note_seconds = []
+        seconds = []
         for note in range(1, self._events + 1):
             began = time.perf_counter()
             self._advance(note)
-            note_seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
         self._rewind()
         began = time.perf_counter()
         self._advance(self._events)
         loop_seconds = time.perf_counter() - began
         return {
             "prefill_seconds": self._prefill_seconds,
-            "note_seconds": note_seconds,
+            "seconds": seconds,
             "loop_seconds": loop_seconds,
             "peak_megabytes": peak_megabytes(),
         }

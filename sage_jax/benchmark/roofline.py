@@ -41,7 +41,14 @@ def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
 
 
 def training_operations(config: ModelConfig, batch: int, events: int) -> int:
-    """Operations of a step of training: a pass through everything, and twice as many for the gradient."""
+    """Operations that a step of training needs: a pass through everything, and twice as many for the gradient.
+
+    Two for each weight and the tokens that meet it, four for each pair of tokens that may hear each other, query head and
+    channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
+    queries compute above the diagonal and what is computed again for the gradient (so that it is a lower bound of what the
+    device did, as model-FLOP utilisation wants it), lookups, softmaxes and the optimizer, which are small; and of a nested
+    decoder that is a gru or attention each kernel is counted as met once an event.
+    """
     heads = sum(_weights(config)) - sum(_weights(config, heads=False))
     return 3 * (prefill_operations(config, batch, events) + 2 * heads * batch * events)
 

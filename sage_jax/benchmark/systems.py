@@ -1,10 +1,12 @@
 """What is measured: our forms and ways to share key-value heads, and the peers, by name."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from sage_jax.errors import UserError
-from sage_jax.models.config import FORMS
+from sage_jax.models.config import FORMS, ModelConfig
+from sage_jax.music.events import NoteEvents
 
 ROOT = pathlib.Path(__file__).parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -20,6 +22,12 @@ PEERS = {
     "remi-gpt2": dict(script="remi_gpt2.py", **MMT_SIZE),
     "midigpt": dict(script="midigpt_peer.py", **MMT_SIZE),
 }
+# Those that train; each is the flat model with all heads, REBUILT, in another library.
+TRAINING_PEERS = {
+    "torch-flat": dict(script="torch_train.py", compiled=False),
+    "torch-flat-compiled": dict(script="torch_train.py", compiled=True),
+}
+REBUILT = "mha"
 
 SHARINGS = {
     "mha": dict(sharing="mha"),
@@ -73,7 +81,13 @@ def fields_of(name: str) -> dict[str, Any]:
     form, ahead = (form[:-1], int(form[-1])) if form[-1:].isdecimal() else (form, 0)
     if form not in FORMS or sharing not in SHARINGS:
         raise UserError(
-            f"there is no system called {name!r}; choose from {', '.join((*NAMED, 'bpe2000', *SHARINGS, *PEERS))}, or put "
+            f"there is no system called {name!r}; choose from "
+            f"{', '.join((*NAMED, 'bpe2000', *SHARINGS, *PEERS, *TRAINING_PEERS))}, or put "
             f"{', '.join(FORMS[1:])} and a hyphen before a sharing"
         )
     return {"form": form, "ahead": ahead, **SHARINGS[sharing]}
+
+
+def model_of(system: str, sizes: Mapping[str, Any], dtype: str) -> ModelConfig:
+    """The model of these sizes that is called `system`. Raises UserError for what can't be."""
+    return ModelConfig(vocab_sizes=NoteEvents().vocab_sizes, dtype=dtype, **sizes, **fields_of(system))

@@ -23,7 +23,12 @@ class Subject(Protocol):
     about: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Once: prefill_seconds (None where there is none), and note_seconds, a list with the time of each note drawn."""
+        """Once: `seconds`, a list with the time of each note drawn or of each train step, and what else is told of a run.
+
+        Of decoding prefill_seconds (None where there is none), and loop_seconds where all notes can be drawn in one call. The
+        probe of the device tells bytes_per_second and operations_per_second instead. `peak_megabytes` is of this process's
+        memory where a run doesn't tell of its device's.
+        """
         ...
 
 
@@ -34,7 +39,7 @@ def serve(build: Callable[[dict[str, Any]], Subject]) -> None:
     print(json.dumps(subject.about), file=answer, flush=True)
     for _ in sys.stdin:
         result = subject.run()
-        print(json.dumps({**result, "peak_megabytes": peak_megabytes()}), file=answer, flush=True)
+        print(json.dumps({"peak_megabytes": peak_megabytes(), **result}), file=answer, flush=True)
 
 
 def peak_megabytes() -> float:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from sage_jax.benchmark.report import summarise
-from sage_jax.benchmark.suite import Job, Worker, take_turns
+from sage_jax.benchmark.figures import summarise
+from sage_jax.benchmark.turns import Job, Worker, take_turns
 from sage_jax.environment import commit
 from sage_jax.errors import UserError
 from sage_jax.evaluation.results import plain
@@ -90,8 +90,8 @@ def _measure(config: StudyConfig, examiner: Examiner, rows: list[Row], say: Call
             "times_reference": [ratio / notes for ratio in figures.get("speedup", (1.0, 1.0, 1.0))],
             "memory_share": figures["memory_share"],
             "arithmetic_share": figures["arithmetic_share"],
-            "turns": len(line["note_seconds"]),
-            "notes": figures["notes"],
+            "turns": len(line["seconds"]),
+            "notes": figures["times"],
             "cache_bytes": line["about"]["cache_bytes"],
             "commit": line["commit"],
         }

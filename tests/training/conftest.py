@@ -5,31 +5,19 @@ import functools
 import pathlib
 import shutil
 
-import numpy as np
 import pytest
 
 from sage_jax.music.events import NoteEvents
-from sage_jax.music.midi import save_midi
-from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.training import loop
+from tests.training.tiny import write_corpus
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> pathlib.Path:
     """Token shards of a dozen random pieces with drums."""
     folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        notes = zip(
-            np.sort(rng.integers(0, 384, 60)).tolist(),
-            rng.choice([0, 33, DRUMS], 60).tolist(),
-            rng.integers(40, 80, 60).tolist(),
-            rng.integers(1, 24, 60).tolist(),
-            rng.integers(1, 128, 60).tolist(),
-            strict=True,
-        )
-        save_midi(Piece.from_notes(notes), folder / f"{number}.mid")
+    write_corpus(folder)
     preprocess(f"folder:{folder}", folder / "data", NoteEvents(), PreprocessConfig(workers=1), show_progress=False)
     return folder / "data"
 

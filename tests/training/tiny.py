@@ -1,10 +1,14 @@
 """The smallest run that has all its parts, and music without meaning to feed it."""
 
+import pathlib
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs.sage import get_config
 from sage_jax.music.events import BOS, EOS, FIRST, NoteEvents
+from sage_jax.music.midi import save_midi
+from sage_jax.music.notes import DRUMS, Piece
 
 NUM_EVENTS = 8
 
@@ -31,3 +35,18 @@ def random_events(rows: int, seed: int = 0, num_events: int = NUM_EVENTS, tokeni
         events[row, length] = EOS
         events[row, length + 1 :] = 0
     return events
+
+
+def write_corpus(folder: pathlib.Path) -> None:
+    """A dozen MIDI files of random pieces with drums."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        notes = zip(
+            np.sort(rng.integers(0, 384, 60)).tolist(),
+            rng.choice([0, 33, DRUMS], 60).tolist(),
+            rng.integers(40, 80, 60).tolist(),
+            rng.integers(1, 24, 60).tolist(),
+            rng.integers(1, 128, 60).tolist(),
+            strict=True,
+        )
+        save_midi(Piece.from_notes(notes), folder / f"{number}.mid")

@@ -72,7 +72,7 @@ class Subject:
             events = torch.cat([events, event[:, None]], 1)
             times.append(time.perf_counter())
         notes = [end - start for start, end in zip(times[:-1], times[1:], strict=True)]
-        return {"prefill_seconds": None, "note_seconds": notes}
+        return {"prefill_seconds": None, "seconds": notes}
 
 
 if __name__ == "__main__":

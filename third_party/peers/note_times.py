@@ -17,5 +17,5 @@ def group(start: float, times: list[float], events: int) -> dict[str, Any]:
     starts = [times[0], *ends[:-1]]
     return {
         "prefill_seconds": times[0] - start,
-        "note_seconds": [end - start for start, end in zip(starts, ends, strict=True)],
+        "seconds": [end - start for start, end in zip(starts, ends, strict=True)],
     }

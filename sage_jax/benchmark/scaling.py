@@ -1,0 +1,63 @@
+"""What the devices of a mesh would send each other in a train step: programs that are compiled for fake devices and not run.
+
+Fake devices are threads of one processor, so that their times say nothing. What a program sends, and what each device holds,
+follows from the mesh; for other devices XLA may choose other collectives. To be run in a process that has
+XLA_FLAGS=--xla_force_host_platform_device_count=N.
+"""
+
+from typing import Any
+
+import jax
+
+from sage_jax.benchmark.communication import communicated
+from sage_jax.benchmark.roofline import training_operations
+from sage_jax.benchmark.train import configure
+from sage_jax.benchmark.worker import serve
+from sage_jax.environment import describe
+from sage_jax.training.programs import empty_batch, make_programs
+from sage_jax.training.sharding import bytes_of_state
+
+
+class Counts:
+    """Counts one model's programs on this process's devices: along each axis, with weak and with strong scaling.
+
+    job: as Trainer's, but for shards; and axes, rows (for each device, in weak scaling; `batch` is that of strong scaling) and
+    devices, how many this process should have.
+    """
+
+    def __init__(self, job: dict[str, Any]):
+        if jax.device_count() != job["devices"]:
+            raise SystemExit(f"there are {jax.device_count()} devices and not {job['devices']}")
+        self._job = job
+        self.about = {
+            "measures": "nothing: train steps are compiled for fake devices, and what they send is counted",
+            "versions": describe(),
+        }
+
+    def run(self) -> dict[str, Any]:
+        """counted: a list of what `count` returns."""
+        devices, axes = self._job["devices"], self._job["axes"]
+        rows = {"weak": self._job["rows"] * devices, "strong": self._job["batch"]}
+        along = axes if devices > 1 else axes[:1]  # one device is the same along any axis
+        return {"counted": [self._count(scaling, batch, axis) for scaling, batch in rows.items() for axis in along]}
+
+    def _count(self, scaling: str, batch: int, axis: str) -> dict[str, Any]:
+        """Of one device: `sent`, bytes by kind of collective; held_bytes of the state; its even share of the operations."""
+        devices = self._job["devices"]
+        run = configure({**self._job, "batch": batch}, **{"data": 1, axis: devices})
+        programs = make_programs(run, run.tokenizer)
+        state = programs.init(run.train.seed)
+        update = programs.update.lower(state, programs.place(empty_batch(run))).compile()
+        return {
+            "scaling": scaling,
+            "axis": axis,
+            "batch": batch,
+            "sent": communicated(update),
+            "held_bytes": bytes_of_state(state),
+            "operations": training_operations(run.model, batch, run.context) / devices,
+            "remarks": programs.remarks[1:],  # behind that of the mesh, what it could not cut
+        }
+
+
+if __name__ == "__main__":
+    serve(Counts)
