@@ -100,6 +100,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "delay-mqa", "mmt"), contexts=(80,)))
         config.growth = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), width=(), layers=())
         config.training = dict(tiny=dict(systems=("mha", "nested-mqa", "torch-flat"), batches=(2,), events=(8,), steps=2))
-        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp", "tensor"), events=8, batch=4)
+        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp", "tensor"), events=8, batch=2)
         config.scaling.model = dict()
     return config
