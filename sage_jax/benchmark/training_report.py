@@ -75,7 +75,7 @@ and what AdamW knows of them), and its even share of the model's operations."""
         order = {axis: place for place, axis in enumerate(first.axes)}
         of_kind.sort(key=lambda count: (count["devices"] > 1, order[count["axis"]], count["devices"]))
         table = markdown_table(SCALING_COLUMNS, map(_scaling_row, of_kind))
-        parts.append(f"{kind.capitalize()} scaling, {size}:\n\n{table}")
+        parts.append(f"{kind.capitalize()} scaling, {size}.\n\n{table}")
     remarks = dict.fromkeys(
         f"Along {count['axis']} {count['devices']}, `{count['system']}`: {remark}."
         for count in counts
