@@ -23,7 +23,7 @@ FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "po
 DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 TRAINED = ("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1", "nested-mqa", "torch-flat", "torch-flat-compiled")
-SMALL_CROPS = dict(recompute_attention=False)  # whose scores fit: as configs/sage.py:demo trains, and faster
+SMALL_CROPS = dict(recompute="nothing")  # whose scores fit: as configs/sage.py:demo trains, and faster
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -100,7 +100,7 @@ def demo() -> dict:
     """What a small model that learns on two CPU cores has of its own."""
     return dict(
         data=dict(num_events=128),
-        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32", recompute="nothing"),
+        model=dict(width=128, layers=4, head_width=16, mlp_width=384, dtype="float32", query_block=32, recompute="nothing"),
         optimizer=dict(learning_rate=4e-3, warmup_steps=50, clip_norm=5.0),
         train=dict(
             steps=1200, batch_size=4, eval_every=300, eval_batches=0, log_every=10, checkpoint_every=300, max_minutes=10.0
