@@ -97,9 +97,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.title = "Debug"
         config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)
         config.rounds, config.events = 2, 2
-        config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "delay-mqa", "mmt"), contexts=(80,)))
+        config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "mmt"), contexts=(80,)))
         config.growth = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), width=(), layers=())
-        config.training = dict(tiny=dict(systems=("mha", "nested-mqa", "torch-flat"), batches=(2,), events=(8,), steps=2))
-        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp", "tensor"), events=8, batch=2)
+        config.training = dict(tiny=dict(systems=("mha", "torch-flat"), batches=(2,), events=(8,), steps=2))
+        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp",), events=8, batch=2)
         config.scaling.model = dict()
     return config

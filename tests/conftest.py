@@ -20,3 +20,11 @@ import hypothesis
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")
+
+# Modules that take longest, of which each runs in one worker: begun first, so that none is left to one worker alone at the end.
+LONGEST = ("test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_generate.py", "test_sharding.py", "test_evaluate.py")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))

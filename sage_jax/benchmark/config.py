@@ -188,9 +188,9 @@ class BenchmarkConfig:
                 yield DecodingCell(f"growth_{field}", tuple(self.growth["systems"]), model, events=self.events, **place)
         for name, table in self.training.items():
             model = {**self.model, **table.get("model", {})}
-            for events in table["events"]:
+            for num_events in table["events"]:
                 for batch in table["batches"]:
-                    yield TrainingCell(name, tuple(table["systems"]), model, batch, events, table["steps"])
+                    yield TrainingCell(name, tuple(table["systems"]), model, batch, num_events, table["steps"])
         for devices in self.scaling["devices"]:
             shared = {**self.scaling, "model": {**self.model, **self.scaling["model"]}, "devices": devices}
             yield ScalingCell(table="scaling", **shared)

@@ -36,7 +36,9 @@ class Recorder:
 
     def __init__(self, workdir: str | os.PathLike, run: RunConfig, step: int):
         self._workdir = pathlib.Path(workdir)
-        self._run, self._packed = run.train, run.data.pack
+        self._run = run.train
+        # Where a crop has more steps than events there is room to spare in any case, and short pieces are not its cause.
+        self._may_pack = not run.data.pack and run.representation.name == "events" and run.model.form != "delay"
         self._schedule = make_schedule(run.optimizer, run.train.steps)
         self._throughput = Throughput()
         # Of many hosts the first one writes and tells.
@@ -137,7 +139,7 @@ class Recorder:
         if cut:
             share = f"{cut:,} of the {steps:,} steps that crops had ({cut / steps:.2%}) had no room and were cut off"
             self._report.say(f"{share}; config.representation.steps_per_event gives more")
-        if padding > MUCH_PADDING and not self._packed:
+        if padding > MUCH_PADDING and self._may_pack:
             self._report.say(f"{padding:.0%} of what was read was padding; config.data.pack puts short pieces into one row")
 
     def end(self, step: int) -> None:

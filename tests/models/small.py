@@ -15,7 +15,7 @@ SHARINGS = [
     dict(sharing="mha"),
     dict(sharing="gqa", kv_heads=5),
     dict(sharing="mqa"),
-    *(dict(scope=scope, heads_per_attribute=heads) for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
+    *(dict(scope=scope, heads_per_attribute=heads) for scope in ("all", "own", "mixed") for heads in (1, 4)),
 ]
 FORMS = [
     *(dict(form="nested", inner=inner) for inner in ("mlp", "attention", "gru")),

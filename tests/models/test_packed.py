@@ -22,9 +22,7 @@ LENGTHS = (5, 7, 4)  # of a row's pieces
 ROOM = 17  # events of a row and one more
 PACKED = [
     dict(scope="mixed", query_block=8),
-    dict(form="nested"),
-    dict(form="nested", ahead=2, sharing="mqa"),
-    dict(form="compound", pooling="concat", sharing="mqa"),
+    dict(form="nested", ahead=2),
 ]
 names = lambda changes: "-".join(str(value) for value in changes.values())
 
@@ -82,9 +80,9 @@ def loss_and_gradient(config, packed):
 @pytest.mark.parametrize(
     "changes",
     [
-        *(dict(attention="fused", sharing="gqa", kv_heads=5, packed=packed) for packed in (False, True)),
+        dict(attention="fused", sharing="gqa", kv_heads=5, packed=False),
         dict(attention="fused", scope="mixed"),
-        *(dict(recompute=what, query_block=8) for what in ("nothing", *KEPT)),
+        *(dict(recompute=what, query_block=8) for what in KEPT),
     ],
     ids=names,
 )

@@ -13,10 +13,11 @@ from configs import study as configs
 from sage_jax.benchmark.systems import SHARINGS, fields_of, sections_of
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
+from sage_jax.study.cells import Examiner
 from sage_jax.study.claims import FAILS, HOLDS, OPEN, above, below, claims, not_above, within
 from sage_jax.study.config import Row, StudyConfig, num_parameters
 from sage_jax.study.cost import cost
-from sage_jax.study.results import Findings, Mean
+from sage_jax.study.results import Findings, Mean, read_known
 from sage_jax.training.config import RunConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -155,20 +156,26 @@ def test_what_is_finished_is_not_done_again(finished):
     assert "All 4 models" in (finished / "RESULTS.md").read_text()
 
 
-def test_what_was_done_elsewhere_is_not_done_again(finished, tmp_path):
-    """Another workdir with the same music takes over what a results.json tells, and only that."""
+def test_what_was_done_elsewhere_is_taken_over(finished, tmp_path):
+    """Another workdir with the same music has what a results.json tells, and lacks what it doesn't; of other music, nothing."""
     shutil.copytree(finished / "corpora", tmp_path / "corpora")
     found = json.loads((finished / "results.json").read_text())
     assert len(found["sought"]) == 2 and all(cell["identity"] for cell in found["sought"])
-    one = [cell for cell in found["cells"] if (cell["row"]["system"], cell["seed"]) == ("nested2-mqa", 0)]
     part = tmp_path / "part.json"
-    part.write_text(json.dumps(found | {"cells": [cell for cell in found["cells"] if cell not in one]}))
-    told = launch(tmp_path, "--helping", f"--known={part}")
-    assert told.returncode == 0 and len(list(tmp_path.glob("cells/**/result.json"))) == 1
-    assert launch(tmp_path, "--report", f"--known={part}").returncode == 0
+    part.write_text(json.dumps(found | {"cells": found["cells"][1:]}))
+    assert launch(tmp_path, "--report", f"--known={part},{finished / 'results.json'}").returncode == 0
     again = json.loads((tmp_path / "results.json").read_text())
-    assert again["search"] == found["search"] and len(again["cells"]) == 4
-    assert [cell["identity"] for cell in again["cells"]] == [cell["identity"] for cell in found["cells"]]
+    assert again["search"] == found["search"] and again["cells"] == found["cells"]
+
+    known = read_known([part])
+    study = config("debug", tables={"forms": dict(systems=("mha", "nested2-mqa"), train_on=("multitrack",), seeds=2)})
+    examiner = Examiner(study, tmp_path, known)
+    cells = list(study.cells({study.family(cell["system"]): cell["learning_rate"] for cell in found["sought"]}))
+    assert [examiner.identity(cell) in known for cell in cells] == [False, True, True, True]
+    steps = dataclasses.replace(study, run={**study.run, "train": {**study.run["train"], "steps": 5}})
+    assert not any(Examiner(steps, tmp_path).identity(cell) in known for cell in cells)
+    shutil.rmtree(tmp_path / "corpora")
+    assert not any(Examiner(study, tmp_path).identity(cell) in known for cell in cells)
     wrong = launch(tmp_path, "--report", f"--known={tmp_path / 'none.json'}")
     assert wrong.returncode == 2 and "is not the JSON of a study" in wrong.stderr
 
