@@ -86,7 +86,7 @@ def test_the_loop_draws_what_the_full_forward_pass_would(generator):
     result = generator.generate([start], max_events=12, sampling=SamplingConfig(temperature=0), stop_at_end=False)
     whole = np.concatenate([start, result.continuations[0]])
     padded = jnp.zeros((1, 64, 5), jnp.int32).at[0, : len(whole)].set(whole)
-    logits = Transformer(tiny_config()).apply({"params": parameters(tiny_config())}, padded)
+    logits = jax.jit(Transformer(tiny_config()).apply)({"params": parameters(tiny_config())}, padded)
     for n in range(len(start), len(whole)):
         scores = [logits[0][0, n - 1]] + [logits[a][0, n] for a in range(1, 5)]
         for a in range(5):

@@ -24,7 +24,7 @@ def test_bits_of_a_piece_that_fits_are_those_of_the_training_loss():
     found = bits(CONFIG, params, TOKENIZER, [events], context=64, batch_size=2)
     padded = np.zeros((1, 66, 5), np.int32)
     padded[0, : len(events)] = events
-    logits = Transformer(CONFIG).apply({"params": params}, jnp.asarray(padded[:, :-1]))
+    logits = jax.jit(Transformer(CONFIG).apply)({"params": params}, jnp.asarray(padded[:, :-1]))
     expected = count_losses(logits, jnp.asarray(padded))
     # The loss takes a crop's meter and tempo for given; the likelihood of a piece does not.
     head = found.bits - np.asarray(expected.nll) / np.log(2)

@@ -43,7 +43,8 @@ def tiny_config(**changes) -> ModelConfig:
 @functools.cache
 def parameters(config: ModelConfig):
     """Random parameters, large enough that every path through the model shows in its logits."""
-    params = make_model(config).init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
+    init = jax.jit(make_model(config).init)  # one program is compiled much sooner than all of its operations are
+    params = init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
     return jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, params)
 
 

@@ -136,7 +136,7 @@ def test_own_scope_reads_its_own_attribute_only():
     output = params["block_0"]["attention"]["output"]
     blind = jnp.zeros_like(output).at[1].set(output[1])  # only the heads of attribute 1 are heard
     params = {**params, "block_0": {**params["block_0"], "attention": {**params["block_0"]["attention"], "output": blind}}}
-    last = lambda events: model.apply({"params": params}, events)[0][0, -1]
+    last = jax.jit(lambda events: model.apply({"params": params}, events)[0][0, -1])
     for a in range(A - 1):
         moved = events.at[0, 2, a].set((events[0, 2, a] + 1) % config.vocab_sizes[a])
         assert bool((last(moved) != last(events)).any()) == (a == 1)
@@ -152,7 +152,7 @@ def test_mqa_is_as_kvhs_with_one_projection_for_all():
         attention.update({f"key_value_{a}": kernel for a in range(A)})
         copied[name] = {**params[name], "attention": attention}
     events = random_events(shared, B, N)
-    same = Transformer(specialised).apply({"params": copied}, events)
+    same = jax.jit(Transformer(specialised).apply)({"params": copied}, events)
     assert_close(same, full_logits(shared, events))
 
 
@@ -170,7 +170,7 @@ def test_bfloat16_stays_near_float32(sharing):
     events = random_events(small_config(), B, N)
     wide = full_logits(small_config(**sharing), events)
     params = parameters(small_config(**sharing))
-    narrow = Transformer(small_config(**sharing, dtype="bfloat16")).apply({"params": params}, events)
+    narrow = jax.jit(Transformer(small_config(**sharing, dtype="bfloat16")).apply)({"params": params}, events)
     for left, right in zip(narrow, wide, strict=True):
         assert left.dtype == jnp.float32
         assert float(jnp.abs(left - right).mean() / right.std()) < 0.03
