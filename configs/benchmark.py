@@ -23,6 +23,7 @@ FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "po
 DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 TRAINED = ("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1", "nested-mqa", "torch-flat", "torch-flat-compiled")
+NO_GROWTH = dict(systems=(), context=(), batch=(), width=(), layers=())
 SMALL_CROPS = dict(recompute="nothing")  # whose scores fit: as configs/sage.py:demo trains, and faster
 
 
@@ -78,11 +79,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg == "forms":
         config.title = "Forms"
         config.tables = dict(forms=config.tables.forms, forms_batch=config.tables.forms_batch)
-        config.growth = dict(systems=(), context=(), batch=(), width=(), layers=())
+        config.growth = NO_GROWTH
         config.featured = "nested-mqa"
     if arg == "training":
         config.title = "Training"
-        config.tables, config.growth = dict(), dict(systems=(), context=(), batch=(), width=(), layers=())
+        config.tables, config.growth = dict(), NO_GROWTH
         config.training = dict(
             demo=dict(systems=TRAINED, model={**DEMO, **SMALL_CROPS}, batches=(4,), events=(128,), steps=10),
             base=dict(systems=TRAINED, model=SMALL_CROPS, batches=(1,), events=(128,), steps=3),

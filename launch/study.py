@@ -28,12 +28,11 @@ from launch._main import run
 from sage_jax.benchmark.systems import ROOT
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
-from sage_jax.music.shards import read_json
 from sage_jax.study.cells import Examiner
 from sage_jax.study.config import StudyConfig
 from sage_jax.study.cost import cost
 from sage_jax.study.report import write_results
-from sage_jax.study.results import collect, read_known
+from sage_jax.study.results import collect, read_known, read_results
 from sage_jax.study.study import run_study
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -58,18 +57,16 @@ def main() -> None:
         raise UserError("--workdir is missing; name the folder of the study")
     workdir, console = pathlib.Path(WORKDIR.value), Console()
     if JSON.value:
-        found = read_json(pathlib.Path(JSON.value))
-        if not isinstance(found, dict) or "cells" not in found:
-            raise UserError(f"--results: {JSON.value} is not the JSON of a study; give results.json of its --workdir")
+        found = read_results(pathlib.Path(JSON.value))
     else:
-        config = StudyConfig.from_dict(CONFIG.value.to_dict())
         known = read_known([pathlib.Path(path) for path in KNOWN.value])
+        examiner = Examiner(StudyConfig.from_dict(CONFIG.value.to_dict()), workdir, known)
         if not REPORT.value:
             say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-            run_study(config, workdir, say, helping=HELPING.value, known=known)
+            run_study(examiner, say, helping=HELPING.value)
             if HELPING.value:
                 return
-        found = collect(Examiner(config, workdir, known), _command())
+        found = collect(examiner, _command())
     places = [(workdir / "RESULTS.md", workdir / "results.png")]
     if PUBLISH.value:
         places.append((ROOT / "RESULTS.md", ROOT / "launch" / "study.png"))

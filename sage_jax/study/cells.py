@@ -46,18 +46,41 @@ class Examiner:
     def shards(self, corpus: str) -> pathlib.Path:
         return self.workdir / "corpora" / corpus
 
+    def sections(self, row: Row) -> dict[str, dict[str, Any]]:
+        """The sections of the run of a row, with the shards that it is trained on."""
+        sections = self.config.sections(row)
+        sections["data"]["corpus"] = self.config.corpora[row.corpus]
+        sections["data"]["shards"] = str(self.shards(row.corpus))
+        return sections
+
+    def sections_of(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """Those of its row, with what is the cell's own."""
+        sections = self.sections(cell.row)
+        sections["optimizer"]["learning_rate"] = cell.learning_rate
+        sections["train"]["seed"] = cell.seed
+        return sections
+
+    def asked(self, cell: Cell) -> dict[str, Any]:
+        """What a cell's model is asked, JSON-ready."""
+        evaluation = dataclasses.asdict(self.config.evaluation) if cell.test_on else None
+        return results.plain({"test_on": cell.test_on, "evaluation": evaluation})
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """What is in the folder of a cell, if it is of this very cell and not of one with other settings or other music."""
+        found = read_json(cell_folder(self.workdir, cell) / RESULT)
+        return found if found is not None and self.identity_of(found) == self.identity(cell) else None
+
     def identity(self, cell: Cell) -> str:
         """A hash of all that the result of a cell depends on but the code: the same on every machine."""
-        return self._identity(cell.row.corpus, _sections(self.config, cell, self), _asked(self.config, cell))
+        return self._identity(cell.row.corpus, self.sections_of(cell), self.asked(cell))
 
     def identity_of(self, result: Mapping[str, Any]) -> str:
         """The identity of the cell that a result of this workdir is of."""
         return self._identity(result["cell"]["row"]["corpus"], result["sections"], result["asked"])
 
     def _identity(self, corpus: str, sections: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-        plain = RunConfig.from_dict({name: {} for name in sections if name != "parallel"}).to_dict()
         # What has its default is left out, so that a field that is new changes nothing.
-        own = {name: value for name, (_, value) in changes(plain, RunConfig.from_dict(sections).to_dict()).items()}
+        own = {name: value for name, (_, value) in changes(_defaults(), RunConfig.from_dict(sections).to_dict()).items()}
         own = {name: value for name, value in own.items() if name not in MAY_CHANGE or name == "train.steps"}
         music = {name: self._music(name) for name in dict.fromkeys((corpus, *asked["test_on"]))}
         told = json.dumps([results.plain(own), asked, music], sort_keys=True)
@@ -87,19 +110,22 @@ class Examiner:
         return results.plain(found)
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return RunConfig.from_dict({name: {} for name in ("tokenizer", "data", "model", "optimizer", "train")}).to_dict()
+
+
 def cell_folder(workdir: pathlib.Path, cell: Cell) -> pathlib.Path:
     """Where all that belongs to a cell is."""
     return workdir / "cells" / cell.name
 
 
-def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[[str], None]) -> dict[str, Any]:
+def run_cell(cell: Cell, examiner: Examiner, say: Callable[[str], None]) -> dict[str, Any]:
     """The result of a cell: what is in its folder, or else it is trained, from its checkpoint if there is one, and asked."""
-    folder = cell_folder(examiner.workdir, cell)
-    sections = _sections(config, cell, examiner)
-    run = RunConfig.from_dict(sections)
-    known = read_json(folder / RESULT)
-    if known is not None and examiner.identity_of(known) == examiner.identity(cell):
+    if (known := examiner.result(cell)) is not None:
         return known
+    folder, sections = cell_folder(examiner.workdir, cell), examiner.sections_of(cell)
+    run = RunConfig.from_dict(sections)
     say(cell.name)
     _share_merges(run, folder)
     began = time.perf_counter()
@@ -107,7 +133,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     result = {
         "cell": dataclasses.asdict(cell),
         "sections": run.to_dict(),
-        "asked": _asked(config, cell),
+        "asked": examiner.asked(cell),
         "model": run.model.name,
         "parameters": num_parameters(run.model),
         "events": run.train.steps * run.train.batch_size * run.data.num_events,
@@ -121,7 +147,7 @@ def run_cell(config: StudyConfig, cell: Cell, examiner: Examiner, say: Callable[
     }
     result = results.plain(result | {"seconds": time.perf_counter() - began})
     write_json(folder / RESULT, result, indent=1)
-    if not config.keep_checkpoints:
+    if not examiner.config.keep_checkpoints:
         shutil.rmtree(folder / FOLDER)
     return result
 
@@ -130,26 +156,6 @@ def _share_cut(folder: pathlib.Path) -> float:
     """Of the steps that crops had, those that had no room."""
     lines = read_metrics(folder / METRICS_FILE, "crops")
     return sum(line["cut"] for line in lines) / max(1, sum(line["steps"] for line in lines))
-
-
-def sections_of_row(config: StudyConfig, row: Row, examiner: Examiner) -> dict[str, dict[str, Any]]:
-    """As of `config`, with the shards that the row is trained on."""
-    sections = config.sections(row)
-    sections["data"]["corpus"] = config.corpora[row.corpus]
-    sections["data"]["shards"] = str(examiner.shards(row.corpus))
-    return sections
-
-
-def _sections(config: StudyConfig, cell: Cell, examiner: Examiner) -> dict[str, dict[str, Any]]:
-    sections = sections_of_row(config, cell.row, examiner)
-    sections["optimizer"]["learning_rate"] = cell.learning_rate
-    sections["train"]["seed"] = cell.seed
-    return sections
-
-
-def _asked(config: StudyConfig, cell: Cell) -> dict[str, Any]:
-    evaluation = dataclasses.asdict(config.evaluation) if cell.test_on else None
-    return results.plain({"test_on": cell.test_on, "evaluation": evaluation})
 
 
 def _share_merges(run: RunConfig, folder: pathlib.Path) -> None:

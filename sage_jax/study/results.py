@@ -71,15 +71,18 @@ class Findings:
         return Mean.of([one[seed] - two[seed] for seed in one.keys() & two.keys() if None not in (one[seed], two[seed])])
 
 
+def read_results(path: pathlib.Path) -> dict[str, Any]:
+    """What `collect` wrote to `path`. Raises UserError for another file."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"cells", "sought"} <= found.keys():
+        raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir")
+    return found
+
+
 def read_known(paths: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
     """The cells that the JSON files of studies tell of, by their identity. Raises UserError for another file."""
-    known = {}
-    for path in paths:
-        found = read_json(path)
-        if not isinstance(found, dict) or "cells" not in found or "sought" not in found:
-            raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir")
-        known |= {cell["identity"]: cell for cell in (*found["sought"], *found["cells"])}
-    return known
+    told = map(read_results, paths)
+    return {cell["identity"]: cell for found in told for cell in (*found["sought"], *found["cells"])}
 
 
 def sought(examiner: Examiner) -> list[dict[str, Any]]:
@@ -88,11 +91,15 @@ def sought(examiner: Examiner) -> list[dict[str, Any]]:
     for system in config.seek_with:
         cell = Cell(Row(system, config.seek_on), 0, 0.0)
         there = (read_json(path) for path in cell_folder(examiner.workdir, cell).parent.glob(f"rate*/{RESULT}"))
-        losses = {each["cell"]["learning_rate"]: each["valid"]["loss"] for each in there}
-        losses |= {each["learning_rate"]: each["loss"] for each in examiner.known.values() if each.get("system") == system}
-        for rate, loss in sorted(losses.items()):
-            identity = examiner.identity(dataclasses.replace(cell, learning_rate=rate))
-            tried.append({"system": system, "learning_rate": rate, "loss": loss, "identity": identity})
+        rates = {each["cell"]["learning_rate"] for each in there}
+        rates |= {each["learning_rate"] for each in examiner.known.values() if each.get("system") == system}
+        for rate in sorted(rates):
+            cell = dataclasses.replace(cell, learning_rate=rate)
+            told, identity = {"system": system, "learning_rate": rate}, examiner.identity(cell)
+            if (result := examiner.result(cell)) is not None:
+                tried.append({**told, "loss": result["valid"]["loss"], "identity": identity})
+            elif identity in examiner.known:
+                tried.append(examiner.known[identity])
     return tried
 
 
@@ -112,8 +119,8 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
     wanted = list(config.cells(rates))
     finished = []
     for cell in wanted:
-        result, identity = read_json(cell_folder(workdir, cell) / RESULT), examiner.identity(cell)
-        if result is not None and examiner.identity_of(result) == identity:
+        identity = examiner.identity(cell)
+        if (result := examiner.result(cell)) is not None:
             finished.append({**_cell(cell, result), "identity": identity})
         elif identity in examiner.known:
             finished.append(examiner.known[identity])

@@ -18,16 +18,17 @@ from sage_jax.evaluation.results import plain
 from sage_jax.files import write_json
 from sage_jax.music.events import NUM_ATTRIBUTES
 from sage_jax.music.representation import retold
-from sage_jax.study.cells import Examiner, cell_folder, sections_of_row
-from sage_jax.study.config import Cell, Row, StudyConfig
+from sage_jax.study.cells import Examiner, cell_folder
+from sage_jax.study.config import Cell, Row
 from sage_jax.training.config import RunConfig
 from sage_jax.training.loop import told_in
 
 TOGETHER = 6  # systems that wait in memory for their turns
 
 
-def measure_speeds(config: StudyConfig, examiner: Examiner, say: Callable[[str], None]) -> None:
+def measure_speeds(examiner: Examiner, say: Callable[[str], None]) -> None:
     """Writes speed/ROW.json for each row that hasn't one, beside its variant's reference."""
+    config = examiner.config
     for variant in dict.fromkeys(row.variant for row in config.rows()):
         reference = Row(config.speed["reference"], config.seek_on, variant=variant)
         rows = [row for row in config.rows() if row.variant == variant and row != reference]
@@ -35,18 +36,18 @@ def measure_speeds(config: StudyConfig, examiner: Examiner, say: Callable[[str],
         for start in range(0, len(missing), TOGETHER):
             group = missing[start : start + TOGETHER]
             say("speed: " + ", ".join(row.name for row in group))
-            _measure(config, examiner, list(dict.fromkeys((reference, *group))), say)
+            _measure(examiner, list(dict.fromkeys((reference, *group))), say)
 
 
 def speed_file(workdir: pathlib.Path, row: Row) -> pathlib.Path:
     return workdir / "speed" / f"{row.name}.json"
 
 
-def _measure(config: StudyConfig, examiner: Examiner, rows: list[Row], say: Callable[[str], None]) -> None:
+def _measure(examiner: Examiner, rows: list[Row], say: Callable[[str], None]) -> None:
     """The first of `rows` is the reference, which was measured before where its file is there."""
-    speed, dtype, told = config.speed, config.run["model"]["dtype"], {}
+    speed, dtype, told = examiner.config.speed, examiner.config.run["model"]["dtype"], {}
     for row in rows:
-        sections = sections_of_row(config, row, examiner)
+        sections = examiner.sections(row)
         run, folder = RunConfig.from_dict(sections), cell_folder(examiner.workdir, Cell(row, 0, 0.0, (row.corpus,)))
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -18,16 +18,6 @@ from tests.music.midi_files import write_pieces
 TOKENIZER = NoteEvents()
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipeline")
-    midi = folder / "midi"
-    midi.mkdir()
-    write_pieces(midi, 12)
-    preprocess(f"folder:{midi}", folder / "data", TOKENIZER, show_progress=False)
-    return folder / "data"
-
-
 def dataset(shards, split="train", **settings):
     settings = dict(num_events=32, batch_size=4, seed=0, transpose=(-5, 6)) | settings
     return make_dataset(shards, split, TOKENIZER, **settings)

@@ -3,16 +3,13 @@
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.data.rows import Tally, pack
 from sage_jax.music.events import BOS, ONSET, NoteEvents
-from sage_jax.music.preprocess import preprocess
 from sage_jax.music.shards import TokenShards
-from tests.music.midi_files import write_pieces
 
 TOKENIZER = NoteEvents()
 
@@ -25,16 +22,6 @@ def test_each_item_is_in_one_row_and_rows_are_full(lengths, room):
     assert all(total <= room or len(row) == 1 for total, row in zip(filled, rows, strict=True))
     # No two rows could be one; and more than half of each but the last is used.
     assert all(one + two > room for one, two in itertools.combinations(filled, 2))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rows")
-    midi = folder / "midi"
-    midi.mkdir()
-    write_pieces(midi, 12)
-    preprocess(f"folder:{midi}", folder / "data", TOKENIZER, show_progress=False)
-    return folder / "data"
 
 
 def rows_of(shards, batches, **settings):
