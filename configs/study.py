@@ -2,6 +2,7 @@
 
   debug  minutes, to see that it runs: models and numbers that say nothing
   cpu    small models, for two CPU cores
+  demo   the demo's model, flat and nested, for two CPU cores: fifty times as many events as in cpu
   full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import evaluation, sage
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("debug", "cpu", "full")
+ARGUMENTS = ("debug", "cpu", "demo", "full")
 SHARINGS = (
     "mha", "gqa-5", "gqa-2", "mqa",
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
@@ -34,6 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in ARGUMENTS:
         raise UserError(f"configs/study.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
     config = ConfigDict()
+    config.title = arg
     config.corpora = dict(multitrack="embedded", piano="embedded")
     config.run = sage.get_config("base")
     del config.run.takes, config.run.sampling, config.run.parallel
@@ -42,7 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.run.train.update(steps=5000, eval_batches=50, eval_every=5000, checkpoint_every=1000)
     config.learning_rates = (3e-4, 6e-4, 1.2e-3)
     config.seek_on = "multitrack"
-    config.seek_with = FAMILIES
+    config.seek_with, config.seek_steps = FAMILIES, 0
     main, both = ("multitrack",), ("multitrack", "piano")
     nested = tuple(f"nested2-{sharing}" for sharing in SHARINGS)
     config.tables = dict(
@@ -70,6 +72,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
             systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=2000, model=few_heads
         )
         config.evaluation.update(prompts=16, max_bars=4, batch_size=16, max_events=64, likelihood_pieces=5)
+    if arg == "demo":
+        config.run.update(sage.demo())
+        del config.run.sampling
+        config.run.model.heads = 10
+        config.run.train.update(steps=2000, batch_size=8, log_every=50, eval_batches=100, max_minutes=0.0)
+        config.run.train.update(checkpoint_every=500, eval_every=2000)
+        config.learning_rates = (2e-3, 4e-3, 8e-3)
+        config.seek_with, config.seek_steps = ("mha", "nested-mqa"), 500
+        config.tables = dict(forms=dict(systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3))
+        config.evaluation.update(prompts=40, max_bars=8, batch_size=20, max_events=256, likelihood_pieces=20)
     if arg == "debug":
         config.run.update(sage.debug())
         config.run.model.update(heads=40, head_width=2)

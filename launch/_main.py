@@ -2,8 +2,9 @@
 
 import functools
 import pathlib
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
@@ -39,6 +40,27 @@ def named_folders(flag: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
             raise UserError(f"{flag}: {value!r} has no name of its own; give each as NAME=FOLDER")
         folders[name] = pathlib.Path(folder)
     return folders
+
+
+def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
+    """The command line that started this process, for a report that others read.
+
+    stands_for: what is told instead of a flag's value, by the flag's name, and so of each folder of music. left_out: flags of
+    no value that are not told.
+    """
+    words, pending = [], None
+    for argument in sys.argv[1:]:
+        flag, equals, value = argument.partition("=")
+        name = flag.lstrip("-")
+        if pending:
+            words.append(stands_for[pending])
+            pending = None
+        elif name in stands_for:
+            words.append(f"{flag}={stands_for[name]}" if equals else flag)
+            pending = None if equals else name
+        elif name not in left_out:
+            words.append(f"{flag}=folder:DIR" if value.startswith("folder:") else argument)
+    return f"python -m {module} {shlex.join(words)}"
 
 
 def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:

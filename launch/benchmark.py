@@ -10,14 +10,12 @@ the tables also become the part of this checkout's BENCHMARKS.md that config.tit
 """
 
 import pathlib
-import shlex
-import sys
 
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from launch._main import run
+from launch._main import as_typed, run
 from sage_jax.benchmark.config import BenchmarkConfig
 from sage_jax.benchmark.report import write_report
 from sage_jax.benchmark.suite import measure
@@ -32,8 +30,7 @@ def main() -> None:
     config = BenchmarkConfig(**CONFIG.value.to_dict())
     output = pathlib.Path(OUTPUT.value)
     lines = measure(config, output, Console())
-    folder = {OUTPUT.value: "DIR", f"--output={OUTPUT.value}": "--output=DIR"}  # published without it
-    command = f"python -m launch.benchmark {shlex.join(folder.get(argument, argument) for argument in sys.argv[1:])}"
+    command = as_typed("launch.benchmark", {"output": "DIR"})
     places = [(output / "BENCHMARKS.md", output / "benchmark.png")]
     if PUBLISH.value:
         places.append((ROOT / "BENCHMARKS.md", ROOT / "launch" / "benchmark.png"))

@@ -3,7 +3,7 @@
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
   python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \\
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
-  python -m launch.study --results=launch/study.json --workdir=runs/again
+  python -m launch.study --results=launch/study-cpu.json --workdir=runs/again
   python -m launch.study --config=configs/study.py:full --cost=4e14
 
 Stop it at any moment: the same command goes on where it stopped. With --helping it trains beside another run in the same
@@ -12,19 +12,17 @@ before the command, and when they end the command without --helping, which measu
 these results.json of other workdirs tell of are taken over, wherever they were done.
 
 RESULTS.md, results.json and results.png come to the workdir, of what is finished so far with --report. With --publish they also
-become RESULTS.md, launch/study.json and launch/study.png of this checkout; --results makes them from such a JSON file alone.
+become launch/study-TITLE.json and .png of this checkout, and the part of its RESULTS.md that config.title names; --results makes them from such a JSON file alone.
 --cost tells what a study takes on a device of that rate.
 """
 
 import pathlib
-import shlex
-import sys
 
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from launch._main import run
+from launch._main import as_typed, run
 from sage_jax.benchmark.systems import ROOT
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
@@ -44,7 +42,7 @@ COST = flags.DEFINE_float("cost", None, "Operations per second that training rea
 JSON = flags.DEFINE_string("results", None, "The JSON file of a finished study, to be told again.")
 HELPING = flags.DEFINE_bool("helping", False, "Whether to train what other runs in --workdir have not taken, and do no more.")
 KNOWN = flags.DEFINE_list("known", [], "results.json of other workdirs, whose cells are not to be done again.")
-PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace the RESULTS.md of this checkout, too.")
+PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace this part of the checkout's RESULTS.md, too.")
 
 
 def main() -> None:
@@ -66,23 +64,16 @@ def main() -> None:
             run_study(examiner, say, helping=HELPING.value)
             if HELPING.value:
                 return
-        found = collect(examiner, _command())
+        told = {"workdir": "DIR", "known": "FILE"}
+        found = collect(examiner, as_typed("launch.study", told, left_out=("report", "publish")))
     places = [(workdir / "RESULTS.md", workdir / "results.png")]
     if PUBLISH.value:
-        places.append((ROOT / "RESULTS.md", ROOT / "launch" / "study.png"))
-        write_json(ROOT / "launch" / "study.json", found, indent=1)
+        published = ROOT / "launch" / f"study-{found['title']}"
+        places.append((ROOT / "RESULTS.md", published.with_suffix(".png")))
+        write_json(published.with_suffix(".json"), found, indent=1)
     for report, picture in places:
         write_results(found, report, picture)
         print(report)
-
-
-def _command() -> str:
-    """As it was typed, but for the names of folders, and for what only tells of it."""
-    told = [argument for argument in sys.argv[1:] if argument not in ("--report", "--publish")]
-    shown = [argument.partition("folder:")[0] + "folder:DIR" if "folder:" in argument else argument for argument in told]
-    for name, stands_for in (("--workdir=", "DIR"), ("--known=", "FILE")):
-        shown = [name + stands_for if argument.startswith(name) else argument for argument in shown]
-    return f"python -m launch.study {shlex.join(shown)}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from sage_jax.benchmark import decoding_report, training_report
 from sage_jax.benchmark.config import BenchmarkConfig, DecodingCell, ScalingCell, TrainingCell
 from sage_jax.files import replacing
+from sage_jax.markdown import with_part
 
 TITLE = "# Benchmarks\n"
 
@@ -41,15 +41,7 @@ def write_report(
     parts.append(_measures(lines))
     part = f"## {config.title}\n\n" + "\n\n".join(parts)
     with replacing(report) as temporary:
-        temporary.write_text(_with_part(report.read_text() if report.exists() else TITLE, part))
-
-
-def _with_part(document: str, part: str) -> str:
-    """The document with `part`, which begins with its heading of level two, in place of that of the same one, or behind all."""
-    title, *parts = re.split(r"^(?=## )", document, flags=re.MULTILINE)
-    headings = [each.partition("\n")[0] for each in (*parts, part)]
-    place = headings.index(headings[-1])
-    return "\n\n".join(each.strip() for each in (title, *parts[:place], part, *parts[place + 1 :])) + "\n"
+        temporary.write_text(with_part(report.read_text() if report.exists() else TITLE, part))
 
 
 def _at_the_rates_of_the_run(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ class Examiner:
         sections = self.sections(cell.row)
         sections["optimizer"]["learning_rate"] = cell.learning_rate
         sections["train"]["seed"] = cell.seed
+        if not cell.test_on:
+            sections["train"]["steps"] = self.config.seek_steps or sections["train"]["steps"]
         return sections
 
     def asked(self, cell: Cell) -> dict[str, Any]:

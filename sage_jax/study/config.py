@@ -56,20 +56,23 @@ class Cell:
 class StudyConfig:
     """The study. Raises UserError naming the field.
 
-    corpora: by name, each a data.corpus. run: sections of configs/sage.py that all systems have, but for what each has of its
-    own and for the learning rate. learning_rates: those that are tried, rising, on the corpus `seek_on` with the systems
-    `seek_with`: each in the name of its family, the systems of its form, pooling and representation. tables: by name, systems,
-    the corpora that they are trained on, those that they are tested on (the same, if not told), seeds, equal_parameters, and
-    the steps and the fields of the model that all of the table have instead of the run's.
+    title: a word, of its part of RESULTS.md and of its files. corpora: by name, each a data.corpus. run: sections of
+    configs/sage.py that all systems have, but for what each has of its own and for the learning rate. learning_rates: those that
+    are tried, rising, on the corpus `seek_on` with the systems `seek_with`: each in the name of its family, the systems of its
+    form, pooling and representation. seek_steps: of each try; 0 for as many as the run has. tables: by name, systems, the corpora
+    that they are trained on, those that they are tested on (the same, if not told), seeds, equal_parameters, and the steps
+    and the fields of the model that all of the table have instead of the run's.
     speed: the reference to which the others are compared, tokens of context, batch, notes in a turn, turns.
     keep_checkpoints: whether they stay when a cell is finished.
     """
 
+    title: str
     corpora: Mapping[str, str]
     run: Mapping[str, Mapping[str, Any]]
     learning_rates: tuple[float, ...]
     seek_on: str
     seek_with: tuple[str, ...]
+    seek_steps: int
     tables: Mapping[str, Mapping[str, Any]]
     evaluation: EvaluationConfig
     speed: Mapping[str, Any]
@@ -83,9 +86,13 @@ class StudyConfig:
             raise UserError(f"config: {error}") from error
 
     def __post_init__(self):
+        if not self.title.isidentifier():
+            raise UserError(f"config.title is {self.title!r}; give one word, which files are named after")
         rates = list(self.learning_rates)
         if not rates or rates != sorted(set(rates)) or rates[0] <= 0:
             raise UserError(f"config.learning_rates is {self.learning_rates!r}; give rising numbers above 0")
+        if self.seek_steps < 0:
+            raise UserError(f"config.seek_steps is {self.seek_steps}; give at least 1, or 0 for as many as the run has")
         for name, table in self.tables.items():
             if unknown := table.keys() - TABLE_FIELDS:
                 known = ", ".join(sorted(TABLE_FIELDS))

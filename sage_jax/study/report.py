@@ -11,11 +11,12 @@ from sage_jax.evaluation.floors import FLOORS
 from sage_jax.evaluation.report import COLOURS, SAID
 from sage_jax.evaluation.statistics import interval
 from sage_jax.files import replacing
-from sage_jax.markdown import markdown_table
+from sage_jax.markdown import markdown_table, with_part
 from sage_jax.study.claims import claims
 from sage_jax.study.config import Row
 from sage_jax.study.results import Findings, Mean
 
+TITLE = "# Results of the study\n"
 TITLES = {
     "forms": "What a step is: tokenization and output form",
     "sharing": "Key-value sharing, at equal width and depth",
@@ -31,7 +32,10 @@ COLUMNS = (
 
 
 def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathlib.Path) -> None:
-    """Writes `report` and `picture`, from what `collect` returns."""
+    """Writes `picture`, and into `report` the part that the title names, from what `collect` returns.
+
+    Parts of other titles, which studies of other sizes have written, stay as they are.
+    """
     findings = Findings(found)
     _plot(findings, picture)
     link = os.path.relpath(picture, report.parent)
@@ -41,23 +45,24 @@ def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathl
     parts += [_table(findings, name) for name in names if findings.rows(name)]
     parts.append(_floors(found))
     with replacing(report) as temporary:
-        temporary.write_text("\n\n".join(part for part in parts if part) + "\n")
+        part = "\n\n".join(part for part in parts if part)
+        temporary.write_text(with_part(report.read_text() if report.exists() else TITLE, part))
 
 
 def _preface(found: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in (found["versions"] or {}).items())
     done = len(found["cells"])
     whole = "All" if done == found["wanted"] else f"**Not finished:** {done} of"
-    return f"""# Results of the study
+    return f"""## The study `{found["title"]}`
 
 Written by `{found["command"]}` from its JSON; not typed. Commit {found["commit"]}. {versions}.
 {whole} {found["wanted"]} models are trained and asked; the speed of {len(found["speeds"])} is measured."""
 
 
 def _claims(findings: Findings) -> str:
-    rows = [(claim.claim, claim.measured, claim.verdict, f"[{claim.table}](#{claim.table})") for claim in claims(findings)]
+    rows = [(claim.claim, claim.measured, claim.verdict, _link(findings, claim.table)) for claim in claims(findings)]
     table = markdown_table(("claim", "measured here", "verdict", "table"), rows)
-    return f"""## The paper's claims
+    return f"""### The paper's claims
 
 The paper (arXiv 2510.00395) compares on music, code and weights that nobody else has, and its authors withdrew its results for
 re-analysis. A verdict follows from the interval alone: *holds* or *fails* where all of it lies on one side, else it cannot be told.
@@ -65,11 +70,19 @@ re-analysis. A verdict follows from the interval alone: *holds* or *fails* where
 {table}"""
 
 
+def _link(findings: Findings, table: str) -> str:
+    return f"[{table}](#{_anchor(findings, table)})" if table in findings.found["tables"] else "-"
+
+
+def _anchor(findings: Findings, table: str) -> str:
+    return f"{findings.found['title']}-{table}"
+
+
 def _limits(found: Mapping[str, Any]) -> str:
     model, train, data = (found["run"][section] for section in ("model", "train", "data"))
     notes = train["steps"] * train["batch_size"] * data["num_events"]
     times = " and ".join(f"{notes / max(1, about['notes']):.2g} times the {name} corpus" for name, about in found["corpora"].items())
-    return f"""## What this can and cannot say
+    return f"""### What this can and cannot say
 
 These are models of {model["layers"]} layers x {model["width"]} that have seen {notes:,} events in crops of {data["num_events"]}: {times}.
 Models that learn for longer, or from more, end elsewhere. What differs here differs in how fast it is learned; a difference that
@@ -92,12 +105,12 @@ def _set_up(found: Mapping[str, Any]) -> str:
         (name, f"{about['pieces']:,}", f"{about['notes']:,}", f"{about['tested']:,}")
         for name, about in found["corpora"].items()
     ]
-    return f"""## How it was done
+    return f"""### How it was done
 
 Every model reads the same crops of {data["num_events"]} events, {train["batch_size"]} to a batch, for {train["steps"]:,} steps
 unless its table says otherwise, with the same optimiser and schedule. The learning rate alone is tuned, one for each family:
-the one with the lowest validation loss (nats per note) of one system, one seed and the same number of steps; where the best was
-at the edge, the one beyond it was tried too.
+the one with the lowest validation loss (nats per note) of one system and one seed after {found["seek_steps"]:,} steps; where the best was at the
+edge, the one beyond it was tried too.
 
 {markdown_table(("family", "sought with", *rates, "chosen"), rows)}
 
@@ -127,9 +140,9 @@ def _table(findings: Findings, name: str) -> str:
     own += [f"{field} {value} instead of {found['run']['model'][field]}" for field, value in sorted(model.items())]
     remarks.append(f"Here all have: {', '.join(own)}." * bool(own))
     remarks = "".join(f"{remark}\n\n" for remark in remarks if remark)
-    return f"""<a id="{name}"></a>
+    return f"""<a id="{_anchor(findings, name)}"></a>
 
-## {TITLES.get(name, name)}
+### {TITLES.get(name, name)}
 
 {remarks}{markdown_table(COLUMNS, lines)}"""
 
@@ -158,7 +171,7 @@ def _floors(found: Mapping[str, Any]) -> str:
         for corpus, scores in found["floors"].items()
         for floor in FLOORS
     ]
-    return f"""## What needs no model
+    return f"""### What needs no model
 
 {markdown_table(("corpus", "floor", "what it writes", "NMSI", "relative"), rows)}
 

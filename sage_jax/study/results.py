@@ -128,6 +128,7 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
     last = finished[-1] if finished else None
     speeds = {row.name: read_json(speed_file(workdir, row)) for row in config.rows()}
     found = {
+        "title": config.title,
         "command": command,
         "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in finished)),
         "versions": last and last["versions"],
@@ -137,6 +138,7 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
         "reference": config.speed["reference"],
         "speed": dict(config.speed),
         "seek_on": config.seek_on,
+        "seek_steps": config.seek_steps or config.run["train"]["steps"],
         "search": search,
         "sought": tried,
         "rates": rates,

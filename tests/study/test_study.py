@@ -15,7 +15,7 @@ from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.study.cells import Examiner
 from sage_jax.study.claims import FAILS, HOLDS, OPEN, above, below, claims, not_above, within
-from sage_jax.study.config import Row, StudyConfig, num_parameters
+from sage_jax.study.config import Cell, Row, StudyConfig, num_parameters
 from sage_jax.study.cost import cost
 from sage_jax.study.results import Findings, Mean, read_known
 from sage_jax.training.config import RunConfig
@@ -51,6 +51,13 @@ def test_a_row_of_several_tables_is_trained_once_with_the_seeds_of_the_greediest
     assert {cell.learning_rate for cell in cells if cell.row.system == "nested-mqa"} == {2e-3}
 
 
+def test_the_search_may_take_fewer_steps(tmp_path):
+    examiner = Examiner(config("demo"), tmp_path)
+    row = Row("nested-mqa", "multitrack")
+    steps = lambda **asked: examiner.sections_of(Cell(row, 0, 1e-3, **asked))["train"]["steps"]
+    assert (steps(), steps(test_on=("multitrack",))) == (500, 2000)
+
+
 @pytest.mark.parametrize("system", [*SHARINGS, "nested-mqa", "nested2-as_kvhs-mixed-4"])
 def test_equal_parameters_are_equal(system):
     study = config()
@@ -74,6 +81,8 @@ def test_names_say_what_a_system_is():
     ("changes", "said"),
     [
         (dict(learning_rates=(2e-3, 1e-3)), "learning_rates"),
+        (dict(seek_steps=-1), "seek_steps"),
+        (dict(title="two words"), "config.title"),
         (dict(tables={"forms": dict(systems=("mha",), train_on=("piano",), seeds=0)}), "tables.forms.seeds"),
         (dict(tables={"forms": dict(systems=("mha",), train_on=("bagpipe",), seeds=1)}), "bagpipe"),
         (dict(tables={"forms": dict(systems=("mha",), train_on=("piano",), seeds=1, speed=2)}), "no field speed"),

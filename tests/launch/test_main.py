@@ -1,0 +1,12 @@
+"""What launch scripts share."""
+
+import sys
+
+from launch._main import as_typed
+
+
+def test_a_report_tells_its_command_without_the_folders_of_this_machine(monkeypatch):
+    typed = ["--config=c.py:cpu", "--workdir", "/mine/w", "--known=/mine/a.json", "--report", "--config.corpora.piano=folder:/mine/p"]
+    monkeypatch.setattr(sys, "argv", ["prog", *typed])
+    told = as_typed("launch.study", {"workdir": "DIR", "known": "FILE"}, left_out=("report",))
+    assert told == "python -m launch.study --config=c.py:cpu --workdir DIR --known=FILE --config.corpora.piano=folder:DIR"
