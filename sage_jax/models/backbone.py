@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from sage_jax.models.attention import Attention, Past, rotations
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.product import as_matrix, product
+from sage_jax.models.product import PRODUCT, as_matrix, product
 
 # What is kept of a layer, where not all of it is.
 KEPT = {
-    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "layers": jax.checkpoint_policies.nothing_saveable,
 }
 

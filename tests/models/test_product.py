@@ -19,3 +19,19 @@ def test_only_a_single_row_is_made_in_parts():
     rows = lambda count: jax.jit(product).lower(jnp.ones((count, 64)), jnp.ones((64, 48))).as_text()
     in_parts = f"tensor<{PARTS}x{64 // PARTS}x48xf32>"
     assert in_parts in rows(1) and in_parts not in rows(2)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(
+    ("kept", "summed", "outputs"),
+    [((2, 3), (8,), (5,)), ((4,), (2, 3), (5, 7)), ((), (6,), (5,)), ((2, 3), (8,), ())],
+    ids=str,
+)
+def test_the_gradient_is_that_of_the_matrix_product(kept, summed, outputs, devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    rng = np.random.default_rng(0)
+    x, kernel, factor = (jnp.asarray(rng.standard_normal(s, np.float32)) for s in (kept + summed, summed + outputs, kept + outputs))
+    made = lambda x, kernel: jnp.sum(jnp.sin(product(x, kernel, len(summed))) * factor)
+    plain = lambda x, kernel: jnp.sum(jnp.sin(jnp.tensordot(x, kernel, len(summed))) * factor)
+    for ours, wanted in zip(jax.grad(made, (0, 1))(x, kernel), jax.grad(plain, (0, 1))(x, kernel), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5)
