@@ -50,7 +50,7 @@ def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str]
     """
     words, pending = [], None
     for argument in sys.argv[1:]:
-        flag, equals, value = argument.partition("=")
+        flag, equals, _ = argument.partition("=")
         name = flag.lstrip("-")
         if pending:
             words.append(stands_for[pending])
@@ -59,7 +59,8 @@ def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str]
             words.append(f"{flag}={stands_for[name]}" if equals else flag)
             pending = None if equals else name
         elif name not in left_out:
-            words.append(f"{flag}=folder:DIR" if value.startswith("folder:") else argument)
+            before, is_folder, _ = argument.partition("folder:")
+            words.append(f"{before}folder:DIR" if is_folder else argument)
     return f"python -m {module} {shlex.join(words)}"
 
 

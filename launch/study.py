@@ -12,8 +12,8 @@ before the command, and when they end the command without --helping, which measu
 these results.json of other workdirs tell of are taken over, wherever they were done.
 
 RESULTS.md, results.json and results.png come to the workdir, of what is finished so far with --report. With --publish they also
-become launch/study-TITLE.json and .png of this checkout, and the part of its RESULTS.md that config.title names; --results makes them from such a JSON file alone.
---cost tells what a study takes on a device of that rate.
+become launch/study-TITLE.json and .png of this checkout, and the part of its RESULTS.md that config.title names; --results makes
+them from such a JSON file alone. --cost tells what a study takes on a device of that rate.
 """
 
 import pathlib

@@ -9,8 +9,7 @@ import numpy as np
 
 from sage_jax.benchmark import decoding_report, training_report
 from sage_jax.benchmark.config import BenchmarkConfig, DecodingCell, ScalingCell, TrainingCell
-from sage_jax.files import replacing
-from sage_jax.markdown import with_part
+from sage_jax.markdown import write_part
 
 TITLE = "# Benchmarks\n"
 
@@ -40,8 +39,7 @@ def write_report(
         parts.append(training_report.scaling(scaling))
     parts.append(_measures(lines))
     part = f"## {config.title}\n\n" + "\n\n".join(parts)
-    with replacing(report) as temporary:
-        temporary.write_text(with_part(report.read_text() if report.exists() else TITLE, part))
+    write_part(report, TITLE, part)
 
 
 def _at_the_rates_of_the_run(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Examiner:
         sections["optimizer"]["learning_rate"] = cell.learning_rate
         sections["train"]["seed"] = cell.seed
         if not cell.test_on:
-            sections["train"]["steps"] = self.config.seek_steps or sections["train"]["steps"]
+            sections["train"]["steps"] = self.config.search_steps
         return sections
 
     def asked(self, cell: Cell) -> dict[str, Any]:

@@ -110,6 +110,11 @@ class StudyConfig:
         if self.seek_on not in self.corpora:
             raise UserError(f"config.seek_on is {self.seek_on!r}; choose one of config.corpora: {', '.join(self.corpora)}")
 
+    @property
+    def search_steps(self) -> int:
+        """Steps of each try of a learning rate."""
+        return self.seek_steps or self.run["train"]["steps"]
+
     def rows(self) -> list[Row]:
         """Every row of the tables, once, in their order."""
         return list(dict.fromkeys(row for name in self.tables for row in self.rows_of(name)))

@@ -14,14 +14,14 @@ def cost(config: StudyConfig, operations_per_second: float) -> str:
     known: dict[Row, int] = {}  # the seeds that are paid for
     lines, total = [], [0, 0.0]
 
-    def add(name: str, rows: dict[Row, int], steps: int = 0) -> None:
+    def add(name: str, rows: dict[Row, int], steps: int | None = None) -> None:
         models = sum(rows.values())
         hours = sum(count * _operations(config, row, steps) for row, count in rows.items()) / operations_per_second / 3600
         total[0], total[1] = total[0] + models, total[1] + hours
         lines.append((name, f"{models:,}", f"{hours:,.1f}"))
 
     tried = len(config.learning_rates)
-    add("learning rates", {Row(system, config.seek_on): tried for system in config.seek_with}, config.seek_steps)
+    add("learning rates", {Row(system, config.seek_on): tried for system in config.seek_with}, config.search_steps)
     for name, table in config.tables.items():
         fresh = {row: table["seeds"] - known.get(row, 0) for row in config.rows_of(name)}
         fresh = {row: seeds for row, seeds in fresh.items() if seeds > 0}
@@ -31,7 +31,7 @@ def cost(config: StudyConfig, operations_per_second: float) -> str:
     return markdown_table(("table", "models", "device hours"), lines)
 
 
-def _operations(config: StudyConfig, row: Row, steps: int) -> float:
-    """Of training one model of a row for so many steps, or, at 0, as many as it has; floating-point, as its size would overflow some integers."""
+def _operations(config: StudyConfig, row: Row, steps: int | None) -> float:
+    """Of training one model of a row, for its own steps if not told; floating-point, as its size would overflow some integers."""
     run = RunConfig.from_dict(config.sections(row))
     return float(steps or run.train.steps) * training_operations(run.model, run.train.batch_size, run.context)

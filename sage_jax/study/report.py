@@ -11,7 +11,7 @@ from sage_jax.evaluation.floors import FLOORS
 from sage_jax.evaluation.report import COLOURS, SAID
 from sage_jax.evaluation.statistics import interval
 from sage_jax.files import replacing
-from sage_jax.markdown import markdown_table, with_part
+from sage_jax.markdown import markdown_table, write_part
 from sage_jax.study.claims import claims
 from sage_jax.study.config import Row
 from sage_jax.study.results import Findings, Mean
@@ -44,9 +44,7 @@ def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathl
     names = [*(name for name in TITLES if name in found["tables"]), *(name for name in found["tables"] if name not in TITLES)]
     parts += [_table(findings, name) for name in names if findings.rows(name)]
     parts.append(_floors(found))
-    with replacing(report) as temporary:
-        part = "\n\n".join(part for part in parts if part)
-        temporary.write_text(with_part(report.read_text() if report.exists() else TITLE, part))
+    write_part(report, TITLE, "\n\n".join(part for part in parts if part))
 
 
 def _preface(found: Mapping[str, Any]) -> str:
@@ -109,8 +107,8 @@ def _set_up(found: Mapping[str, Any]) -> str:
 
 Every model reads the same crops of {data["num_events"]} events, {train["batch_size"]} to a batch, for {train["steps"]:,} steps
 unless its table says otherwise, with the same optimiser and schedule. The learning rate alone is tuned, one for each family:
-the one with the lowest validation loss (nats per note) of one system and one seed after {found["seek_steps"]:,} steps; where the best was at the
-edge, the one beyond it was tried too.
+the one with the lowest validation loss (nats per note) of one system and one seed after {found["seek_steps"]:,} steps; where the best
+was at the edge, the one beyond it was tried too.
 
 {markdown_table(("family", "sought with", *rates, "chosen"), rows)}
 

@@ -138,7 +138,7 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
         "reference": config.speed["reference"],
         "speed": dict(config.speed),
         "seek_on": config.seek_on,
-        "seek_steps": config.seek_steps or config.run["train"]["steps"],
+        "seek_steps": config.search_steps,
         "search": search,
         "sought": tried,
         "rates": rates,

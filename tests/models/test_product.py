@@ -30,7 +30,8 @@ def test_only_a_single_row_is_made_in_parts():
 def test_the_gradient_is_that_of_the_matrix_product(kept, summed, outputs, devices, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     rng = np.random.default_rng(0)
-    x, kernel, factor = (jnp.asarray(rng.standard_normal(s, np.float32)) for s in (kept + summed, summed + outputs, kept + outputs))
+    shapes = kept + summed, summed + outputs, kept + outputs
+    x, kernel, factor = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
     made = lambda x, kernel: jnp.sum(jnp.sin(product(x, kernel, len(summed))) * factor)
     plain = lambda x, kernel: jnp.sum(jnp.sin(jnp.tensordot(x, kernel, len(summed))) * factor)
     for ours, wanted in zip(jax.grad(made, (0, 1))(x, kernel), jax.grad(plain, (0, 1))(x, kernel), strict=True):
