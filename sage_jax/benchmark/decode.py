@@ -126,7 +126,7 @@ def prompts(tokenizer: NoteEvents, batch: int, length: int) -> tuple[list[np.nda
     rows, seconds, notes = [], 0.0, 0
     for path in paths[:batch]:
         try:
-            piece = tokenizer.quantize(read_midi(path, tokenizer.ticks_per_quarter))
+            piece = tokenizer.quantize(read_midi(path, tokenizer.grid.ticks_per_quarter))
         except BadMidi:
             continue
         events = tokenizer.encode(piece)[:-1]
