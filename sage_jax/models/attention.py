@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sage_jax.models import fused
 from sage_jax.models.cache import KEYS_EVENTS, KeysValues
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.product import as_matrix, product
@@ -77,8 +78,7 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
                 for pending, new in zip(past.pending, (k, v), strict=True)
             )
-        causal = past is None and keys_per_event == config.tokens_per_event
-        attend = _attend_fused if config.attention == "fused" and causal else _attend_in_blocks
+        attend = _attend_fused if config.fuses and past is None else _attend_in_blocks
         mixed = attend(q, (k, v), past, pieces, config, first)
         return product(mixed, output, 3), (k, v)
 
@@ -105,27 +105,12 @@ def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
 
 
 def _attend_fused(q, fresh: KeysValues, past: None, pieces, config: ModelConfig, first: int):
-    """As _attend_in_blocks, for whole pieces of as many keys as tokens; heads that hear one attribute alone do that in blocks."""
-    B, N, A, _, Y, h = q.shape
-    own, K = config.own_groups, config.cached_heads
-    by_block = [_attend_in_blocks(q[:, :, :, :own], fresh, past, pieces, config, first)] if own else []
-    q = q[:, :, :, own:]
-    X = q.shape[3]
-    if not X:
-        return by_block[0]
-    # A key-value head's query heads stand beside each other.
-    heads = q.reshape(B, N * A, X, K, Y // K, h).transpose(0, 1, 3, 2, 4, 5).reshape(B, N * A, X * Y, h)
-    keys, values = (part.transpose(0, 3, 2, 1, 4).reshape(B, N * A, K, h) for part in fresh)
-    mask = None
-    if pieces is not None:
-        of_tokens = jnp.repeat(pieces, A, axis=1)
-        mask = of_tokens[:, None, :, None] == of_tokens[:, None, None, :]
-    on_gpu = jax.default_backend() == "gpu" and q.dtype == jnp.bfloat16
-    mixed = jax.nn.dot_product_attention(
-        heads, keys, values, mask=mask, is_causal=True, implementation="cudnn" if on_gpu else "xla"
-    )
-    mixed = mixed.reshape(B, N * A, K, X, Y // K, h).transpose(0, 1, 3, 2, 4, 5).reshape(B, N, A, X, Y, h)
-    return jnp.concatenate([*by_block, mixed], axis=3)
+    """As _attend_in_blocks, for what `ModelConfig.fuses` tells."""
+    own = config.own_groups
+    parts = [fused.attend_own(q[:, :, :, :own], fresh, pieces)] if own else []
+    if q.shape[3] > own:
+        parts.append(fused.attend_all(q[:, :, :, own:], fresh, pieces))
+    return jnp.concatenate(parts, axis=3)
 
 
 def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, pieces, config: ModelConfig, first: int):

@@ -33,8 +33,8 @@ class ModelConfig:
       heads all, half their own.
     dtype: what is computed in; parameters are stored in float32.
     attention: how training and validation attend: in "blocks" of `query_block` events, whose memory grows with it, or "fused",
-      through jax.nn.dot_product_attention (cuDNN's flash attention on a GPU in bfloat16), the heads whose mask is causal:
-      those that hear every token of a flat model, or of a nested one without as_kvhs. The others stay in blocks.
+      through jax.nn.dot_product_attention (cuDNN's flash attention on a GPU in bfloat16), where each head hears as many keys as
+      there are queries: all but the forms of one token for an event with the scopes all and mixed, which stay in blocks.
     recompute: what is computed again for the gradient instead of being kept. "nothing": fastest where it fits; "attention":
       the scores of blocks, so that only those of one exist at a time; "products": all of a layer but what comes out of its
       kernels; "layers": all but what goes into each layer.
@@ -140,6 +140,12 @@ class ModelConfig:
         if self.sharing != "as_kvhs" or self.scope == "all":
             return 0
         return self.heads if self.scope == "own" else self.heads // 2
+
+    @property
+    def fuses(self) -> bool:
+        """Whether whole pieces are attended to through jax.nn.dot_product_attention."""
+        as_many = self.keys_per_event == self.tokens_per_event or self.own_heads == self.heads
+        return self.attention == "fused" and as_many
 
     @property
     def own_groups(self) -> int:

@@ -82,6 +82,8 @@ def loss_and_gradient(config, packed):
     [
         dict(attention="fused", sharing="gqa", kv_heads=5, packed=False),
         dict(attention="fused", scope="mixed"),
+        dict(attention="fused", scope="own", heads_per_attribute=2, packed=False),
+        dict(attention="fused", scope="own", form="nested"),
         *(dict(recompute=what, query_block=8) for what in KEPT),
     ],
     ids=names,
