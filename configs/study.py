@@ -3,13 +3,15 @@
   debug  minutes, to see that it runs: models and numbers that say nothing
   cpu    small models, for two CPU cores
   demo   the demo's model, flat and nested, for two CPU cores: fifty times as many events as in cpu
+  middle about 20 million parameters, for a quarter of an hour of one H200
   full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
   python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
 
-Where no folder is named, a corpus is the embedded one. What each field means is told by sage_jax.study.config.StudyConfig.
+Where no folder is named, a corpus is the embedded one; shards:FOLDER are what launch.preprocess made.
+What each field means is told by sage_jax.study.config.StudyConfig.
 """
 
 from ml_collections import ConfigDict
@@ -17,11 +19,12 @@ from ml_collections import ConfigDict
 from configs import evaluation, sage
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("debug", "cpu", "demo", "full")
+ARGUMENTS = ("debug", "cpu", "demo", "middle", "full")
 SHARINGS = (
     "mha", "gqa-5", "gqa-2", "mqa",
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
 )  # fmt: skip
+ONE_HEAD = ("mqa", *(f"as_kvhs-{scope}-1" for scope in ("all", "own", "mixed")))
 NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
 FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
@@ -82,6 +85,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.seek_with, config.seek_steps = ("mha", "nested-mqa"), 500
         config.tables = dict(forms=dict(systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3))
         config.evaluation.update(prompts=40, max_bars=8, batch_size=20, max_events=256, likelihood_pieces=20)
+    if arg == "middle":
+        config.corpora = dict(multitrack="embedded")
+        config.run.data.num_events = 512
+        config.run.model.update(width=384, layers=10, heads=10, head_width=40, mlp_width=1152)
+        config.run.model.update(attention="fused", recompute="nothing")
+        config.run.optimizer.update(warmup_steps=100)
+        config.run.train.update(steps=800, batch_size=16, eval_every=10_000, checkpoint_every=10_000)
+        config.learning_rates = (1e-3, 2e-3, 4e-3)
+        config.seek_with, config.seek_steps = ("mha", "nested-mqa", "pooled"), 200
+        config.tables = dict(
+            forms=dict(systems=("mha", "nested-mqa", "nested2-mqa", "pooled"), train_on=main, seeds=3),
+            sharing=dict(systems=("mha", "gqa-2", *ONE_HEAD), train_on=main, seeds=3),
+        )
+        config.evaluation.update(prompts=40, max_bars=8, batch_size=40, max_events=256, likelihood_pieces=40)
     if arg == "debug":
         config.run.update(sage.debug())
         config.run.model.update(heads=40, head_width=2)

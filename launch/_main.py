@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +46,8 @@ def named_folders(flag: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
 def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
     """The command line that started this process, for a report that others read.
 
-    stands_for: what is told instead of a flag's value, by the flag's name, and so of each folder of music. left_out: flags of
-    no value that are not told.
+    stands_for: what is told instead of a flag's value, by the flag's name, and so of each folder of music or of shards. left_out:
+    flags of no value that are not told.
     """
     words, pending = [], None
     for argument in sys.argv[1:]:
@@ -59,8 +60,7 @@ def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str]
             words.append(f"{flag}={stands_for[name]}" if equals else flag)
             pending = None if equals else name
         elif name not in left_out:
-            before, is_folder, _ = argument.partition("folder:")
-            words.append(f"{before}folder:DIR" if is_folder else argument)
+            words.append(re.sub("(folder|shards):.*", r"\1:DIR", argument))
     return f"python -m {module} {shlex.join(words)}"
 
 

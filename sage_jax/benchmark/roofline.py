@@ -12,7 +12,6 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import make_model
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
-SIDE = 2048  # of the square matrices that are multiplied
 
 
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
@@ -72,7 +71,7 @@ class Probe:
 
     def __init__(self, job: dict):
         self._bandwidth, self._matrices = bandwidth_probe(), matrix_probe(job["dtype"])
-        self.about = {"measures": f"the sum of {READ_BYTES >> 20} MiB, and a product of two {SIDE} x {SIDE} matrices"}
+        self.about = {"measures": f"the sum of {READ_BYTES >> 20} MiB, and a product of two {side()} x {side()} matrices"}
 
     def run(self) -> dict:
         return {"bytes_per_second": self._bandwidth(), "operations_per_second": self._matrices()}
@@ -86,8 +85,14 @@ def bandwidth_probe() -> Callable[[], float]:
 
 def matrix_probe(dtype: str) -> Callable[[], float]:
     """A function that measures operations per second in a product of two square matrices, each time it is called."""
-    matrix = jnp.ones((SIDE, SIDE), dtype)
-    return _rate(2 * SIDE**3, lambda matrix: matrix @ matrix, matrix)
+    # Of random numbers: a product of ones takes less power, and with that a GPU less time.
+    matrix = jax.random.normal(jax.random.key(0), (side(), side()), dtype)
+    return _rate(2 * side() ** 3, lambda matrix: matrix @ matrix, matrix)
+
+
+def side() -> int:
+    """Of the square matrices that are multiplied: larger where they would be done too soon."""
+    return 2048 if jax.default_backend() == "cpu" else 8192
 
 
 def _rate(amount: int, function, argument) -> Callable[[], float]:

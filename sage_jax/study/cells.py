@@ -29,11 +29,12 @@ from sage_jax.training.metrics import read_metrics
 from sage_jax.training.recorder import METRICS_FILE
 
 RESULT = "result.json"
+MADE = "shards"  # in config.corpora: music that has been preprocessed, such as on another machine
 EXAMPLE = "model"  # what scores of a cell's own stand under, beside the floors
 
 
 class Examiner:
-    """Asks trained models about the corpora of the study, whose shards lie in `workdir`/corpora/NAME.
+    """Asks trained models about the corpora of the study, whose shards lie in `workdir`/corpora/NAME or where they were made.
 
     known: what `collect` told of cells that were done elsewhere, by their identity.
     """
@@ -44,7 +45,8 @@ class Examiner:
         self._music = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))
 
     def shards(self, corpus: str) -> pathlib.Path:
-        return self.workdir / "corpora" / corpus
+        kind, _, folder = self.config.corpora[corpus].partition(":")
+        return pathlib.Path(folder) if kind == MADE else self.workdir / "corpora" / corpus
 
     def sections(self, row: Row) -> dict[str, dict[str, Any]]:
         """The sections of the run of a row, with the shards that it is trained on."""

@@ -56,9 +56,9 @@ class Cell:
 class StudyConfig:
     """The study. Raises UserError naming the field.
 
-    title: a word, of its part of RESULTS.md and of its files. corpora: by name, each a data.corpus. run: sections of
-    configs/sage.py that all systems have, but for what each has of its own and for the learning rate. learning_rates: those that
-    are tried, rising, on the corpus `seek_on` with the systems `seek_with`: each in the name of its family, the systems of its
+    title: a word, of its part of RESULTS.md and of its files. corpora: by name, each a data.corpus, or shards:FOLDER. run:
+    sections of configs/sage.py that all systems have, but for what each has of its own and for the learning rate.
+    learning_rates: those that are tried, rising, on the corpus `seek_on` with the systems `seek_with`: each in the name of its family, the systems of its
     form, pooling and representation. seek_steps: of each try; 0 for as many as the run has. tables: by name, systems, the corpora
     that they are trained on, those that they are tested on (the same, if not told), seeds, equal_parameters, and the steps
     and the fields of the model that all of the table have instead of the run's.

@@ -132,7 +132,7 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
         "command": command,
         "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in finished)),
         "versions": last and last["versions"],
-        "corpora": {name: _corpus(workdir, name) for name in config.corpora},
+        "corpora": {name: _corpus(examiner.shards(name)) for name in config.corpora},
         "run": {section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
         "evaluation": {name: getattr(config.evaluation, name) for name in ("prompts", "max_bars", "samples", "likelihood_pieces")},
         "reference": config.speed["reference"],
@@ -161,8 +161,8 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
     return found
 
 
-def _corpus(workdir: pathlib.Path, name: str) -> dict[str, int]:
-    splits = (read_json(workdir / "corpora" / name / REPORT) or {"splits": {}})["splits"]
+def _corpus(shards: pathlib.Path) -> dict[str, int]:
+    splits = (read_json(shards / REPORT) or {"splits": {}})["splits"]
     count = lambda split, what: splits.get(split, {}).get(what, 0)
     return {"pieces": count("train", "pieces"), "notes": count("train", "notes"), "tested": count("test", "pieces")}
 

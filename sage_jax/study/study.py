@@ -9,7 +9,8 @@ from sage_jax.errors import UserError
 from sage_jax.files import claim
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
-from sage_jax.study.cells import Examiner, cell_folder, run_cell
+from sage_jax.music.shards import TokenShards
+from sage_jax.study.cells import MADE, Examiner, cell_folder, run_cell
 from sage_jax.study.config import Cell, Row
 from sage_jax.study.results import best_rates
 from sage_jax.study.speed import measure_speeds
@@ -33,6 +34,9 @@ def run_study(examiner: Examiner, say: Callable[[str], None], helping: bool = Fa
     tokenizer = read_section(NoteEvents, "tokenizer", config.run)
     limits = read_section(PreprocessConfig, "preprocess", config.run)
     for corpus, source in config.corpora.items():
+        if source.startswith(f"{MADE}:"):
+            TokenShards(examiner.shards(corpus), "train", tokenizer)  # raises where they won't do
+            continue
         with claim(workdir / "corpora", wait=True):
             preprocess(source, examiner.shards(corpus), tokenizer, limits)
     rates = find_rates(examiner, say)
