@@ -24,7 +24,6 @@ SHARINGS = (
     "mha", "gqa-5", "gqa-2", "mqa",
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
 )  # fmt: skip
-ONE_HEAD = ("mqa", *(f"as_kvhs-{scope}-1" for scope in ("all", "own", "mixed")))
 NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
 FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
@@ -90,13 +89,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.run.data.num_events = 512
         config.run.model.update(width=384, layers=10, heads=10, head_width=40, mlp_width=1152)
         config.run.model.update(attention="fused", recompute="nothing")
-        config.run.optimizer.update(warmup_steps=100)
-        config.run.train.update(steps=800, batch_size=16, eval_every=10_000, checkpoint_every=10_000)
+        config.run.optimizer.update(warmup_steps=50)
+        config.run.train.update(steps=600, batch_size=16, eval_batches=20, eval_every=10_000, checkpoint_every=10_000)
         config.learning_rates = (1e-3, 2e-3, 4e-3)
-        config.seek_with, config.seek_steps = ("mha", "nested-mqa", "pooled"), 200
+        config.seek_with, config.seek_steps = ("mha", "nested-mqa", "pooled"), 120
         config.tables = dict(
             forms=dict(systems=("mha", "nested-mqa", "nested2-mqa", "pooled"), train_on=main, seeds=3),
-            sharing=dict(systems=("mha", "gqa-2", *ONE_HEAD), train_on=main, seeds=3),
+            sharing=dict(systems=("mha", "mqa", "as_kvhs-mixed-1"), train_on=main, seeds=3),
         )
         config.evaluation.update(prompts=40, max_bars=8, batch_size=40, max_events=256, likelihood_pieces=40)
     if arg == "debug":
