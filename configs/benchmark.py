@@ -5,6 +5,7 @@
   python -m launch.benchmark --config=configs/benchmark.py:training --output=runs/speed  train steps, half an hour
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug     some of everything, a minute or two
   python -m launch.benchmark --config=configs/benchmark.py:gpu --output=runs/gpu         for one accelerator, in bfloat16
+  python -m launch.benchmark --config=configs/benchmark.py:gpu_training --output=runs/gt  train steps there
 
 What each field means is told by sage_jax.benchmark.config.BenchmarkConfig. Peers need `bash launch/peers.sh` first; one that
 is not there is reported as such.
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("cpu", "forms", "training", "gpu", "debug")
+ARGUMENTS = ("cpu", "forms", "training", "gpu", "gpu_training", "debug")
 FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 OURS = (*FEW, "gqa-5", "gqa-2", "as_kvhs-all-2", "as_kvhs-own-2")
 MANY = ("mha", "mqa", "as_kvhs-all-4", "as_kvhs-own-4", "as_kvhs-mixed-4")
@@ -92,8 +93,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg == "gpu":
         config.title = "Accelerator"
         config.dtype = "bfloat16"
-        config.training = dict(base=dict(systems=TRAINED, batches=(8,), events=(1024,), steps=10))
         config.tables.main.update(systems=FEW + LLAMAS, batches=(1, 8, 32, 64), contexts=(1024, 4096, 8192))
+    if arg == "gpu_training":
+        config.title = "TrainingOnGPU"
+        config.dtype = "bfloat16"
+        config.model.update(width=1024, head_width=128, mlp_width=3072)
+        config.tables, config.growth = dict(), NO_GROWTH
+        usual = dict(events=(2048,), steps=10)
+        keeping = lambda kept: dict(model=dict(recompute=kept), **usual)
+        config.training = dict(
+            wide=dict(systems=TRAINED, batches=(4,), **keeping("nothing")),
+            wide_few=dict(systems=("mha",), batches=(2,), **keeping("nothing")),
+            wide_many=dict(systems=("mha", "nested-mqa"), batches=(16,), **keeping("nothing")),
+            wide_products=dict(systems=("mha",), batches=(8,), **keeping("products")),
+            wide_layers=dict(systems=("mha",), batches=(8,), **keeping("layers")),
+        )
     if arg == "debug":
         config.title = "Debug"
         config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)

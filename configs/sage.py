@@ -61,7 +61,7 @@ def base() -> ConfigDict:
         rope_base=10_000.0,
         dtype="bfloat16",
         query_block=64,
-        attention="blocks",
+        attention="auto",
         recompute="attention",
     )
     config.optimizer = dict(

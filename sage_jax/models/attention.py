@@ -78,7 +78,8 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
                 for pending, new in zip(past.pending, (k, v), strict=True)
             )
-        attend = _attend_fused if config.fuses and past is None else _attend_in_blocks
+        fuses = config.attention == "fused" or config.attention == "auto" and fused.has_kernel(x.dtype)
+        attend = _attend_fused if fuses and config.can_fuse and past is None else _attend_in_blocks
         mixed = attend(q, (k, v), past, pieces, config, first)
         return product(mixed, output, 3), (k, v)
 
@@ -105,7 +106,7 @@ def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
 
 
 def _attend_fused(q, fresh: KeysValues, past: None, pieces, config: ModelConfig, first: int):
-    """As _attend_in_blocks, for what `ModelConfig.fuses` tells."""
+    """As _attend_in_blocks, for models that `ModelConfig.can_fuse` is true of."""
     own = config.own_groups
     parts = [fused.attend_own(q[:, :, :, :own], fresh, pieces)] if own else []
     if q.shape[3] > own:

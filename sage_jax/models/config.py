@@ -9,7 +9,7 @@ SCOPES = ("all", "own", "mixed")
 DTYPES = ("float32", "bfloat16")
 FORMS = ("flat", "nested", "pooled", "compound", "delay")
 INNERS = ("mlp", "attention", "gru")
-ATTENTIONS = ("blocks", "fused")
+ATTENTIONS = ("auto", "blocks", "fused")
 RECOMPUTED = ("nothing", "attention", "products", "layers")
 
 
@@ -35,6 +35,7 @@ class ModelConfig:
     attention: how training and validation attend: in "blocks" of `query_block` events, whose memory grows with it, or "fused",
       through jax.nn.dot_product_attention (cuDNN's flash attention on a GPU in bfloat16), where each head hears as many keys as
       there are queries: all but the forms of one token for an event with the scopes all and mixed, which stay in blocks.
+      "auto": fused where cuDNN does it, as elsewhere all scores would exist at a time.
     recompute: what is computed again for the gradient instead of being kept. "nothing": fastest where it fits; "attention":
       the scores of blocks, so that only those of one exist at a time; "products": all of a layer but what comes out of its
       kernels; "layers": all but what goes into each layer.
@@ -58,7 +59,7 @@ class ModelConfig:
     rope_base: float = 10_000.0
     dtype: str = "float32"
     query_block: int = 64
-    attention: str = "blocks"
+    attention: str = "auto"
     recompute: str = "attention"
 
     def __post_init__(self):
@@ -142,10 +143,9 @@ class ModelConfig:
         return self.heads if self.scope == "own" else self.heads // 2
 
     @property
-    def fuses(self) -> bool:
-        """Whether whole pieces are attended to through jax.nn.dot_product_attention."""
-        as_many = self.keys_per_event == self.tokens_per_event or self.own_heads == self.heads
-        return self.attention == "fused" and as_many
+    def can_fuse(self) -> bool:
+        """Whether each head hears as many keys as there are queries, or, alone, those of one attribute."""
+        return self.keys_per_event == self.tokens_per_event or self.own_heads == self.heads
 
     @property
     def own_groups(self) -> int:

@@ -53,8 +53,11 @@ def attend_own(q: jax.Array, fresh: KeysValues, pieces: jax.Array | None) -> jax
     return jnp.where(late, back, mixed)
 
 
+def has_kernel(dtype: jnp.dtype) -> bool:
+    """Whether it is computed without all scores existing at a time."""
+    return jax.default_backend() == "gpu" and dtype == jnp.bfloat16
+
+
 def _attend_causally(heads: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
-    on_gpu = jax.default_backend() == "gpu" and heads.dtype == jnp.bfloat16
-    return jax.nn.dot_product_attention(
-        heads, keys, values, mask=mask, is_causal=True, implementation="cudnn" if on_gpu else "xla"
-    )
+    kernel = "cudnn" if has_kernel(heads.dtype) else "xla"
+    return jax.nn.dot_product_attention(heads, keys, values, mask=mask, is_causal=True, implementation=kernel)

@@ -1,19 +1,17 @@
-"""RESULTS.md and its pictures, from the study's JSON alone."""
+"""RESULTS.md, from the study's JSON alone."""
 
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.figure
-
 from sage_jax.evaluation.floors import FLOORS
-from sage_jax.evaluation.report import COLOURS, SAID
+from sage_jax.evaluation.report import SAID
 from sage_jax.evaluation.statistics import interval
-from sage_jax.files import replacing
 from sage_jax.markdown import markdown_table, write_part
 from sage_jax.study.claims import claims
 from sage_jax.study.config import Row
+from sage_jax.study.picture import draw
 from sage_jax.study.results import Findings, Mean
 
 TITLE = "# Results of the study\n"
@@ -37,10 +35,10 @@ def write_results(found: Mapping[str, Any], report: pathlib.Path, picture: pathl
     Parts of other titles, which studies of other sizes have written, stay as they are.
     """
     findings = Findings(found)
-    _plot(findings, picture)
+    draw(findings, picture)
     link = os.path.relpath(picture, report.parent)
     parts = [_preface(found), _claims(findings), _limits(found), _set_up(found)]
-    parts.append(f"![Bits per note against notes per second, and against merges]({link})")
+    parts.append(f"![Bits per note of the systems]({link})")
     names = [*(name for name in TITLES if name in found["tables"]), *(name for name in found["tables"] if name not in TITLES)]
     parts += [_table(findings, name) for name in names if findings.rows(name)]
     parts.append(_floors(found))
@@ -178,41 +176,3 @@ Relative: 0 for another piece, 1 for the composer's own later bars."""
 
 def _mean(value: Mean, digits: int, sign: bool = False) -> str:
     return interval(value.mean, value.low, value.high, digits, sign)
-
-
-def _plot(findings: Findings, path: pathlib.Path) -> None:
-    found = findings.found
-    figure = matplotlib.figure.Figure(figsize=(12, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    here = found["seek_on"]
-    families: dict[str, list[tuple[float, float, str]]] = {}
-    for table in ("forms", "sharing"):
-        for row in findings.rows(table) if table in found["tables"] else ():
-            speed, bits = findings.speed(row), findings.mean(row, here, "bits")
-            if speed and bits.seeds and found["families"][row.system] != "mmt-pooled":
-                families.setdefault(found["families"][row.system], []).append((speed["notes_per_second"], bits.mean, row.system))
-    for colour, (family, points) in zip(COLOURS * 3, families.items(), strict=False):
-        left.scatter(*zip(*[point[:2] for point in points], strict=True), color=colour, s=18, label=family)
-    left.set_xscale("log")
-    left.set_xlabel("notes per second, batch 1")
-    left.set_ylabel(f"bits per note, {here}")
-    if families:
-        left.legend(frameon=False)
-    for colour, corpus in zip(COLOURS, found["corpora"], strict=False):
-        points = []
-        for row in dict.fromkeys(findings.rows("merges")) if "merges" in found["tables"] else ():
-            bits = findings.mean(row, corpus, "bits")
-            if row.corpus == corpus and bits.seeds:
-                points.append((int(row.system.removeprefix("bpe") if row.system != "remi" else 0), bits.mean))
-        if points:
-            merges, bits = zip(*sorted(points), strict=True)
-            right.plot(merges, bits, "o-", color=colour, label=corpus)
-    right.set_xscale("symlog", linthresh=500)
-    right.set_xlabel("merges")
-    right.set_ylabel("bits per note")
-    if right.lines:
-        right.legend(frameon=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
