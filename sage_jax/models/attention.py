@@ -78,7 +78,7 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
                 for pending, new in zip(past.pending, (k, v), strict=True)
             )
-        fuses = config.attention == "fused" or config.attention == "auto" and fused.has_kernel(x.dtype)
+        fuses = config.attention == "fused" or config.attention == "auto" and fused.has_kernel(x.dtype, h)
         attend = _attend_fused if fuses and config.can_fuse and past is None else _attend_in_blocks
         mixed = attend(q, (k, v), past, pieces, config, first)
         return product(mixed, output, 3), (k, v)

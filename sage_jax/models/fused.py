@@ -53,11 +53,16 @@ def attend_own(q: jax.Array, fresh: KeysValues, pieces: jax.Array | None) -> jax
     return jnp.where(late, back, mixed)
 
 
-def has_kernel(dtype: jnp.dtype) -> bool:
-    """Whether it is computed without all scores existing at a time."""
-    return jax.default_backend() == "gpu" and dtype == jnp.bfloat16
+def has_kernel(dtype: jnp.dtype, head_width: int) -> bool:
+    """Whether cuDNN has a kernel for it, which never has all scores at a time: from NVIDIA's Ampere on."""
+    if jax.default_backend() != "gpu" or dtype != jnp.bfloat16 or head_width % 8 or head_width > 128:
+        return False
+    generation = jax.local_devices()[0].compute_capability.partition(".")[0]
+    return generation.isdecimal() and int(generation) >= 8
 
 
 def _attend_causally(heads: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
-    kernel = "cudnn" if has_kernel(heads.dtype) else "xla"
+    _, length, _, h = heads.shape
+    # With a mask, cuDNN's gradient is of even lengths.
+    kernel = "cudnn" if has_kernel(heads.dtype, h) and (mask is None or length % 2 == 0) else "xla"
     return jax.nn.dot_product_attention(heads, keys, values, mask=mask, is_causal=True, implementation=kernel)

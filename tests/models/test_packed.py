@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
+from sage_jax.models import fused
 from sage_jax.models.backbone import KEPT
 from sage_jax.models.config import RECOMPUTED
 from sage_jax.models.forms import make_model
@@ -111,3 +113,20 @@ def test_what_is_recomputed_is_not_kept():
 
     nothing, attention, products, layers = (kept(what) for what in RECOMPUTED)
     assert 2 * layers < products < attention < nothing / 2
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "head_width", "has"),
+    [
+        ("9.0", jnp.bfloat16, 64, True),
+        ("7.5", jnp.bfloat16, 64, False),
+        ("gfx942", jnp.bfloat16, 64, False),
+        ("9.0", jnp.float32, 64, False),
+        ("9.0", jnp.bfloat16, 12, False),
+    ],
+)
+def test_a_kernel_is_asked_for_only_where_there_is_one(monkeypatch, capability, dtype, head_width, has):
+    assert not fused.has_kernel(jnp.bfloat16, 64)  # on the CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+    assert fused.has_kernel(dtype, head_width) == has
