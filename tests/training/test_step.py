@@ -184,6 +184,7 @@ def test_a_good_step_is_taken_and_remembered(state, skipping, update):
     batch = {"events": random_events(4)}
     once, metrics = skipping(state, batch)
     assert not metrics["bad"] and once.recent == metrics["loss"]
-    assert is_same(once.params, update(state, batch)[0].params)
+    # Two programs, which may round in another order.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), once.params, update(state, batch)[0].params)
     twice, metrics = skipping(once, batch)
     np.testing.assert_allclose(twice.recent, 0.95 * once.recent + 0.05 * metrics["loss"], rtol=1e-6)
