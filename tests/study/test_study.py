@@ -138,6 +138,7 @@ def finished(tmp_path_factory) -> pathlib.Path:
 
 def launch(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
     systems = ["--config.tables.forms.systems=('mha','nested2-mqa')", "--config.seek_with=('mha','nested-mqa')"]
+    systems.append("--config.run.model.layers=1")
     few = [f"--config.tables.{name}.train_on=()" for name in ("sharing", "equal_parameters", "merges", "other_music")]
     command = [sys.executable, "-m", "launch.study", "--config=configs/study.py:debug", f"--workdir={folder}"]
     return subprocess.run([*command, *systems, *few, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -179,7 +180,9 @@ def test_what_was_done_elsewhere_is_taken_over(finished, tmp_path):
     assert again["search"] == found["search"] and again["cells"] == found["cells"]
 
     known = read_known([part])
-    study = config("debug", tables={"forms": dict(systems=("mha", "nested2-mqa"), train_on=("multitrack",), seeds=2)})
+    run = configs.get_config("debug").run.to_dict()
+    tables = {"forms": dict(systems=("mha", "nested2-mqa"), train_on=("multitrack",), seeds=2)}
+    study = config("debug", tables=tables, run={**run, "model": {**run["model"], "layers": 1}})
     examiner = Examiner(study, tmp_path, known)
     cells = list(study.cells({study.family(cell["system"]): cell["learning_rate"] for cell in found["sought"]}))
     assert [examiner.identity(cell) in known for cell in cells] == [False, True, True, True]

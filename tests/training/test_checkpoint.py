@@ -158,10 +158,10 @@ def test_from_a_damaged_checkpoint_a_run_goes_back_to_the_one_before(workdir, st
 
 
 def test_one_flipped_bit_is_found_or_changes_nothing(workdir, state, tmp_path_factory):
-    """Of the largest file of the state, in eight places: among them are headers and padding that nobody reads."""
+    """Of the largest file of the state, in four places: among them may be headers and padding that nobody reads."""
     size = largest_of(workdir / "checkpoints" / "4").stat().st_size
     found = 0
-    for first in range(size // 16, size, size // 8):
+    for first in range(size // 16, size, size // 4):
         copy = tmp_path_factory.mktemp("copy")
         shutil.copytree(workdir, copy, dirs_exist_ok=True)
         flip_bits(copy / "checkpoints" / "4", every=size, first=first)
@@ -169,7 +169,7 @@ def test_one_flipped_bit_is_found_or_changes_nothing(workdir, state, tmp_path_fa
         step = int(restored.step)
         jax.tree.map(np.testing.assert_array_equal, restored.replace(key=None), at(state, step).replace(key=None))
         found += step == 3
-    assert found >= 4
+    assert found >= 2
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_moved(workdir, state):
