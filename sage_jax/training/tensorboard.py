@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sage_jax.errors import UserError
-from sage_jax.rendering.piano_roll import HEIGHT, WIDTH
 
 FOLDER = "tensorboard"
 FORMAT = "brain.Event:2"  # since which TensorBoard forgets what the start of a session says is void
@@ -56,8 +55,12 @@ class EventFile:
     def pictures(self, kind: str, step: int, pictures: Iterable[bytes]) -> None:
         """Piano rolls, PNGs as draw_piano_roll makes them, as kind/1, kind/2 ..."""
         value, image = self._Summary.Value, self._Summary.Image
-        images = [image(height=HEIGHT, width=WIDTH, colorspace=RGBA, encoded_image_string=png) for png in pictures]
-        self._summarise(step, [value(tag=f"{kind}/{number}", image=each) for number, each in enumerate(images, 1)])
+        values = []
+        for number, png in enumerate(pictures, 1):
+            width, height = struct.unpack(">II", png[16:24])  # as a PNG's header tells them
+            picture = image(height=height, width=width, colorspace=RGBA, encoded_image_string=png)
+            values.append(value(tag=f"{kind}/{number}", image=picture))
+        self._summarise(step, values)
 
     def close(self) -> None:
         self._file.close()
