@@ -17,10 +17,10 @@ FLAGS = (
 )  # fmt: skip
 
 
-def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, devices: int = 1) -> subprocess.Popen:
+def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, of=FLAGS, devices: int = 1) -> subprocess.Popen:
     """A run on so many fake devices."""
-    command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
-    xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "launch.train", *of, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
