@@ -23,6 +23,7 @@ from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.config import RunConfig
 from sage_jax.training.interrupt import StopRequest, this_command
 from sage_jax.training.metrics import read_metrics
+from sage_jax.training.previews import Previews
 from sage_jax.training.programs import empty_batch, make_programs
 from sage_jax.training.recorder import METRICS_FILE, Recorder
 from sage_jax.training.starts import note_start
@@ -46,11 +47,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         representation = told_in(run, shards, workdir)
     tally = Tally()
     train_data, valid_data = datasets(run, shards, representation, tally)
-    previews = None
-    if run.train.tensorboard:
-        from sage_jax.training.previews import Previews  # with matplotlib, which is a second of the start
-
-        previews = Previews(run, representation, shards)
+    previews = Previews(run, representation, shards) if run.train.tensorboard else None
     music = music_fingerprint(shards)
     hosts.check_agreement(run, music)
     programs = make_programs(run, representation)

@@ -13,7 +13,6 @@ from sage_jax.decoding.generate import Generator
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards
-from sage_jax.rendering.piano_roll import draw_piano_roll
 from sage_jax.training.config import RunConfig
 
 PROMPTS = 3
@@ -68,6 +67,8 @@ class Previews:
 
 
 def _picture(piece: Piece, prompt_end: int, title: str) -> bytes:
+    from sage_jax.rendering.piano_roll import draw_piano_roll  # with matplotlib, which takes a second that few runs need
+
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "preview.png"
         draw_piano_roll(piece, path, prompt_end=prompt_end, title=title)

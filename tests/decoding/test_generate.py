@@ -64,7 +64,8 @@ def test_nothing_ill_formed_comes_out_of_other_forms(form):
     out = generator.generate(PROMPTS, max_events=60, sampling=WILD, seed=5, stop_at_end=False)
     for start, continuation in zip(PROMPTS, out.continuations, strict=True):
         assert_canonical(np.concatenate([start, continuation]))
-    assert not np.array_equal(out.continuations[0], out.continuations[1])
+    alone = generator.generate(PROMPTS[1:2], max_events=60, sampling=WILD, seed=jax.random.fold_in(jax.random.key(5), 1)[None])
+    assert not np.array_equal(out.continuations[0], out.continuations[1]) and len(alone.continuations[0])
 
 
 def test_a_row_in_a_batch_is_the_row_alone(generator, wild):

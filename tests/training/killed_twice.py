@@ -8,11 +8,10 @@ says how many losses it has compared, where all of them are the same to the last
 """
 
 import pathlib
-import signal
 
 from absl import app, flags
 
-from tests.training.launched import has_reached, losses, start_hosts, wait_for
+from tests.training.launched import end, has_reached, kill, last_step, losses, start_hosts, wait_for
 
 DEMO = (
     "--config=configs/sage.py:demo", "--config.train.batch_size=4", "--config.train.eval_batches=8",
@@ -27,29 +26,26 @@ _STEPS = flags.DEFINE_integer("steps", 600, "of each run", lower_bound=60)
 
 def main(argv):
     del argv
-    workdir, shards = pathlib.Path(_WORKDIR.value), pathlib.Path(_SHARDS.value)
+    workdir, shards, steps = pathlib.Path(_WORKDIR.value), pathlib.Path(_SHARDS.value), _STEPS.value
     if workdir.exists():
         raise SystemExit(f"{workdir} is there already; choose another --workdir")
     # In steps. A host dies between two checkpoints, so that what came after the earlier one is done again.
-    every = dict(log_every=_STEPS.value // 60, checkpoint_every=_STEPS.value // 12, eval_every=_STEPS.value // 3)
-    steps = [f"--config.train.{field}={value}" for field, value in dict(steps=_STEPS.value, **every).items()]
-    whole = start_hosts(2, workdir / "whole", shards, *steps, of=DEMO)
+    fields = dict(steps=steps, log_every=steps // 60, checkpoint_every=steps // 12, eval_every=steps // 3)
+    begin = lambda name: start_hosts(
+        2, workdir / name, shards, *(f"--config.train.{field}={value}" for field, value in fields.items()), of=DEMO
+    )
+    whole = begin("whole")
     for part, victim in KILLS:
-        hosts = start_hosts(2, workdir / "killed", shards, *steps, of=DEMO)
-        wait_for(hosts[0], has_reached(workdir / "killed", int(part * _STEPS.value)))
+        hosts = begin("killed")
+        wait_for(hosts[0], has_reached(workdir / "killed", int(part * steps)))
         if hosts[0].poll() is not None:
             raise SystemExit(hosts[0].communicate()[1] or "the run had ended before a host was killed; give it more --steps")
-        for host in (victim, 1 - victim):  # and the scheduler ends the other, which waits for it
-            hosts[host].send_signal(signal.SIGKILL)
-            hosts[host].communicate()
-        print(f"killed host {victim} at step {max(step for _, step in losses(workdir / 'killed'))}", flush=True)
-    for process in [*start_hosts(2, workdir / "killed", shards, *steps, of=DEMO), *whole]:
-        _, said = process.communicate()
-        if process.returncode:
-            raise SystemExit(said)
+        kill(hosts[victim], hosts[1 - victim])
+        print(f"killed host {victim} at step {last_step(workdir / 'killed')}", flush=True)
+    end([*begin("killed"), *whole], timeout=None)
     expected, found = losses(workdir / "whole"), losses(workdir / "killed")
     others = [place for place, loss in expected.items() if found.get(place) != loss]
-    print(f"{len(expected)} losses to step {_STEPS.value}, of which {len(others)} differ")
+    print(f"{len(expected)} losses to step {steps}, of which {len(others)} differ")
     if others:
         raise SystemExit(f"the first that differs is of {others[0]}")
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ FLAGS = (
 
 
 def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, of=FLAGS, devices: int = 1) -> subprocess.Popen:
-    """A run on so many fake devices."""
+    """A run on so many fake devices; `of` are the flags that `flags` go behind."""
     command = [sys.executable, "-m", "launch.train", *of, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla}
@@ -33,6 +34,20 @@ def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None
     joined = [f"--coordinator=localhost:{port}", f"--num_hosts={count}"]
     of_host = lambda host: [*joined, f"--host={host}", *(each or {}).get(host, ())]
     return [start(*arguments, *of_host(host), **options) for host in range(count)]
+
+
+def end(processes: list[subprocess.Popen], code: int = 0, timeout: float | None = 300) -> list[tuple[str, str]]:
+    """What each host said, all of which end with `code`."""
+    said = [process.communicate(timeout=timeout) for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return said
+
+
+def kill(*hosts: subprocess.Popen) -> None:
+    """One dies, and the scheduler ends the others, which wait for it."""
+    for host in hosts:
+        host.send_signal(signal.SIGKILL)
+        host.communicate()
 
 
 def finish(*arguments, **options) -> tuple[str, str]:
@@ -50,6 +65,11 @@ def wait_for(process: subprocess.Popen, is_so: Callable[[], bool]) -> None:
 
 def has_reached(workdir: pathlib.Path, step: int) -> Callable[[], bool]:
     return lambda: any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl", "train"))
+
+
+def last_step(workdir: pathlib.Path) -> int:
+    """Of which there is a loss."""
+    return max(step for _, step in losses(workdir))
 
 
 def losses(workdir: pathlib.Path) -> dict[tuple[str, int], float]:

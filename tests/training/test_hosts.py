@@ -1,24 +1,15 @@
 """Runs of several hosts: real processes on this machine, with collectives between them."""
 
-import signal
-
 import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
 from sage_jax.training.checkpoint import load_for_sampling
 from sage_jax.training.hosts import join
-from tests.training.launched import has_reached, losses, start_hosts, wait_for
+from tests.training.launched import end, has_reached, kill, last_step, losses, start_hosts, wait_for
 
 LONG = "--config.train.steps=100000"
 TWELVE = "--config.train.steps=12"
-
-
-def end(processes, code=0):
-    """What each host said."""
-    said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), said
-    return said
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +24,8 @@ def unbroken(shards, tmp_path_factory):
 def test_a_host_is_killed_and_the_run_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
     hosts = start_hosts(2, tmp_path, shards, LONG, devices=2)
     wait_for(hosts[0], has_reached(tmp_path, 6))
-    for host in reversed(hosts):  # one dies, and the scheduler ends the other, which waits for it
-        host.send_signal(signal.SIGKILL)
-        host.communicate()
-    reached = max(step for _, step in losses(tmp_path))
-    end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(12, reached + 1)}", devices=2))
+    kill(*reversed(hosts))
+    end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(12, last_step(tmp_path) + 1)}", devices=2))
     found = losses(tmp_path)
     assert {place: found[place] for place in unbroken} == unbroken
 
@@ -62,7 +50,7 @@ def test_a_notice_to_one_host_stops_all_after_the_same_step(unbroken, shards, tm
     step = load_for_sampling(tmp_path)[2]
     assert f"stopped by SIGTERM; step {step} of 100000 is saved" in out and "stopped" not in silent
     found = losses(tmp_path)
-    assert step == max(step for _, step in found)
+    assert step == last_step(tmp_path)
     assert_close(found, {place: loss for place, loss in unbroken.items() if place in found})
 
 

@@ -1,13 +1,12 @@
 """Runs of `launch.train` that are done real harm to, in processes of their own: killed, out of disk, moved to other devices."""
 
 import resource
-import signal
 
 import numpy as np
 import pytest
 
 from sage_jax.training.checkpoint import load_for_sampling
-from tests.training.launched import finish, has_reached, losses, start, wait_for
+from tests.training.launched import finish, has_reached, kill, last_step, losses, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +22,8 @@ def unbroken(shards, tmp_path_factory):
 def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
     with start(tmp_path, shards, "--config.train.steps=100000") as process:
         wait_for(process, has_reached(tmp_path, 6))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    reached = max(step for _, step in losses(tmp_path))
-    finish(tmp_path, shards, f"--config.train.steps={max(12, reached + 1)}")
+        kill(process)
+    finish(tmp_path, shards, f"--config.train.steps={max(12, last_step(tmp_path) + 1)}")
     found = losses(tmp_path)
     # To the last bit: the same program on the same crops.
     assert {place: found[place] for place in unbroken} == unbroken
@@ -64,4 +61,4 @@ def test_sigterm_saves_within_the_time_that_a_machine_gives(shards, tmp_path):
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 143
-    assert load_for_sampling(tmp_path)[2] == max(step for _, step in losses(tmp_path))
+    assert load_for_sampling(tmp_path)[2] == last_step(tmp_path)
