@@ -1,6 +1,7 @@
 """What every test runs under: JAX on the CPU and strict, hypothesis without chance or deadlines."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -22,6 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")
@@ -33,3 +35,11 @@ LONGEST = ("test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py"
 def pytest_collection_modifyitems(items):
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_modules_leave_is_not_looked_through_again():
+    """Programs stay for good: at the end of a run each collection of garbage would take seconds, and reading a checkpoint is one."""
+    gc.collect()
+    gc.freeze()
+    yield

@@ -42,10 +42,15 @@ def tiny_config(**changes) -> ModelConfig:
 
 @functools.cache
 def parameters(config: ModelConfig):
-    """Random parameters, large enough that every path through the model shows in its logits."""
-    init = jax.jit(make_model(config).init)  # one program is compiled much sooner than all of its operations are
-    params = init(jax.random.key(0), jnp.zeros((1, 2, config.num_attributes), jnp.int32))["params"]
-    return jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, params)
+    """Random parameters, large enough that every path through the model shows in its logits.
+
+    Drawn by numpy: the program that would draw them takes longer to compile than all that a test does with them.
+    """
+    one_event = jnp.zeros((1, 2, config.num_attributes), jnp.int32)
+    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), one_event)["params"]
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: rng.normal(size=leaf.shape) / 4 if leaf.ndim > 1 else 1 + rng.normal(size=leaf.shape) / 10
+    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), shapes)
 
 
 def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> jax.Array:
