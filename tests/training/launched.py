@@ -1,5 +1,6 @@
 """Runs of `launch.train` in processes of their own, to be watched and done harm to."""
 
+import atexit
 import os
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from sage_jax.training.metrics import read_metrics
 
@@ -19,11 +21,13 @@ FLAGS = (
 
 
 def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, of=FLAGS, devices: int = 1) -> subprocess.Popen:
-    """A run on so many fake devices; `of` are the flags that `flags` go behind."""
+    """A run on so many fake devices, which ends at the latest with this process; `of` are the flags that `flags` go behind."""
     command = [sys.executable, "-m", "launch.train", *of, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    atexit.register(process.kill)
+    return process
 
 
 def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None, **options) -> list[subprocess.Popen]:
@@ -37,8 +41,9 @@ def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None
 
 
 def end(processes: list[subprocess.Popen], code: int = 0, timeout: float | None = 300) -> list[tuple[str, str]]:
-    """What each host said, all of which end with `code`."""
-    said = [process.communicate(timeout=timeout) for process in processes]
+    """What each host said, all of which end with `code`. They are heard at once: one that nobody hears stops at a full pipe."""
+    with ThreadPoolExecutor(len(processes)) as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=timeout), processes))
     assert [process.returncode for process in processes] == [code] * len(processes), said
     return said
 
