@@ -2,7 +2,7 @@
 
 Each argument is a whole run, on the embedded corpus unless data.corpus names another one:
   debug  a minute on any machine, for trying things out
-  demo   about three minutes on two CPU cores
+  demo   three to nine minutes on two CPU cores
   base   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
   python -m launch.preprocess --config=configs/sage.py:demo --workdir=runs/demo

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to music: installs, prepares the embedded corpus, trains a small model on the CPU for about three minutes, and
+# From nothing to music: installs, prepares the embedded corpus, trains a small model on the CPU for three to nine minutes, and
 # continues a piece that it has never heard in four ways, as MIDI, picture and recording. A second run reuses what is there.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
