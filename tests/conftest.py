@@ -42,4 +42,3 @@ def _what_modules_leave_is_not_looked_through_again():
     """Programs stay for good: at the end of a run each collection of garbage would take seconds, and reading a checkpoint is one."""
     gc.collect()
     gc.freeze()
-    yield

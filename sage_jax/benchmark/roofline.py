@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sage_jax.benchmark.worker import serve
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import parameter_shapes
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
 
@@ -54,9 +54,7 @@ def training_operations(config: ModelConfig, batch: int, events: int) -> int:
 
 def _weights(config: ModelConfig, heads: bool = True):
     """The weights that an event meets: for each kernel its size, times the tokens that meet it."""
-    events = jax.ShapeDtypeStruct((1, 1, config.num_attributes), jnp.int32)
-    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), events)["params"]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameter_shapes(config)):
         name = jax.tree_util.keystr(path)
         is_output = "head_" in name or "decoder" in name or "join" in name
         if "embedding" in name or "lead" in name or (not heads and is_output):

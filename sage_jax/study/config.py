@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from sage_jax.benchmark.systems import sections_of
 from sage_jax.errors import UserError
 from sage_jax.evaluation.task import EvaluationConfig
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import parameter_shapes
 from sage_jax.training.config import RunConfig
 
 TABLE_FIELDS = {"systems", "train_on", "test_on", "seeds", "equal_parameters", "steps", "model"}
@@ -167,9 +166,7 @@ class StudyConfig:
 
 @functools.cache
 def num_parameters(model: ModelConfig) -> int:
-    one_event = jnp.zeros((1, 1, model.num_attributes), jnp.int32)
-    shapes = jax.eval_shape(make_model(model).init, jax.random.key(0), one_event)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(model)))
 
 
 def width_for(model: ModelConfig, parameters: int) -> int:

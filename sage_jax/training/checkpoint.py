@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from sage_jax.errors import UserError
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import parameter_shapes
 from sage_jax.music.representation import Representation, from_dict
 from sage_jax.training.config import RunConfig
 from sage_jax.training.digest import digests, text_digest
@@ -148,8 +147,7 @@ def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[A
         saved = _read_texts(manager, step)
         representation = _saved_representation(workdir, saved.vocabulary)
         config = RunConfig.from_dict(saved.config)
-        events = jax.ShapeDtypeStruct((1, 2, config.model.num_attributes), jnp.int32)
-        abstract = {"params": jax.eval_shape(make_model(config.model).init, jax.random.key(0), events)["params"]}
+        abstract = {"params": parameter_shapes(config.model)}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
         params = jax.device_put(_read(manager, step, state=only_params).state["params"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import parameter_shapes
 from sage_jax.music.events import NoteEvents
 
 VOCAB_SIZES = (20, 11, 13, 7, 9)
@@ -46,11 +46,9 @@ def parameters(config: ModelConfig):
 
     Drawn by numpy: the program that would draw them takes longer to compile than all that a test does with them.
     """
-    one_event = jnp.zeros((1, 2, config.num_attributes), jnp.int32)
-    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0), one_event)["params"]
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.normal(size=leaf.shape) / 4 if leaf.ndim > 1 else 1 + rng.normal(size=leaf.shape) / 10
-    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), parameter_shapes(config))
 
 
 def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> jax.Array:

@@ -3,7 +3,6 @@
 import atexit
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
@@ -51,16 +50,14 @@ def end(processes: list[subprocess.Popen], code: int = 0, timeout: float | None 
 def kill(*hosts: subprocess.Popen) -> None:
     """One dies, and the scheduler ends the others, which wait for it."""
     for host in hosts:
-        host.send_signal(signal.SIGKILL)
+        host.kill()
         host.communicate()
 
 
 def finish(*arguments, **options) -> tuple[str, str]:
     """What a run that ends well says."""
-    process = start(*arguments, **options)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out, err
+    [said] = end([start(*arguments, **options)])
+    return said
 
 
 def wait_for(process: subprocess.Popen, is_so: Callable[[], bool]) -> None:
