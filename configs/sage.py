@@ -41,7 +41,7 @@ def base() -> ConfigDict:
         name="events", merges=0, within="bar", per_track=False, max_beats=256, steps_per_event=0.0
     )
     config.preprocess = dict(max_file_mb=8.0, max_seconds_per_file=60.0, max_events_per_file=200_000, max_memory_mb=4096)
-    config.preprocess.update(workers=0, reader="pretty_midi", runner="local", beam_options="")
+    config.preprocess.update(workers=0, reader="direct", runner="local", beam_options="")
     config.data = dict(corpus="embedded", shards="", num_events=1024, transpose=(-5, 6), pack=False)
     config.model = dict(
         form="flat",

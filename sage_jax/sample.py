@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +17,7 @@ from sage_jax.decoding.generate import Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
+from sage_jax.music.loss import GridLoss, loss_rows
 from sage_jax.music.midi import read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, DRUMS, Piece
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
@@ -76,13 +78,19 @@ def sample(
     model = dataclasses.replace(saved.model, dtype=run.model.dtype)
 
     ticks = tokenizer.grid.ticks_per_quarter
+    changed = []
     if prompt is None:
         name, bars = "nothing", 0
-        piece = tokenizer.quantize(Piece.from_notes([], ticks, wanted.qpm, wanted.meter))
+        read = Piece.from_notes([], ticks, wanted.qpm, wanted.meter)
     else:
-        name, bars = pathlib.Path(prompt).stem, wanted.prompt_bars
-        # Quantized first: where that splits bars that are too long for the vocabulary, bars are counted as it knows them.
-        piece = opening(tokenizer.quantize(read_midi(prompt, ticks)), bars, prompt)
+        name, in_file, in_prompt = pathlib.Path(prompt).stem, GridLoss(), GridLoss()
+        # The bars are those of the file. The vocabulary may split one into several.
+        read = opening(read_midi(prompt, ticks, loss=in_file), wanted.prompt_bars, prompt)
+        bars = tokenizer.quantize(read, in_prompt).bar_of(read.bar_start(wanted.prompt_bars) - 1) + 1
+        in_prompt.notes = len(read.notes)
+        for where, loss in (("file", in_file), ("prompt", in_prompt)):
+            changed += [f"{where}: {what}: {text}" for what, text, is_changed in loss_rows(loss.to_dict()) if is_changed]
+    piece = tokenizer.quantize(read)
     with replacing(pathlib.Path(output) / "takes.json"):
         pass  # where nothing can be written, that is said before the work
     takes = continue_piece(
@@ -97,15 +105,28 @@ def sample(
         seed=wanted.seed,
         programs=programs,
     )
+    takes = dataclasses.replace(takes, pieces=[at_true_tempos(take, piece, read, takes.prompt_end) for take in takes.pieces])
     valid = [line for line in read_metrics(pathlib.Path(workdir) / METRICS_FILE, "valid") if line["step"] <= step]
     known = {"valid_nats_per_note": valid[-1]["loss"], "valid_step": valid[-1]["step"]} if valid else {}
-    read = {"prompt_bars": bars, "prompt_events": takes.prompt_events, "context_events": takes.context_events}
-    about = {"prompt": name, **read, "step": step, **known, **takes.speed}
-    rows = write_takes(takes, piece, pathlib.Path(output), name)
+    lengths = {"prompt_bars": wanted.prompt_bars if bars else 0, "prompt_events": takes.prompt_events}
+    lengths["context_events"] = takes.context_events
+    about = {"prompt": name, "changed": changed, **lengths, "step": step, **known, **takes.speed}
+    rows = write_takes(takes, at_true_tempos(piece, piece, read, takes.prompt_end), pathlib.Path(output), name)
     with replacing(pathlib.Path(output) / "takes.json") as temporary:
         temporary.write_text(json.dumps({**about, "takes": rows}, indent=2) + "\n")
     show(about, rows, output)
     return takes
+
+
+def at_true_tempos(take: Piece, prompt: Piece, read: Piece, prompt_end: int) -> Piece:
+    """`take`, which begins with the quantized `prompt` up to the tick `prompt_end`, at the tempos of the prompt as it was `read`.
+
+    The tempo in force at the end of the prompt goes on as it was read; others are those that the model wrote.
+    """
+    tempos = take.tempos[take.tempos["tick"] >= max(prompt_end, 1)].copy()
+    tempos["qpm"][tempos["qpm"] == prompt.tempos["qpm"][-1]] = read.tempos["qpm"][-1]
+    tempos = np.concatenate([read.tempos, tempos])
+    return dataclasses.replace(take, tempos=tempos[np.append(True, np.diff(tempos["qpm"]) != 0)])
 
 
 def parse_programs(names: list[str]) -> list[int]:
@@ -150,6 +171,9 @@ def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.
     for message in {row["no_wav"] for row in rows if "no_wav" in row}:
         console.print(message, markup=False)
     summary = Table(show_header=False)
+    for line in about["changed"]:
+        where, what, text = line.split(": ", 2)
+        summary.add_row(f"{where}'s {what}", text)
     if "valid_step" in about:
         loss, step = about["valid_nats_per_note"], about["valid_step"]
         summary.add_row("nats per note", f"{loss:.3f} on the validation split at step {step}")

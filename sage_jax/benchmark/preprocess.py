@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, in which the readers take turns (default: %(default)s)")
     args = parser.parse_args(argv)
     try:
-        readers = list(READERS) if is_installed() else ["pretty_midi"]
+        readers = [reader for reader in READERS if reader != "symusic" or is_installed()]
         result = measure(args.corpus, max(1, args.limit), max(1, args.rounds), NoteEvents(), readers)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

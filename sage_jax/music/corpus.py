@@ -12,7 +12,7 @@ from sage_jax.errors import UserError
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.music.scores import write_scores
 
-SUFFIXES = (".mid", ".midi", ".kar")
+SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 SPLITS = ("train", "valid", "test")
 SHARES = (0.90, 0.95)  # where valid and test begin, of all hashes
 LEAST = 0.04  # of the hashes, what valid and test get at least

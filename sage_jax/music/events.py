@@ -143,36 +143,42 @@ class NoteEvents(BarWindows):
         loss.duration_error_ticks += float(error.sum())
         loss.duration_error_ticks_max = max(loss.duration_error_ticks_max, float(error.max(initial=0)))
         loss.durations_clipped += int((piece.notes["duration"] > self.durations[-1]).sum())
+        louder = np.abs(notes["velocity"] - piece.notes["velocity"])
+        loss.velocities_changed += int((louder > 0).sum())
+        loss.velocity_error += float(louder.sum())
+        loss.velocity_error_max = max(loss.velocity_error_max, float(louder.max(initial=0)))
         notes = canonical(notes)
         same = np.ones(max(len(notes) - 1, 0), bool)
         for field in ("onset", "program", "pitch"):
             same &= notes[field][1:] == notes[field][:-1]
         loss.duplicate_notes += int(same.sum())
-        return Piece(
-            notes[np.append(~same, True)] if len(notes) else notes,
-            self._quantize_tempos(piece.tempos, loss),
-            self._quantize_meters(piece.meters, loss),
-            piece.ticks_per_quarter,
-        )
+        notes = notes[np.append(~same, True)] if len(notes) else notes
+        # A change after the last note changes nothing, and would take tokens.
+        piece = dataclasses.replace(piece, notes=notes)
+        tempos, meters = (changes[changes["tick"] < max(piece.end, 1)] for changes in (piece.tempos, piece.meters))
+        loss.changes_after_the_end += len(piece.tempos) - len(tempos) + len(piece.meters) - len(meters)
+        meters = self._quantize_meters(meters, piece.end, loss)
+        return dataclasses.replace(piece, tempos=self._quantize_tempos(tempos, loss), meters=meters)
 
     def _quantize_tempos(self, tempos: np.ndarray, loss: GridLoss) -> np.ndarray:
         nearest = tempos.copy()
         nearest["qpm"] = _nearest(self.tempos, tempos["qpm"])
         error = np.abs(nearest["qpm"] / tempos["qpm"] - 1)
+        loss.tempos_clipped += int(((tempos["qpm"] < self.tempos[0]) | (tempos["qpm"] > self.tempos[-1])).sum())
         loss.tempo_error_max = max(loss.tempo_error_max, float(error.max()))
         changed = np.append(True, np.diff(nearest["qpm"]) != 0)
         loss.tempos_merged += int((~changed).sum())
         return nearest[changed]
 
-    def _quantize_meters(self, meters: np.ndarray, loss: GridLoss) -> np.ndarray:
-        nearest = meters.copy()
-        for row in nearest:
-            meter = (int(row["numerator"]), int(row["denominator"]))
-            if meter not in self.meters:
-                # A bar too long for the vocabulary is told as equal shorter ones, so that its bar line stays one.
-                divisors = [n for n in range(meter[0], 0, -1) if meter[0] % n == 0 and (n, meter[1]) in self.meters]
-                row["numerator"], row["denominator"] = (divisors[0], meter[1]) if divisors else DEFAULT_METER
-                loss.meters_replaced += 1
+    def _quantize_meters(self, meters: np.ndarray, end: int, loss: GridLoss) -> np.ndarray:
+        """`meters` as the vocabulary has them, for a piece that ends at the tick `end`."""
+        rows = []
+        for (tick, *meter), until in zip(meters.tolist(), [*meters["tick"][1:].tolist(), end], strict=True):
+            parts = self._split(*meter)
+            loss.meters_split += len(parts) > 1
+            loss.meters_replaced += not parts
+            rows += self._in_turn(parts or [DEFAULT_METER], tick, until)
+        nearest = np.array(rows, METER)
         kept = [0]
         for index in range(1, len(nearest)):
             last = nearest[kept[-1]]
@@ -183,6 +189,24 @@ class NoteEvents(BarWindows):
             else:
                 kept.append(index)
         return nearest[kept]
+
+    def _split(self, numerator: int, denominator: int) -> list[tuple[int, int]]:
+        """The meters of the fewest bars that add up to one of this meter and differ by a beat at most; none where there are none."""
+        for count in range(1, numerator + 1):
+            beats = [(numerator + rest) // count for rest in reversed(range(count))]
+            if all((part, denominator) in self.meters for part in beats):
+                return [(part, denominator) for part in beats]
+        return []
+
+    def _in_turn(self, parts: list[tuple[int, int]], tick: int, until: int) -> list[tuple[int, int, int]]:
+        """(tick, numerator, denominator) of bars of `parts` in turn, from `tick` to `until`; of equal ones that of the first alone."""
+        rows = [(tick, *parts[0])]
+        while len(set(parts)) > 1:
+            tick += int(bar_ticks(*parts[(len(rows) - 1) % len(parts)], self.ticks_per_quarter))
+            if tick >= until:
+                break
+            rows.append((tick, *parts[len(rows) % len(parts)]))
+        return rows
 
     def encode(self, piece: Piece) -> np.ndarray:
         """The events of a quantized piece, int16 [N, 5]. Raises ValueError for one that is not quantized."""
@@ -327,7 +351,7 @@ class NoteEvents(BarWindows):
         before = self.decode(events[: index + 1])
         changes = (before.notes["onset"], before.tempos["tick"], before.meters["tick"])
         latest = max(ticks[-1] for ticks in changes if len(ticks))
-        return int(before.bars.locate(np.array([latest]))[0][0])
+        return before.bar_of(int(latest))
 
     @staticmethod
     def is_note(events: np.ndarray) -> np.ndarray:

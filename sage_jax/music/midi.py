@@ -1,23 +1,34 @@
-"""MIDI files to pieces and back, through pretty_midi; symusic_midi.py reads them too."""
+"""MIDI files to pieces and back. reading.py decides what a file means; pretty_midi and symusic read what it has decided."""
 
+import collections
+import contextlib
+import dataclasses
+import io
 import itertools
 import operator
 import os
 import pathlib
-import warnings
+from collections.abc import Iterator
 
-import mido
 import numpy as np
 import pretty_midi
 
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
-from sage_jax.music.grid import ParsedMidi, to_piece
+from sage_jax.music.grid import to_piece
 from sage_jax.music.loss import GridLoss
-from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.messages import MidiError
+from sage_jax.music.notes import DRUMS, NOTE, Piece
+from sage_jax.music.reading import MICROSECONDS, ParsedMidi, read_bytes
+from sage_jax.music.writing import midi_bytes
 
 MAX_BYTES = 8 << 20  # about three million events; parsing more takes minutes
 WRITTEN_RESOLUTION = 480  # ticks per quarter in written files, or the nearest multiple of the grid below it
+WAYS_OUT = {
+    "no_ticks": "save it again from a music program with metrical time, not SMPTE time",
+    "too_long": "split it into shorter files",
+    "broken": "save it again from a music program",
+}
 
 
 class BadMidi(UserError):
@@ -35,9 +46,9 @@ def read_midi(
     path, ticks_per_quarter: int = 12, *, max_bytes: int = MAX_BYTES, loss: GridLoss | None = None
 ) -> Piece:
     """The piece in the MIDI file at `path`. Raises BadMidi, which names the file, for a file that is none."""
-    midi = parse_midi(path, max_bytes=max_bytes)
+    midi = parse_direct(path, max_bytes=max_bytes)
     try:
-        return from_midi(midi, ticks_per_quarter, loss=loss)
+        return to_piece(midi, ticks_per_quarter, loss=loss)
     except (ValueError, OverflowError) as error:
         raise BadMidi("invalid", f"{path}: {error}") from error
 
@@ -60,37 +71,63 @@ def check_file(path, max_bytes: int) -> pathlib.Path:
     return path
 
 
-def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
-    """The file at `path` as pretty_midi reads it. Raises BadMidi."""
+def parse_direct(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
+    """What the file at `path` says. Raises BadMidi."""
     path = check_file(path, max_bytes)
+    with bad_midi(path):
+        return read_bytes(path.read_bytes())
+
+
+def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
+    """The file at `path` in pretty_midi's objects: a track for each program and voice. Raises BadMidi."""
+    midi = parse_direct(path, max_bytes=max_bytes)
+    with bad_midi(path):
+        return _pretty(to_bytes(midi))
+
+
+def parse_columns(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
+    """What the file at `path` says, its notes, tempos and meters as pretty_midi reads them. Raises BadMidi."""
+    midi = parse_direct(path, max_bytes=max_bytes)
+    with bad_midi(path):
+        read = columns_of(_pretty(to_bytes(midi)))
+    whole = {name: np.rint(getattr(read, name)) for name in ("start", "end", "tempo_ticks")}
+    whole["qpm"] = MICROSECONDS / np.rint(MICROSECONDS / read.qpm)
+    meters = [(round(tick), *meter) for tick, *meter in read.meters]
+    return dataclasses.replace(midi, **whole, pitch=read.pitch, velocity=read.velocity, program=read.program, meters=meters)
+
+
+@contextlib.contextmanager
+def bad_midi(path) -> Iterator[None]:
+    """Raises BadMidi, which names the file at `path` and the way out, for whatever reading its bytes raises."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tempo events on later tracks: read as they stand
-            file = mido.MidiFile(path)
-            if file.ticks_per_beat < 1:
-                raise no_ticks(path, file.ticks_per_beat)
-            return pretty_midi.PrettyMIDI(mido_object=file)
-    except BadMidi:
-        raise
+        yield
+    except MidiError as error:
+        raise BadMidi(error.reason, f"{path} can't be read as MIDI: {error}; {WAYS_OUT[error.reason]}") from error
+    except OSError as error:
+        raise BadMidi("unreadable", f"{path}: {error.strerror}; give the path of a MIDI file") from error
     except MemoryError as error:
         raise BadMidi("too_large", f"{path} needs more memory than there is; split it into shorter files") from error
-    except Exception as error:  # mido and pretty_midi raise whatever a broken file leads them to
-        raise broken(path, error) from error
+    except ValueError as error:
+        raise BadMidi("invalid", f"{path}: {error}") from error
 
 
-def no_ticks(path: pathlib.Path, ticks_per_beat: int) -> BadMidi:
-    """The error of a file without metrical time."""
-    return BadMidi(
-        "no_ticks",
-        f"{path} has {ticks_per_beat} ticks per beat (SMPTE time or a damaged header); save it again "
-        "from a music program with metrical time",
-    )
+def to_bytes(midi: ParsedMidi) -> bytes:
+    """What was read, as a file in which nothing is ambiguous, with the same ticks. Raises ValueError for ticks beyond MIDI's."""
+    notes = np.stack([midi.start, midi.end, midi.program, midi.pitch, midi.velocity], axis=1).astype(np.int64)
+    tempos = zip(midi.tempo_ticks.astype(np.int64).tolist(), midi.qpm.tolist(), strict=True)
+    return midi_bytes(notes, tempos, midi.meters, midi.ticks_per_quarter)
 
 
-def broken(path: pathlib.Path, error: Exception) -> BadMidi:
-    """The error of a file that a parser gave up."""
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return BadMidi("broken", f"{path} is not a MIDI file that can be read ({detail}); save it again from a music program")
+def _pretty(data: bytes) -> pretty_midi.PrettyMIDI:
+    """A file of `to_bytes` as pretty_midi reads it."""
+    library = pretty_midi.pretty_midi
+    limit = library.MAX_TICK
+    try:
+        # pretty_midi takes more than ten million ticks for damage: minutes of music where a quarter has many.
+        library.MAX_TICK = np.inf
+        return pretty_midi.PrettyMIDI(io.BytesIO(data))
+    finally:
+        library.MAX_TICK = limit
 
 
 def from_midi(
@@ -100,90 +137,65 @@ def from_midi(
     return to_piece(columns_of(midi), ticks_per_quarter, loss=loss)
 
 
-def parse_columns(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
-    """The file at `path` as pretty_midi reads it, as arrays. Raises BadMidi."""
-    return columns_of(parse_midi(path, max_bytes=max_bytes))
-
-
 def columns_of(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
-    """What pretty_midi's objects say, as arrays."""
+    """What pretty_midi's objects say, as arrays, in ticks of its resolution and parts of them."""
     tracks = [track for track in midi.instruments if track.notes]
     programs = [DRUMS if track.is_drum else int(track.program) for track in tracks]
     fields = operator.attrgetter("start", "end", "pitch", "velocity")
     values = itertools.chain.from_iterable(fields(note) for track in tracks for note in track.notes)
     start, end, pitch, velocity = np.fromiter(values, np.float64).reshape(-1, 4).T
-    times, qpm = midi.get_tempo_changes()
+    clock = _Clock(*midi.get_tempo_changes(), midi.resolution)
     # Tracks that pretty_midi makes of one channel share the list of what came before their first note.
     controls = [each for track in midi.instruments for each in (track.control_changes, track.pitch_bends)]
     return ParsedMidi(
-        start=start,
-        end=end,
-        pitch=pitch,
-        velocity=velocity,
+        ticks_per_quarter=midi.resolution,
+        start=clock(start),
+        end=clock(end),
+        pitch=pitch.astype(np.int64),
+        velocity=velocity.astype(np.int64),
         program=np.repeat(np.array(programs, np.int64), [len(track.notes) for track in tracks]),
-        tempo_times=np.asarray(times, np.float64),
-        qpm=np.asarray(qpm, np.float64),
-        meters=[(change.time, change.numerator, change.denominator) for change in midi.time_signature_changes],
-        track_programs=programs,
+        tempo_ticks=clock.ticks,
+        qpm=clock.qpm,
+        meters=[(float(clock(change.time)), change.numerator, change.denominator) for change in midi.time_signature_changes],
+        tracks=len(tracks),
         controls=sum({id(each): len(each) for each in controls}.values()),
+        oddities=collections.Counter(),
     )
 
 
-def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:
-    """`piece` as pretty_midi knows it: a track for each program, and one more for each note that would cut its equal.
+class _Clock:
+    """Seconds to ticks (float64) through a tempo map, times [C] in seconds and qpm [C]."""
 
-    MIDI can't tell two notes of one pitch apart on one track, so notes that overlap at the same pitch go to separate
-    tracks: `from_midi(to_midi(piece))` has the same notes.
-    """
+    def __init__(self, times: np.ndarray, qpm: np.ndarray, ticks_per_quarter: int):
+        self.times, self.qpm = np.asarray(times, np.float64), np.asarray(qpm, np.float64)
+        self.per_second = self.qpm * ticks_per_quarter / 60
+        self.ticks = np.concatenate([[0.0], np.cumsum(np.diff(self.times) * self.per_second[:-1])])
+
+    def __call__(self, seconds: np.ndarray | float) -> np.ndarray:
+        row = np.maximum(np.searchsorted(self.times, seconds, "right") - 1, 0)
+        return self.ticks[row] + (seconds - self.times[row]) * self.per_second[row]
+
+
+def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:
+    """`piece` in pretty_midi's objects: a track for each program, and one more for each note that would cut its equal."""
+    return _pretty(piece_to_bytes(piece))
+
+
+def piece_to_bytes(piece: Piece) -> bytes:
+    """`piece` as a MIDI file. Raises ValueError for a rest too long for one."""
     scale = max(1, WRITTEN_RESOLUTION // piece.ticks_per_quarter)
-    midi = pretty_midi.PrettyMIDI(resolution=piece.ticks_per_quarter * scale)
-    # pretty_midi has no public way to set a tempo map.
-    midi._tick_scales = [
-        (int(tick) * scale, 60.0 / (qpm * midi.resolution)) for tick, qpm in piece.tempos.tolist()
-    ]
-    midi._update_tick_to_time((max(piece.end, int(piece.tempos["tick"][-1]), int(piece.meters["tick"][-1])) + 1) * scale)
-    midi.time_signature_changes = [
-        pretty_midi.TimeSignature(numerator, denominator, float(piece.seconds(tick)))
-        for tick, numerator, denominator in piece.meters.tolist()
-    ]
-    notes = piece.notes
-    starts, ends = piece.seconds(notes["onset"]), piece.seconds(notes["onset"] + notes["duration"])
-    voices = _voices(notes)
-    for program, voice in np.unique(np.stack([notes["program"], voices], axis=1), axis=0).tolist():
-        name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
-        track = pretty_midi.Instrument(0 if program == DRUMS else program, is_drum=program == DRUMS, name=name)
-        chosen = (notes["program"] == program) & (voices == voice)
-        track.notes = [
-            pretty_midi.Note(velocity, pitch, start, end)
-            for velocity, pitch, start, end in zip(
-                notes["velocity"][chosen].tolist(),
-                notes["pitch"][chosen].tolist(),
-                starts[chosen].tolist(),
-                ends[chosen].tolist(),
-                strict=True,
-            )
-        ]
-        midi.instruments.append(track)
-    return midi
+    onset, program, pitch, duration, velocity = (piece.notes[name].astype(np.int64) for name in NOTE.names)
+    notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity], axis=1)
+    tempos = [(tick * scale, qpm) for tick, qpm in piece.tempos.tolist()]
+    meters = [(tick * scale, numerator, denominator) for tick, numerator, denominator in piece.meters.tolist()]
+    return midi_bytes(notes, tempos, meters, piece.ticks_per_quarter * scale)
 
 
 def save_midi(piece: Piece, path: str | os.PathLike) -> None:
     """Writes `piece` to a MIDI file that appears whole or not at all. Raises UserError where it can't be written."""
+    try:
+        data = piece_to_bytes(piece)
+    except ValueError as error:
+        raise UserError(f"cannot write {path}: {error}; write the piece in parts") from error
     with replacing(path) as temporary:
-        to_midi(piece).write(str(temporary))
-
-
-def _voices(notes: np.ndarray) -> np.ndarray:
-    """The least voice of each note in which no earlier note of its program and pitch still sounds."""
-    voices = np.zeros(len(notes), np.int64)
-    order = np.lexsort((notes["onset"], notes["pitch"], notes["program"]))
-    sounding: list[int] = []  # the tick at which each voice of this program and pitch falls silent
-    previous = None
-    for index in order.tolist():
-        onset, program, pitch, duration, _ = notes[index].tolist()
-        if (program, pitch) != previous:
-            previous, sounding = (program, pitch), []
-        voice = next((voice for voice, end in enumerate(sounding) if end <= onset), len(sounding))
-        sounding[voice:voice + 1] = [onset + duration]
-        voices[index] = voice
-    return voices
+        temporary.write_bytes(data)

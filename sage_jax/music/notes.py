@@ -82,24 +82,27 @@ class Piece:
     @property
     def num_bars(self) -> int:
         """Bars up to and with the one in which the last note ends."""
-        return int(self.bars.locate(np.array([self.end - 1]))[0][0]) + 1 if self.end else 0
+        return self.bar_of(self.end - 1) + 1 if self.end else 0
 
     @property
     def first_bar(self) -> int:
         """The bar in which the first note begins. There must be one."""
-        return int(self.bars.locate(self.notes["onset"][:1])[0][0])
+        return self.bar_of(int(self.notes["onset"][0]))
 
     def bar_start(self, bar: int) -> int:
         """The tick at which a bar begins, which may lie behind the last note."""
         return int(self.bars.start(np.array([bar]))[0])
+
+    def bar_of(self, tick: int) -> int:
+        """The bar in which a tick stands, which may lie after the last note."""
+        return int(self.bars.locate(np.array([tick]))[0][0])
 
     def bar_lines(self, until: int | None = None) -> np.ndarray:
         """Ticks at which bars begin, from 0, below `until` (by default the end of the last note)."""
         until = self.end if until is None else until
         if until <= 0:
             return np.zeros(0, np.int64)
-        last = int(self.bars.locate(np.array([until - 1]))[0][0])
-        return self.bars.start(np.arange(last + 1))
+        return self.bars.start(np.arange(self.bar_of(until - 1) + 1))
 
     def slice_bars(self, start: int, stop: int) -> "Piece":
         """The notes that begin in bars `start` to `stop` - 1, moved to tick 0, with the meter and tempo in force.

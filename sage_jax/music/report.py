@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sage_jax.music.loss import loss_rows
 from sage_jax.music.records import TIMES, Records
 from sage_jax.music.sketch import members
 
@@ -69,7 +70,7 @@ def _files(report: dict[str, Any]) -> Iterator[str]:
         f"{len(copies):,} identical copies left out; {sum(map(len, versions)):,} pieces are versions of {len(versions):,}",
         "(in another key, time or scoring), kept in the same split",
     )
-    yield from _near(report.get("near_duplicates"))
+    yield from _near(report["near_duplicates"])
     yield _row(
         "speed",
         f"{report['files_per_second_per_core']:.1f} files per second per core;",
@@ -77,10 +78,7 @@ def _files(report: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _near(near: dict[str, Any] | None) -> Iterator[str]:
-    if near is None:
-        yield _row("alike", "not looked for when these shards were made; preprocess into another folder to have it done")
-        return
+def _near(near: dict[str, Any]) -> Iterator[str]:
     sizes, splits = [len(group) for group in near["groups"]], [each["split"] for each in near["left_out"].values()]
     yield _row(
         "alike",
@@ -105,35 +103,14 @@ def _loss(report: dict[str, Any]) -> Iterator[str]:
     loss = report["loss"]
     yield ""
     yield f"Lost of {loss['notes']:,} notes on a grid of {report['tokenizer']['ticks_per_quarter']} ticks per quarter"
-    yield _row(
-        "onsets",
-        f"moved by {loss['onset_error_ticks_mean']:.3f} ticks or {loss['onset_error_ms_mean']:.1f} ms on average,",
-        f"{loss['onset_error_ticks_max']:.2f} ticks or {loss['onset_error_ms_max']:.1f} ms at most",
-    )
-    yield _row(
-        "durations",
-        f"changed by {loss['duration_error_ticks_mean']:.3f} ticks on average,",
-        f"{loss['duration_error_ticks_max']:,.1f} at most; {loss['durations_clipped']:,} cut to the longest that there is",
-    )
-    yield _row(
-        "notes",
-        f"{loss['duplicate_notes']:,} dropped ({loss['duplicate_notes'] / max(loss['notes'], 1):.2%}):",
-        "another one has the same onset, instrument and pitch",
-    )
-    yield _row("tempos", f"{loss['tempos']:,}, {loss['tempos_merged']:,} merged; up to {loss['tempo_error_max']:.1%} off")
-    yield _row(
-        "meters",
-        f"{loss['meters']:,}, {loss['meters_merged']:,} merged, {loss['meters_replaced']:,} replaced,",
-        f"{loss['meters_regrouped']:,} runs of one-beat bars told as bars of four",
-    )
-    yield _row("tracks", f"{loss['tracks']:,}, {loss['tracks_merged']:,} merged into another one of the same instrument")
-    yield _row("controls", f"{loss['controls_dropped']:,} dropped: pedal, other control changes, pitch bends")
+    for subject, text, _ in loss_rows(loss):
+        yield _row(subject, text)
 
 
 def _lists(report: dict[str, Any]) -> Iterator[str]:
     dropped = [(name, f"{reason}: {why}") for reason, files in report["dropped"].items() for name, why in files.items()]
     copies = [(copy, f"a copy of {kept}") for copy, kept in report["identical_copies"].items()]
-    left_out = report.get("near_duplicates", {}).get("left_out", {})
+    left_out = report["near_duplicates"]["left_out"]
     near = [(name, f"of {each['split']}, like {each['like']}") for name, each in left_out.items()]
     for title, rows in (("Dropped", dropped), ("Identical copies left out", copies), ("Near-duplicates left out", near)):
         if rows:

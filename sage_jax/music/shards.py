@@ -24,7 +24,7 @@ import numpy as np
 from sage_jax.errors import UserError
 from sage_jax.files import LOCK, claim, replacing, write_json
 
-FORMAT = 1
+FORMAT = 2  # of the records beside the shards; 1 counted less of what reading changes, and read other notes
 VOCABULARY, INDEX, REPORT, SHARDS = "vocabulary.json", "index.json", "report.json", "shards"
 RECORDS = ".jsonl"
 FILES_PER_SHARD = 128  # also the work that a kill can cost, for each worker at most, and what is in memory of unfinished shards

@@ -19,6 +19,24 @@ from tests.music.pieces import pieces
 
 
 @settings(max_examples=60)
+@given(pieces(), st.integers(1, 40))
+def test_a_written_piece_is_read_again(tmp_path_factory, piece, programs):
+    """1 to 40 programs, overlaps, equal notes: all but changes after the last note, which are not read."""
+    notes = piece.notes.copy()
+    notes["program"] = np.arange(len(notes)) % programs * 3
+    notes["program"][notes["program"] == 39] = DRUMS
+    tempos = piece.tempos[piece.tempos["tick"] < max(piece.end, 1)]
+    tempos["qpm"] = tempos["qpm"].round(1)
+    tempos = tempos[np.append(True, np.diff(tempos["qpm"]) != 0)]
+    meters = np.array([(0, 3, 4), (40, 6, 8)], METER)[: 2 if piece.end > 40 else 1]
+    piece = Piece(notes, tempos, meters)
+    path = tmp_path_factory.getbasetemp() / "written.mid"
+    save_midi(piece, path)
+    assert read_midi(path) == piece
+    assert from_midi(to_midi(piece)) == piece
+
+
+@settings(max_examples=60)
 @given(pieces())
 def test_midi_round_trip(tmp_path_factory, piece):
     """What the tokenizer can tell survives being written to a file and read again, up to the one-beat-bar rule."""
@@ -148,9 +166,24 @@ def test_saving_where_nothing_can_be_written(tmp_path):
         save_midi(Piece.from_notes([]), tmp_path / "file" / "piece.mid")
 
 
-def test_twenty_tracks_keep_their_programs():
-    piece = Piece.from_notes([(12 * program, program, 60, 12, 65) for program in range(20)] + [(0, DRUMS, 36, 12, 65)])
-    assert {track.program for track in to_midi(piece).instruments if not track.is_drum} == set(range(20))
+def test_no_two_programs_share_a_channel_of_a_port(tmp_path):
+    notes = [(12 * (program % 5), program, 60, 12, 65) for program in range(40)] + [(0, DRUMS, 36, 12, 65), (1, 3, 60, 12, 65)]
+    save_midi(Piece.from_notes(notes), tmp_path / "a.mid")
+    places = {}
+    for track in mido.MidiFile(tmp_path / "a.mid").tracks:
+        port = next((message.port for message in track if message.type == "midi_port"), 0)
+        for message in track:
+            if message.type == "program_change":
+                places.setdefault((port, message.channel), set()).add(message.program)
+    assert len(places) == 41 and all(len(programs) == 1 for programs in places.values())
+    assert {channel for _, channel in places} == set(range(16)) and {port for port, _ in places} == {0, 1, 2}
+    assert {track.program for track in to_midi(Piece.from_notes(notes)).instruments if not track.is_drum} == set(range(40))
+
+
+def test_a_rest_too_long_for_midi_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*a.mid: a rest of .* ticks is too long"):
+        save_midi(Piece.from_notes([(2**28, 0, 60, 1, 64)]), tmp_path / "a.mid")
+    assert not (tmp_path / "a.mid").exists()
 
 
 def test_music_never_imports_jax():
