@@ -87,7 +87,7 @@ def sample(
         # The bars are those of the file. The vocabulary may split one into several.
         read = opening(read_midi(prompt, ticks, loss=in_file), wanted.prompt_bars, prompt)
         bars = tokenizer.quantize(read, in_prompt).bar_of(read.bar_start(wanted.prompt_bars) - 1) + 1
-        in_prompt.notes = len(read.notes)
+        in_prompt.count({"notes": len(read.notes), "tempos": len(read.tempos), "meters": len(read.meters)})
         for where, loss in (("file", in_file), ("prompt", in_prompt)):
             changed += [f"{where}: {what}: {text}" for what, text, is_changed in loss_rows(loss.to_dict()) if is_changed]
     piece = tokenizer.quantize(read)

@@ -17,6 +17,7 @@ from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.sample import sample
 from sage_jax.training.checkpoint import load_for_sampling
 from sage_jax.training.loop import train
+from tests.music import smf
 from tests.music.midi_files import write_pieces
 from tests.training.tiny import tiny_config
 
@@ -57,6 +58,36 @@ def test_takes_continue_the_prompt(takes, workdir):
         assert len(bars) == takes.notes[number - 1] > 0
         assert bars.min() >= 2 and bars.max() < 5
     assert not np.array_equal(takes.pieces[0].notes, takes.pieces[1].notes)
+
+
+def test_bars_and_tempo_of_a_prompt_are_those_of_its_file_and_changes_are_shown(config, workdir, tmp_path, capsys):
+    """11/4 at 100 quarters per minute, neither of which the vocabulary has, and a hit without length."""
+    events = [event for beat in range(66) for event in smf.note(beat * smf.QUARTER, smf.QUARTER, 60 + beat % 5)]
+    hit = [smf.on(smf.QUARTER, 36, 100, 9), smf.off(smf.QUARTER, 36, 9)]
+    path = tmp_path / "balkan.mid"
+    path.write_bytes(smf.smf(smf.track(smf.meta(0, 0x59)), smf.track(smf.tempo(0, 100), smf.meter(0, 11, 4), events), smf.track(hit)))
+    takes = sample(config.to_dict(), workdir, tmp_path / "takes", prompt=str(path))
+    bars = config.takes.prompt_bars
+    assert takes.prompt_end == 12 * 11 * bars
+    for name, piece in [("prompt", None), *((f"take_{number}", piece) for number, piece in enumerate(takes.pieces, 1))]:
+        written = read_midi(tmp_path / "takes" / f"{name}.mid")
+        assert written.tempos[0].tolist() == (0, 100.0)
+        assert written.meters[["numerator", "denominator"]][:2].tolist() == [(6, 4), (5, 4)]
+        assert piece is None or np.array_equal(piece.tempos, written.tempos)
+    about = json.loads((tmp_path / "takes" / "takes.json").read_text())
+    assert about["prompt_bars"] == bars
+    changed = "\n".join(about["changed"])
+    assert "prompt: meters: 1, 0 merged, 1 split into shorter bars" in changed and "1 without a length" in changed
+    assert "file: oddities: 1 meta events of a wrong length" in changed and "prompt: tempos:" in changed
+    printed = capsys.readouterr().out
+    assert f"{bars} bars" in printed and "split into shorter bars" in printed
+
+
+def test_a_file_that_cannot_be_a_prompt_costs_one_line(config, workdir, tmp_path):
+    (tmp_path / "cut.mid").write_bytes(smf.smf(smf.track(smf.scale()))[:-9])
+    with pytest.raises(UserError, match=r"cut\.mid can't be read as MIDI: track 1 is cut short; save it again from a music program"):
+        sample(config.to_dict(), workdir, tmp_path / "takes", prompt=str(tmp_path / "cut.mid"))
+    assert not (tmp_path / "takes" / "takes.json").exists()
 
 
 def test_every_take_can_be_seen_and_heard(takes, workdir):
@@ -115,7 +146,7 @@ def test_wrong_prompts_are_named(config, workdir, tmp_path):
     for name, message in (
         ("empty.mid", "has no notes"),
         ("short.mid", "1 bars of music, fewer than prompt_bars = 2"),
-        ("broken.mid", "not a MIDI file that can be read"),
+        ("broken.mid", "can't be read as MIDI"),
         ("missing.mid", "give the path of a MIDI file"),
     ):
         with pytest.raises(UserError, match=message) as error:

@@ -56,6 +56,7 @@ def write_hostile_files(folder: pathlib.Path) -> dict[str, str]:
         "many notes.mid": (midi_bytes(NOTE_ON_OFF * 3000), "too_long"),
         "far away.mid": (midi_bytes(NOTE_ON_OFF + far, ticks=1), "too_long"),
         "beyond.mid": (midi_bytes(b"\xff\xff\xff\x7f" + NOTE_ON_OFF[1:]), "too_long"),
+        "no status.mid": (midi_bytes(b"\0\x3c\x40"), "broken"),
         "silent.mid": (midi_bytes(b"\0\xc0\x05"), "no_notes"),
         "line\nbreak \udcff.mid": (b"RIFF", "broken"),
     }
