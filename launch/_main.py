@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 
 
 def config_file(default: str, help_string: str) -> flags.FlagHolder[ConfigDict]:
@@ -31,6 +31,8 @@ def run(main: Callable[[], None], positional: str | None = None) -> None:
         app.run(lambda _: main(), flags_parser=functools.partial(_parse, positional))
     except UserError as error:
         _fail(str(error))
+    except Preempted as preempted:
+        sys.exit(preempted.exit_code)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

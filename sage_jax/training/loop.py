@@ -3,7 +3,6 @@
 import functools
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.data.rows import Tally
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards, music_fingerprint
@@ -36,7 +35,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl (None without any), and 'compile_seconds' and
     'train_seconds' of this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is
-    not finite. After SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
+    not finite, and after SIGTERM or Ctrl-C Preempted, once the state is saved.
     """
     run = RunConfig.from_dict(config.to_dict())
     if run.train.tensorboard:
@@ -111,9 +110,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             if not stop.signal:
                 recorder.end(step)
     if stop.signal:
+        message = f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved"
         if hosts.is_first():
-            print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
-        sys.exit(stop.exit_code)
+            print(f"{message}. Resume with: {this_command()}")
+        raise Preempted(message, stop.exit_code)
     lines = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "valid")}
     last = {kind: lines[kind][-1] if lines[kind] else None for kind in lines}
     return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}

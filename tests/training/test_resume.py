@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 from sage_jax.music.events import ATTRIBUTES
 from sage_jax.training import loop
 from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
@@ -69,7 +69,7 @@ def restored(folder):
 def test_four_steps_are_two_and_a_restart_and_two(run, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     batches = run(whole)
-    with pytest.raises(SystemExit):
+    with pytest.raises(Preempted):
         run(parts, stop_at=2)
     assert int(restored(parts)[0].step) == 2
     after = run(parts)
