@@ -2,13 +2,16 @@
 
 import difflib
 import functools
+import logging
 import pathlib
 import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
@@ -27,6 +30,7 @@ def run(main: Callable[[], None], positional: str | None = None) -> None:
 
     positional: the list flag that takes arguments without a name; without it there may be none.
     """
+    _quiet_orbax()
     try:
         app.run(lambda _: main(), flags_parser=functools.partial(_parse, positional))
     except UserError as error:
@@ -76,6 +80,23 @@ def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str]
     return f"python -m {module} {shlex.join(words)}"
 
 
+def _quiet_orbax() -> None:
+    """Keeps orbax's complaints from stderr, for this process: what fails is also raised, and a UserError says it in one line.
+
+    Where one of its reads or writes fails, those that were under way fail later: as log records of asyncio, and as exceptions
+    that nothing can catch.
+    """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
+    logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
+    hook = sys.unraisablehook
+
+    def all_but_closed_loops(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = all_but_closed_loops
+
+
 def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
     """Parses the flags, and with them the config file and what overrides it."""
     try:
@@ -92,7 +113,7 @@ def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; see --help")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # at INFO absl tells of every backend that jax looks for
+        absl_logging.set_verbosity(absl_logging.WARNING)  # at INFO absl tells of every backend that jax looks for
     return rest
 
 

@@ -4,8 +4,6 @@ Each has digests of all that, which are compared when it is read: files can chan
 """
 
 import contextlib
-import gc
-import logging
 import os
 import pathlib
 import sys
@@ -28,10 +26,6 @@ from sage_jax.training.state import TrainState
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way of those to come
 
-# orbax tells of every save through absl's logger, and its errors with a traceback; what it raises is told here.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
-logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())  # of its writes behind a failed one
-
 
 class Damaged(UserError):
     """A checkpoint that can't be read, or is not what was written."""
@@ -53,7 +47,6 @@ class Checkpoints:
         self._manager = _open(workdir, create=True, preservation_policy=_newest_and_best(config.train.keep))
 
     def __enter__(self) -> "Checkpoints":
-        self._hook, sys.unraisablehook = sys.unraisablehook, _all_but_closed_loops(sys.unraisablehook)
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
@@ -63,8 +56,6 @@ class Checkpoints:
         except UserError:
             if kind is None:  # else what ended the block is told, not what came of it
                 raise
-        else:
-            sys.unraisablehook = self._hook  # after a failure complaints come as long as the process is there
 
     @property
     def latest_step(self) -> int | None:
@@ -245,37 +236,11 @@ def _open(workdir: str | os.PathLike, **options: Any) -> ocp.CheckpointManager:
 
 def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
     """The `items` of a checkpoint. Raises Damaged, whatever orbax raises for one."""
-    with _leftovers_unheard():
-        try:
-            return manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:
-            reason = _reason(error)
-        time.sleep(0.2)  # for the reads that are still under way
-    raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({reason})")
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+        raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-def _all_but_closed_loops(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`hook`, but for the complaints of writes that were under way when another one of the same checkpoint failed."""
-
-    def heard(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
-
-    return heard
-
-
-@contextlib.contextmanager
-def _leftovers_unheard() -> Iterator[None]:
-    """Where one of orbax's reads fails, the others complain when they are collected: here, and to nobody."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    logger = logging.getLogger("asyncio")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-        gc.collect()
-    finally:
-        sys.unraisablehook, logger.disabled = hook, disabled

@@ -2,7 +2,10 @@
 
 import functools
 import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import TrainState, init_state
 from tests.training.tiny import tiny_config
 
+ROOT = pathlib.Path(__file__).parents[2]
 PLACE = {"next_index": 12, "parents": [3, {"exhausted": 0}]}
 
 
@@ -146,15 +150,15 @@ def test_from_a_damaged_checkpoint_a_run_goes_back_to_the_one_before(workdir, st
     folder = workdir / "checkpoints" / "4"
     DAMAGES[damage](folder)
     assert load_for_sampling(workdir)[2] == 3
-    told = capfd.readouterr().err
-    assert told.startswith("cannot") and str(folder) in told and told.endswith("going back to step 3\n") and told.count("\n") == 1
+    [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cannot")]
+    assert str(folder) in line and line.endswith("going back to step 3")
     restored, _ = restore(workdir, state)
     assert int(restored.step) == 3
     assert "going back to step 3" in capfd.readouterr().err
     assert not folder.exists() and len(list((workdir / "damaged").iterdir())) == 1
     with Checkpoints(workdir, run_of()) as checkpoints:
         checkpoints.save(at(state, 4), PLACE)  # the run comes to that step again
-    assert load_for_sampling(workdir)[2] == 4 and not capfd.readouterr().err
+    assert load_for_sampling(workdir)[2] == 4 and "cannot" not in capfd.readouterr().err
 
 
 def test_one_flipped_bit_is_found_or_changes_nothing(workdir, state, tmp_path_factory):
@@ -186,3 +190,37 @@ def test_a_half_written_checkpoint_does_not_count(workdir):
     """A kill while saving leaves a folder under another name."""
     (workdir / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
     assert load_for_sampling(workdir)[2] == 4
+
+
+def test_a_program_reports_damage_in_lines_of_its_own_alone(workdir):
+    """Not those of reads that were under way when another one failed."""
+    truncate(workdir / "checkpoints" / "4")
+    code = f"""
+from launch._main import run
+from sage_jax.training.checkpoint import load_for_sampling
+run(lambda: print(load_for_sampling({str(workdir)!r})[2]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0 and ended.stdout == "3\n"
+    assert ended.stderr.count("\n") == 1 and ended.stderr.endswith("going back to step 3\n"), ended.stderr
+
+
+def test_logging_and_hooks_of_the_process_stay_as_they_are(workdir):
+    """They belong to the program, whose own use of orbax may need them."""
+    code = f"""
+import logging, sys
+import orbax.checkpoint
+
+def state():
+    return [list(logging.getLogger(name).filters) for name in ("", "absl", "asyncio")], sys.unraisablehook
+
+before = state()
+from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
+assert state() == before
+config = load_for_sampling({str(workdir)!r})[1]
+with Checkpoints({str(workdir)!r}, config):
+    assert state() == before
+assert state() == before
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
