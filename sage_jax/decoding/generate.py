@@ -16,7 +16,7 @@ from sage_jax.decoding.grammars import make_grammar
 from sage_jax.decoding.sampling import Knobs, SamplingConfig, sample
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import cast_parameters, make_model
 from sage_jax.music import events as ev
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.music.representation import Representation
@@ -108,7 +108,7 @@ class Generator:
 
     def use(self, params: Any) -> None:
         """Has other parameters of the same shapes play from now on; what is compiled stays."""
-        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self.config.dtype), params)
+        self.params = cast_parameters(self.config, params)
 
     def generate(
         self,
