@@ -37,17 +37,19 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     'train_seconds' of this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is
     not finite, and after SIGTERM or Ctrl-C Preempted, once the state is saved.
     """
-    run = RunConfig.from_dict(config.to_dict())
-    if run.train.tensorboard:
-        check_installed()
+    with hosts.together():
+        run = RunConfig.from_dict(config.to_dict())
+        if run.train.tensorboard:
+            check_installed()
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
     with hosts.first_alone():
         representation = told_in(run, shards, workdir)
     tally = Tally()
-    train_data, valid_data = datasets(run, shards, representation, tally)
-    previews = Previews(run, representation, shards) if run.train.tensorboard else None
-    music = music_fingerprint(shards)
+    with hosts.together():
+        train_data, valid_data = datasets(run, shards, representation, tally)
+        previews = Previews(run, representation, shards) if run.train.tensorboard else None
+        music = music_fingerprint(shards)
     hosts.check_agreement(run, music)
     programs = make_programs(run, representation)
     update, score = programs.update, programs.score
@@ -55,7 +57,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         # The state, and the place in the data that belongs to it.
         state, batches = programs.init(run.train.seed), iter(train_data)
         start = programs.whole(state)
-        if checkpoints.latest_step is not None:
+        if hosts.largest(checkpoints.latest_step or 0):  # one that a host can't see is noticed while it is read
             start, place = checkpoints.restore(start)
             state = programs.spread(start)
             if place["music"] != music:
@@ -67,12 +69,15 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         step, parameters = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
         finished = step >= run.train.steps
 
-        with Recorder(workdir, run, step) as recorder:
+        with hosts.together():
+            recorder = Recorder(workdir, run, step)
+        with recorder:
             # Compilation, apart from what is timed.
             compile_seconds = 0.0
             if not finished:
-                if hosts.is_first():
-                    note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
+                with hosts.together():
+                    if hosts.is_first():
+                        note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
                 started = time.perf_counter()
                 batch = programs.place(empty_batch(run))
                 update = update.lower(state, batch).compile()
