@@ -81,6 +81,12 @@ def test_in_bfloat16_the_logits_are_those_of_the_trained_parameters(form):
     jax.tree.map(np.testing.assert_array_equal, of_generator, trained)
 
 
+@pytest.mark.parametrize("integer", [np.int32, np.int64, np.uint32])
+def test_a_seed_may_be_an_integer_of_numpy(generator, wild, integer):
+    again = generator.generate(PROMPTS, max_events=MANY, sampling=WILD, seed=integer(5), stop_at_end=False)
+    assert np.array_equal(again.continuations[0], wild.continuations[0])
+
+
 def test_a_row_in_a_batch_is_the_row_alone(generator, wild):
     alone = generator.generate([prompt(2)], max_events=MANY, sampling=WILD, seed=5, stop_at_end=False)
     assert np.array_equal(alone.continuations[0], wild.continuations[0])
