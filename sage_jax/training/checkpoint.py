@@ -86,8 +86,8 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest state that is whole, with the shapes and the placement of `like`, and the place that belongs to it.
 
-        All hosts take the same one, the newest that every host can read. Newer ones are reported and put aside. Raises UserError
-        where the workdir holds another run, and Damaged where there is no checkpoint that is whole.
+        All hosts take the same one, the newest that every host can read. Newer ones are reported and put aside. Raises
+        UserError where the workdir holds another run, and Damaged where there is no checkpoint that is whole.
         """
         with _reading(self._workdir) as reader:
             step, (state, place) = _newest_whole(reader, lambda step: self._restore(reader, step, like))
@@ -199,13 +199,6 @@ def _compare(manager: ocp.CheckpointManager, step: int, found: dict[str, int], w
     for name, digest in found.items():
         if written.get(name) != digest:
             raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} is not what was written")
-
-
-def saved_config(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The sections that the newest checkpoint in `workdir` was trained with; None where there is none."""
-    with _reading(workdir) as manager:
-        step = manager.latest_step()
-        return None if step is None else _read(manager, step, config=ocp.args.JsonRestore()).config
 
 
 def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:

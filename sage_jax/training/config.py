@@ -151,7 +151,7 @@ class RunConfig:
         Raises UserError naming the field that is unknown or has an impossible value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
-        sections = {"representation": {}, "mesh": {}, "parallel": "mesh", **sections}  # runs of before have no choice of these
+        sections = {"representation": {}, "mesh": {}, "parallel": "mesh", **sections}  # a caller may leave these out
         representation = read_section(RepresentationConfig, "representation", sections)
         sizes = representation.vocab_sizes(tokenizer)
         return cls(
