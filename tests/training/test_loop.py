@@ -4,7 +4,6 @@ import json
 import os
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,9 +107,7 @@ def run(monkeypatch, tmp_path):
         calls.clear()
 
         def init(seed):
-            return TrainState(
-                jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed), jnp.float32(1)
-            )
+            return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jnp.float32(1))
 
         programs = Programs(init, Update(calls, bad_step), Score(), place=lambda batch: batch)
         monkeypatch.setattr(loop, "make_programs", lambda *_: programs)
