@@ -113,7 +113,7 @@ def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; see --help")
     if not flags.FLAGS["verbosity"].present:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # at INFO absl tells of every backend that jax looks for
+        absl_logging.set_verbosity(absl_logging.WARNING)  # at INFO absl logs every backend that jax looks for
     return rest
 
 

@@ -68,7 +68,9 @@ def test_nothing_ill_formed_comes_out_of_other_forms(form):
     assert not np.array_equal(out.continuations[0], out.continuations[1]) and len(alone.continuations[0])
 
 
-@pytest.mark.parametrize("form", [{}, dict(form="pooled"), dict(form="nested"), dict(form="compound", pooling="concat")], ids=str)
+@pytest.mark.parametrize(
+    "form", [{}, dict(form="pooled"), dict(form="nested"), dict(form="compound", pooling="concat")], ids=str
+)
 def test_in_bfloat16_the_logits_are_those_of_the_trained_parameters(form):
     """Training rounds neither the scales of norms nor the embeddings that it adds up."""
     config = tiny_config(**form, dtype="bfloat16")

@@ -75,7 +75,7 @@ PYTHONS = ("python3.12", "python3.13", "python3.11", "python3", "python")
 
 @pytest.fixture
 def install(tmp_path):
-    """install(usable, **environment) -> (what `install` ended with, the calls of Pythons): on a host with these usable Pythons."""
+    """install(usable, **environment) -> (the ended `install`, the calls of Pythons): on a host with these usable Pythons."""
     log, programs, home = tmp_path / "called", tmp_path / "programs", tmp_path / "home"
 
     def run(usable, **environment):
