@@ -30,6 +30,6 @@ class TrainState:
 
 def init_state(seed: int, *, model: nn.Module, tx: optax.GradientTransformation) -> TrainState:
     """The state before the first step. Pure, so that eval_shape and jit with shardings can wrap it."""
-    key, _ = jax.random.split(jax.random.key(seed))
+    key, _ = jax.random.split(jax.random.key(seed))  # split, so that a seed still draws the parameters of RESULTS.md
     params = model.init(key, jnp.zeros((1, 2, model.config.num_attributes), jnp.int32))["params"]
     return TrainState(jnp.int32(0), params, tx.init(params), jnp.float32(jnp.inf))
