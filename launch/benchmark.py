@@ -12,16 +12,15 @@ the tables also become the part of this checkout's BENCHMARKS.md that config.tit
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from launch._main import as_typed, run
+from launch._main import as_typed, config_file, run
 from sage_jax.benchmark.config import BenchmarkConfig
 from sage_jax.benchmark.report import write_report
 from sage_jax.benchmark.suite import measure
 from sage_jax.benchmark.systems import ROOT
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/benchmark.py", "What to measure.", lock_config=True)
+CONFIG = config_file("configs/benchmark.py", "What to measure.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the measurements, the tables and the plots.", required=True)
 PUBLISH = flags.DEFINE_bool("publish", False, "Whether to replace this part of the checkout's BENCHMARKS.md, too.")
 

@@ -12,13 +12,12 @@ import shlex
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch._main import named_folders, run
+from launch._main import config_file, named_folders, run
 from sage_jax.evaluation.evaluate import evaluate
 from sage_jax.evaluation.task import EvaluationConfig
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/evaluation.py", "The task and its size.", lock_config=True)
+CONFIG = config_file("configs/evaluation.py", "The task and its size.")
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders of runs, as NAME=FOLDER or FOLDER, the first of which has the shards.", required=True)
 CANDIDATES = flags.DEFINE_list("candidates", [], "Folders of MIDI files of other systems, as NAME=FOLDER or FOLDER.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the report, and for what it is made of.", required=True)

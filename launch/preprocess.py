@@ -10,17 +10,14 @@ Stop it at any moment: the same command goes on where it stopped. The report is 
 import os
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch._main import run
+from launch._main import config_file, run
 from sage_jax.music.events import NoteEvents
 from sage_jax.music.preprocess import PreprocessConfig, preprocess
 from sage_jax.music.report import format_report
 from sage_jax.training.config import DataConfig, read_section
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/sage.py", "What to read: a config file, :argument, and --config.section.field=value.", lock_config=True
-)
+CONFIG = config_file("configs/sage.py", "What to read: a config file, :argument, and --config.section.field=value.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the shards go to `data` in it.", required=True)
 
 

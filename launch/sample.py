@@ -7,14 +7,11 @@
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch._main import run
+from launch._main import config_file, run
 from sage_jax.sample import sample
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/sage.py", "What was trained, and how to sample: a config file, :argument.", lock_config=True
-)
+CONFIG = config_file("configs/sage.py", "What was trained, and how to sample: a config file, :argument.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose newest checkpoint plays.", required=True)
 PROMPT = flags.DEFINE_string("prompt", None, "MIDI file to continue; default: start from nothing.")
 PROMPT_BARS = flags.DEFINE_integer("prompt_bars", None, "Bars of the prompt to read; default: config.takes.prompt_bars.")

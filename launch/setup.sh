@@ -1,4 +1,4 @@
-# Sourced by demo.sh, test.sh and peers.sh: goes to the root of the checkout, whatever the caller's folder, and keeps a .venv there.
+# Sourced by demo.sh, test.sh, peers.sh and tpu_pod.sh: goes to the root of the checkout, whatever the caller's folder, and keeps a .venv there.
 #   install EXTRAS...   afterwards "$python" runs the project; quick where nothing changed since the last time
 # PYTHON=... names the interpreter; without it .venv stays as it is, and a new one is of the first Python here that will do.
 
@@ -21,7 +21,8 @@ find_python() {
   for candidate in python3.12 python3.13 python3.11 python3 python; do
     is_usable "$candidate" && echo "$candidate" && return
   done
-  echo "error: no Python of 3.11 or newer with venv here; install one (Debian: also python3-venv), or set PYTHON=..." >&2
+  echo "error: no Python of 3.11 or newer with venv on $(hostname); install one (on Debian and Ubuntu: apt-get install" \
+    "python3.11-venv), or set PYTHON=..." >&2
   return 2
 }
 

@@ -19,10 +19,9 @@ them from such a JSON file alone. --cost tells what a study takes on a device of
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from launch._main import as_typed, run
+from launch._main import as_typed, config_file, run
 from sage_jax.benchmark.systems import ROOT
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
@@ -33,9 +32,7 @@ from sage_jax.study.report import write_results
 from sage_jax.study.results import collect, read_known, read_results
 from sage_jax.study.study import run_study
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/study.py", "What to study: a size, and what overrides it.", lock_config=True
-)
+CONFIG = config_file("configs/study.py", "What to study: a size, and what overrides it.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, models, results.")
 REPORT = flags.DEFINE_bool("report", False, "Whether to tell of what is finished, and do no more.")
 COST = flags.DEFINE_float("cost", None, "Operations per second that training reaches; tells device hours, and trains nothing.")

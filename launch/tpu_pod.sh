@@ -7,10 +7,11 @@
 #   bash launch/tpu_pod.sh NAME ZONE delete
 #
 # --workdir lies on a disk that all hosts share, such as a Filestore share mounted at /shared (MOUNT=SERVER:/SHARE for install).
-# DRY=1 before the command only shows what would be run. The accelerator's software is $VERSION.
+# DRY=1 before the command only shows what would be run. The accelerator's software is $VERSION. PYTHON=python3.12 before
+# `install` names the hosts' Python, of 3.11 or newer; without it the first one found there is used, which need not be python3.
 set -euo pipefail
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [[ $# -ge 3 ]] || usage
 name=$1 zone=$2 step=$3
 shift 3
@@ -38,8 +39,9 @@ case $step in
     if [[ -n ${MOUNT:-} ]]; then
       on_hosts "sudo apt-get install -y nfs-common && sudo mkdir -p /shared && sudo mount $(printf %q "$MOUNT") /shared"
     fi
+    # launch/setup.sh of the clone makes .venv of a Python that will do, or says in a line what to install.
     on_hosts "git clone $(printf %q "$url") sage_jax || git -C sage_jax fetch; cd sage_jax && git checkout $commit \
-&& python3 -m venv .venv && .venv/bin/pip install -e '.[tpu]'"
+&& PYTHON=$(printf %q "${PYTHON:-}") bash -c 'set -e; . launch/setup.sh; install tpu'"
     ;;
   train)
     # SIGTERM reaches every host when a spot slice is taken: jax agrees on a step, the run is saved and ends with 143.

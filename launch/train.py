@@ -9,15 +9,12 @@ On many hosts start it on each, with the same --workdir on a disk that they shar
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch._main import run
+from launch._main import config_file, run
 from sage_jax.training.hosts import join
 from sage_jax.training.loop import train
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/sage.py", "What to train: a file, :argument, and --config.section.field=value.", lock_config=True
-)
+CONFIG = config_file("configs/sage.py", "What to train: a file, :argument, and --config.section.field=value.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: shards, checkpoints, metrics.", required=True)
 COORDINATOR = flags.DEFINE_string("coordinator", "", "Where hosts find each other: HOST:PORT of the first one, or 'auto'.")
 NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "How many hosts there are, if --coordinator is not 'auto'.")

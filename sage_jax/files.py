@@ -1,11 +1,12 @@
 """Writing files so that a reader sees the old one or the new one, never half of one; and one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
-import tempfile
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,18 +19,21 @@ LOCK = "lock"
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
 
-    Raises UserError, naming the path, where the folder can't be made or written.
+    What the block wrote is on the disk by then, and the new name when this returns: a power failure leaves the old file or
+    the new one, too. Raises UserError, naming the path, where the folder can't be made or written.
     """
     path = pathlib.Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = pathlib.Path(name)
-        os.chmod(temporary, 0o666 & ~_umask())
+        candidate = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        # Not by tempfile, whose files only their owner may read: here the umask applies, as to any new file.
+        os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = candidate
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose a folder that you may write to") from error
     finally:
@@ -62,7 +66,13 @@ def claim(folder: pathlib.Path, wait: bool) -> Iterator[bool]:
         yield mine
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _sync(path: pathlib.Path) -> None:
+    """Waits until the disk has the contents of a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that can't, such as some for folders
+            raise
+    finally:
+        os.close(handle)

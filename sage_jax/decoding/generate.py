@@ -16,7 +16,7 @@ from sage_jax.decoding.grammars import make_grammar
 from sage_jax.decoding.sampling import Knobs, SamplingConfig, sample
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
+from sage_jax.models.forms import cast_parameters, make_model
 from sage_jax.music import events as ev
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.music.representation import Representation
@@ -108,7 +108,7 @@ class Generator:
 
     def use(self, params: Any) -> None:
         """Has other parameters of the same shapes play from now on; what is compiled stays."""
-        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, self.config.dtype), params)
+        self.params = cast_parameters(self.config, params)
 
     def generate(
         self,
@@ -118,7 +118,7 @@ class Generator:
         first_bar: int | np.ndarray = 0,
         stop_bar: int | np.ndarray | None = None,
         sampling: SamplingConfig = SamplingConfig(),
-        seed: int | jax.Array = 0,
+        seed: int | np.integer | jax.Array = 0,
         stop_at_end: bool = True,
         programs: list[int] | None = None,
         finished: np.ndarray | None = None,
@@ -162,7 +162,7 @@ class Generator:
         capacity: int,
         *,
         width: int | None = None,
-        seed: int | jax.Array = 0,
+        seed: int | np.integer | jax.Array = 0,
         finished: np.ndarray | None = None,
     ) -> DecodeState:
         """Reads the prompts, padded to `width` events (their bucket, if None), into a cache with room for `capacity` events."""
@@ -171,7 +171,7 @@ class Generator:
         for row, prompt in zip(padded, prompts, strict=True):
             row[width - len(prompt) :] = prompt
         start = np.array([width - len(prompt) for prompt in prompts], np.int32)
-        key = jax.random.key(seed) if isinstance(seed, int) else seed
+        key = jax.random.key(int(seed)) if isinstance(seed, (int, np.integer)) else seed
         keys = key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
         finished = np.zeros(len(prompts), bool) if finished is None else finished
         keys = jax.random.key_data(keys)

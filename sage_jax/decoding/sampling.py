@@ -31,13 +31,15 @@ class SamplingConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise UserError(f"sampling.{field} is {value!r}; give a number from {low} to {high}")
+        if not isinstance(self.top_k, int):
+            raise UserError(f"sampling.top_k is {self.top_k!r}; give a whole number, 0 for all tokens")
         if self.top_p == 0:
             raise UserError("sampling.top_p is 0, which leaves nothing to choose; give 1 for no limit")
 
     @property
     def knobs(self) -> "Knobs":
         values = (jnp.float32(value) for value in (self.temperature, self.top_p, self.min_p))
-        return Knobs(*values, top_k=int(self.top_k))
+        return Knobs(*values, top_k=self.top_k)
 
 
 @flax.struct.dataclass

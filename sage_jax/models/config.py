@@ -159,9 +159,16 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """A short name for tables: the form, where it is not flat, and what it reads ahead, then the sharing, its heads and scope."""
+        """A short name for tables: the sharing with its heads and scope, after the form where it is not flat.
+
+        The form has with it what it reads ahead, and its decoder and its pooling where they are not the default ones.
+        """
         sharing = {
             "as_kvhs": f"as_kvhs-{self.scope}-{self.heads_per_attribute}",
             "gqa": f"gqa-{self.kv_heads}",
         }.get(self.sharing, self.sharing)
-        return sharing if self.form == "flat" else f"{self.form}{self.ahead or ''}-{sharing}"
+        if self.form == "flat":
+            return sharing
+        inner = [self.inner] if self.form == "nested" and self.inner != "mlp" else []
+        pooling = [self.pooling] if self.pooling != "sum" else []
+        return "-".join([f"{self.form}{self.ahead or ''}", *inner, *pooling, sharing])

@@ -1,5 +1,6 @@
-"""The model of a config, by its form."""
+"""The model of a config, by its form, and its parameters."""
 
+import re
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ from sage_jax.models.nested import Nested
 from sage_jax.models.pooled import Compound, Pooled
 from sage_jax.models.transformer import Transformer
 
+# The parameters that a forward pass reads in float32 whatever it computes in: scales of norms, and embeddings that are added up
+# before they are rounded.
+IN_FLOAT32 = re.compile(r"scale|(attribute_)?embedding(_\d+)?")
 MODELS = {"flat": Transformer, "pooled": Pooled, "compound": Compound, "nested": Nested, "delay": Delay}
 
 
@@ -24,3 +28,13 @@ def parameter_shapes(config: ModelConfig) -> dict[str, Any]:
     """The model's parameters as ShapeDtypeStructs: nothing is drawn or compiled."""
     events = jax.ShapeDtypeStruct((1, 2, config.num_attributes), jnp.int32)
     return jax.eval_shape(make_model(config).init, jax.random.key(0), events)["params"]
+
+
+def cast_parameters(config: ModelConfig, params: Any) -> Any:
+    """`params` as a forward pass uses them, in config.dtype or in float32: the same logits, without a cast at each pass."""
+
+    def cast(path: tuple, leaf: Any) -> jax.Array:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return jnp.asarray(leaf, jnp.float32 if IN_FLOAT32.fullmatch(name) else config.dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)

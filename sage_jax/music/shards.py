@@ -85,10 +85,8 @@ def shard_path(folder: pathlib.Path, number: int) -> pathlib.Path:
 def find_fault(folder: pathlib.Path, index: dict[str, Any], fingerprint: str) -> str | None:
     """What the shards in `folder` have that its index does not say, or lack; None where all is as it should be.
 
-    Heads of files are read, no records and no events. An index of an earlier version does not say which shards there are.
+    Heads of files are read, no records and no events.
     """
-    if "shards" not in index:
-        return None
     expected = {int(number): rows for number, rows in index["shards"].items()}
     wanted = {shard_path(folder, number).with_suffix(RECORDS).name for number in expected}
     wanted |= {shard_path(folder, number).name for number, rows in expected.items() if rows}

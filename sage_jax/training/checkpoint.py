@@ -4,14 +4,12 @@ Each has digests of all that, which are compared when it is read: files can chan
 """
 
 import contextlib
-import gc
-import logging
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,15 +20,12 @@ from sage_jax.models.forms import parameter_shapes
 from sage_jax.music.representation import Representation, from_dict
 from sage_jax.training.config import RunConfig
 from sage_jax.training.digest import digests, text_digest
-from sage_jax.training.hosts import first_alone, is_first
+from sage_jax.training.hosts import first_alone, is_first, largest, together
 from sage_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+Found = TypeVar("Found")
 DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way of those to come
-
-# orbax tells of every save through absl's logger, and its errors with a traceback; what it raises is told here.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
-logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())  # of its writes behind a failed one
 
 
 class Damaged(UserError):
@@ -50,10 +45,9 @@ class Checkpoints:
         self._config = config
         self._representation = representation or config.tokenizer
         self._workdir = workdir
-        self._manager = _open(workdir, create=True, preservation_policy=_newest_and_best(config.train.keep))
+        self._manager = _open(workdir, preservation_policy=_newest_and_best(config.train.keep))
 
     def __enter__(self) -> "Checkpoints":
-        self._hook, sys.unraisablehook = sys.unraisablehook, _all_but_closed_loops(sys.unraisablehook)
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
@@ -63,8 +57,6 @@ class Checkpoints:
         except UserError:
             if kind is None:  # else what ended the block is told, not what came of it
                 raise
-        else:
-            sys.unraisablehook = self._hook  # after a failure complaints come as long as the process is there
 
     @property
     def latest_step(self) -> int | None:
@@ -94,21 +86,24 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest state that is whole, with the shapes and the placement of `like`, and the place that belongs to it.
 
-        Newer checkpoints, which are damaged, are told and put aside. Raises UserError where the workdir holds another run, and
-        Damaged where there is no checkpoint that is whole.
+        All hosts take the same one, the newest that every host can read. Newer ones are reported and put aside. Raises
+        UserError where the workdir holds another run, and Damaged where there is no checkpoint that is whole.
         """
-        step, (state, place), damaged = _newest_whole(self._manager, lambda step: self._restore(step, like))
-        if damaged:
+        with _reading(self._workdir) as reader:
+            step, (state, place) = _newest_whole(reader, lambda step: self._restore(reader, step, like))
+        if step < largest(self.latest_step or 0):
             with first_alone():
-                for other in damaged if is_first() else ():
+                newer = [other for other in self._manager.all_steps() if other > step]
+                for other in newer if is_first() else ():
                     aside = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
                     aside.parent.mkdir(exist_ok=True)
                     os.replace(self._manager.directory / str(other), aside)
             self._manager.reload()
         return state, place
 
-    def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        saved = _read_texts(self._manager, step)
+    def _restore(self, reader: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        with together(Damaged):
+            saved = _read_texts(reader, step)
         for name, (there, here) in self._config.differences(saved.config).items():
             raise UserError(
                 f"{self._workdir} holds another run: config.{name} is {there!r} there and {here!r} here; "
@@ -118,8 +113,11 @@ class Checkpoints:
         if found.fingerprint != self._representation.fingerprint:
             raise UserError(f"{self._workdir} was trained with other merges than are there now; train in another --workdir")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        state = _read(self._manager, step, state=ocp.args.StandardRestore(abstract)).state
-        _compare(self._manager, step, digests(state), saved.digests["state"])
+        with together(Damaged):
+            state = _read(reader, step, state=ocp.args.StandardRestore(abstract)).state
+        found = digests(state)  # which all hosts compute together
+        with together(Damaged):
+            _compare(reader, step, found, saved.digests["state"])
         return state, saved.place
 
     @contextlib.contextmanager
@@ -154,35 +152,34 @@ def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[A
         _compare(manager, step, digests({"params": params}), saved.digests["state"])
         return params, config, representation
 
-    with contextlib.closing(_open(workdir, create=False)) as manager:
+    with _reading(workdir) as manager:
         if manager.latest_step() is None:
             raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
         step = manager.best_step() if best else None
         if step is None:
-            step, (params, config, representation), _ = _newest_whole(manager, load)
+            step, (params, config, representation) = _newest_whole(manager, load)
         else:
             params, config, representation = load(step)
     return params, config, step, representation
 
 
-def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> tuple[int, Any, list[int]]:
-    """(step, what `read` has of it, the later steps) of the newest checkpoint that is whole; later ones are told.
+def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int], Found]) -> tuple[int, Found]:
+    """(step, what `read` has of it) of the newest checkpoint that is whole; newer ones are reported.
 
-    Raises Damaged, for the newest one, where none is.
+    read: raises Damaged, on all hosts or on none. Raises Damaged, for the newest checkpoint, where none is whole.
     """
-    damaged = {}
-    for step in sorted(manager.all_steps(), reverse=True):
+    left, damaged = manager.all_steps(), []
+    while step := largest(max(left, default=0)):  # the newest that any host sees
         try:
             found = read(step)
         except Damaged as error:
-            damaged[step] = error
+            damaged.append(error)
+            left = [other for other in left if other < step]
             continue
-        for error in damaged.values():
-            if is_first():
-                print(f"{error}; going back to step {step}", file=sys.stderr)
-        return step, found, list(damaged)
-    first = next(iter(damaged.values()))
-    raise Damaged(f"{first}; there is no other one that is whole: train in another --workdir") from first
+        for error in damaged if is_first() else ():
+            print(f"{error}; going back to step {step}", file=sys.stderr)
+        return step, found
+    raise Damaged(f"{damaged[0]}; there is no other one that is whole: train in another --workdir") from damaged[0]
 
 
 def _read_texts(manager: ocp.CheckpointManager, step: int) -> ocp.args.Composite:
@@ -202,13 +199,6 @@ def _compare(manager: ocp.CheckpointManager, step: int, found: dict[str, int], w
     for name, digest in found.items():
         if written.get(name) != digest:
             raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} is not what was written")
-
-
-def saved_config(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The sections that the newest checkpoint in `workdir` was trained with; None where there is none."""
-    with contextlib.closing(_open(workdir, create=False)) as manager:
-        step = manager.latest_step()
-        return None if step is None else _read(manager, step, config=ocp.args.JsonRestore()).config
 
 
 def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:
@@ -243,39 +233,20 @@ def _open(workdir: str | os.PathLike, **options: Any) -> ocp.CheckpointManager:
         raise UserError(f"cannot write {folder}: {error.strerror}; choose another --workdir") from error
 
 
+def _reading(workdir: str | os.PathLike) -> contextlib.closing[ocp.CheckpointManager]:
+    """A manager for this host's reads alone: one for all hosts waits at each read until the others have read, too."""
+    host = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=host, active_processes={host})
+    return contextlib.closing(_open(workdir, create=False, multiprocessing_options=alone))
+
+
 def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
     """The `items` of a checkpoint. Raises Damaged, whatever orbax raises for one."""
-    with _leftovers_unheard():
-        try:
-            return manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:
-            reason = _reason(error)
-        time.sleep(0.2)  # for the reads that are still under way
-    raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({reason})")
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+        raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-def _all_but_closed_loops(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`hook`, but for the complaints of writes that were under way when another one of the same checkpoint failed."""
-
-    def heard(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
-
-    return heard
-
-
-@contextlib.contextmanager
-def _leftovers_unheard() -> Iterator[None]:
-    """Where one of orbax's reads fails, the others complain when they are collected: here, and to nobody."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    logger = logging.getLogger("asyncio")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-        gc.collect()
-    finally:
-        sys.unraisablehook, logger.disabled = hook, disabled

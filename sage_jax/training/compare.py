@@ -15,11 +15,10 @@ from sage_jax.errors import UserError
 from sage_jax.files import replacing
 from sage_jax.markdown import markdown_table
 from sage_jax.rendering.piano_roll import PALETTE
-from sage_jax.training.checkpoint import saved_config
 from sage_jax.training.config import RunConfig, flat
 from sage_jax.training.metrics import read_metrics
 from sage_jax.training.recorder import METRICS_FILE
-from sage_jax.training.starts import read_run
+from sage_jax.training.starts import RUN_FILE, read_run
 
 AXES = ("steps", "notes")
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -32,51 +31,45 @@ Lines = Sequence[Mapping[str, Any]]
 class TrainedRun:
     """What the folder of a run tells.
 
-    parameters: how many. commits: those that it was started with, in their order; none before there was a run.json. config:
-    'section.field' -> value and 'device' -> that of the newest start; None where it is not known. train, valid: lines of
-    metrics.jsonl.
+    parameters: how many. commits: those that it was started with, in their order. config: 'section.field' -> value and
+    'device' -> that of the newest start. train, valid: lines of metrics.jsonl.
     """
 
     name: str
     parameters: int
     commits: tuple[str, ...]
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any]
     train: Lines
     valid: Lines
 
     @classmethod
     def read(cls, name: str, folder: pathlib.Path) -> "TrainedRun":
         """The run in `folder`. Raises UserError where there is none, or none that has taken a step."""
-        path = folder / METRICS_FILE
-        if not path.is_file():
-            raise UserError(f"{folder} is no run: it has no {METRICS_FILE}; give a --workdir of launch.train")
+        path, about = folder / METRICS_FILE, read_run(folder)
+        for name_of_file, is_there in ((METRICS_FILE, path.is_file()), (RUN_FILE, about is not None)):
+            if not is_there:
+                raise UserError(f"{folder} is no run: it has no {name_of_file}; give a --workdir of launch.train")
         try:
             start, train, valid = (read_metrics(path, kind) for kind in ("start", "train", "valid"))
             for line in (*train, *valid):
                 float(line["loss"]), int(line["step"])
+            for line in train:
+                float(line["notes_per_step"])
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path} can't be read ({reason}); give a --workdir of launch.train") from error
         if not start or not train:
             raise UserError(f"{folder} has no step in its {METRICS_FILE} yet; wait for one, or leave this run out")
-        about = read_run(folder)
-        sections = about["config"] if about else saved_config(folder)
-        config = None if sections is None else _told(sections) | {"device": start[-1]["device"]}
-        commits = tuple(dict.fromkeys(each["commit"] for each in about["starts"])) if about else ()
+        config = _told(about["config"]) | {"device": start[-1]["device"]}
+        commits = tuple(dict.fromkeys(each["commit"] for each in about["starts"]))
         return cls(name, start[-1]["params"], commits, config, train, valid)
 
     def places(self, lines: Lines, axis: str) -> np.ndarray:
-        """Where `lines` lie on an axis of AXES: by their steps, or by the notes that the run had learned from until then.
-
-        Raises UserError where the metrics tell no notes.
-        """
+        """Where `lines` lie on an axis of AXES: by their steps, or by the notes that the run had learned from until then."""
         steps = np.array([line["step"] for line in lines], float)
         if axis == "steps":
             return steps
-        try:
-            each = [line["notes_per_step"] for line in self.train]
-        except KeyError as error:
-            raise UserError(f"{METRICS_FILE} of {self.name} is of before notes were counted in it; use --x=steps") from error
+        each = [line["notes_per_step"] for line in self.train]
         known = np.array([0, *(line["step"] for line in self.train)], float)
         return np.interp(steps, known, np.append(0, np.cumsum(np.array(each) * np.diff(known))))
 
@@ -133,12 +126,11 @@ def table(runs: Sequence[TrainedRun]) -> str:
 
     Of its own where they are more than the runs are, a row for each field.
     """
-    known = [run.config for run in runs if run.config is not None]
-    names = sorted({name for config in known for name in config})
+    names = sorted({name for run in runs for name in run.config})
     differing = {
-        name: [_shown(run.config.get(name)) if run.config is not None else "?" for run in runs]
+        name: [_shown(run.config.get(name)) for run in runs]
         for name in names
-        if any(config.get(name) != known[0].get(name) for config in known)
+        if any(run.config.get(name) != runs[0].config.get(name) for run in runs)
     }
     fared = {run.name: _fared(run) for run in runs}
     apart = len(differing) > len(runs)
@@ -147,9 +139,6 @@ def table(runs: Sequence[TrainedRun]) -> str:
     parts = [_aligned((*COLUMNS, *told), rows)]
     if apart:
         parts.append(_aligned(("field", *fared), [(name, *values) for name, values in differing.items()]))
-    unknown = [run.name for run in runs if run.config is None]
-    if unknown:
-        parts.append(f"No config is known, for want of run.json and of a checkpoint: {', '.join(unknown)}.")
     return "\n\n".join(parts)
 
 
@@ -158,7 +147,7 @@ def _fared(run: TrainedRun) -> tuple[str, ...]:
     last = run.train[-1]
     return (
         run.name,
-        ", ".join(run.commits) or "-",
+        ", ".join(run.commits),
         f"{run.parameters:,}",
         *((f"{best['loss']:.4f}", f"{best['step']:,}") if best else ("-", "-")),
         f"{last['loss']:.4f}",

@@ -1,6 +1,8 @@
 """What a training run depends on: the sections of configs/sage.py as frozen dataclasses that check themselves."""
 
 import dataclasses
+import numbers
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +14,8 @@ from sage_jax.music.representation import RepresentationConfig
 PARALLEL = ("mesh", "pmap")
 BAD_STEPS = ("stop", "skip")
 Section = TypeVar("Section")
+# The types that elements of a tuple may have: which values are of them, and their name in English.
+ELEMENTS = {int: (numbers.Integral, "whole numbers"), float: (numbers.Real, "numbers"), str: (str, "words")}
 WATCHING = ("eval_every", "eval_batches", "log_every", "checkpoint_every", "keep", "tensorboard")
 
 # What a resumed run may change: how long it goes and how closely it is watched (more steps stretch the cosine), what its
@@ -147,7 +151,7 @@ class RunConfig:
         Raises UserError naming the field that is unknown or has an impossible value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
-        sections = {"representation": {}, "mesh": {}, "parallel": "mesh", **sections}  # runs of before have no choice of these
+        sections = {"representation": {}, "mesh": {}, "parallel": "mesh", **sections}  # a caller may leave these out
         representation = read_section(RepresentationConfig, "representation", sections)
         sizes = representation.vocab_sizes(tokenizer)
         return cls(
@@ -191,14 +195,23 @@ def read_section(cls: type[Section], name: str, sections: Mapping[str, Mapping[s
     if name not in sections:
         raise UserError(f"the config has no section {name}; start from configs/sage.py")
     values = {**sections[name], **extra}
-    known = [field.name for field in dataclasses.fields(cls)]
-    for field in values:
+    known = {field.name: field.type for field in dataclasses.fields(cls)}
+    for field, value in values.items():
         if field not in known:
             raise UserError(f"config.{name}.{field} is not a field; known are {', '.join(known)}")
+        if typing.get_origin(known[field]) is tuple:
+            _check_elements(f"config.{name}.{field}", value, typing.get_args(known[field])[0])
     try:
         return cls(**values)
     except UserError as error:
         raise UserError(f"config.{error}") from error  # a section's own complaint begins with section.field
+
+
+def _check_elements(name: str, value: Any, kind: type) -> None:
+    """Raises UserError unless `value` has elements of `kind`, of those that ELEMENTS names: ml_collections takes any."""
+    fits, what = ELEMENTS[kind]
+    if not isinstance(value, (tuple, list)) or any(isinstance(each, bool) or not isinstance(each, fits) for each in value):
+        raise UserError(f"{name} is {value!r}; give {what} in parentheses, with commas between them")
 
 
 def flat(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,6 @@ def _digests(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _digest(leaf: jax.Array) -> jax.Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
     words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
     strides = [math.prod(words.shape[axis + 1 :]) for axis in range(words.ndim)]
     place = sum((jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * stride for axis, stride in enumerate(strides)), 0)

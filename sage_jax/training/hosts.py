@@ -21,6 +21,7 @@ from sage_jax.training.config import RunConfig
 from sage_jax.training.digest import text_digest
 
 AUTO = "auto"
+LONGEST_REASON = 1000  # bytes
 PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -55,13 +56,53 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
+def together(kind: type[UserError] = UserError) -> Iterator[None]:
+    """The block, on every host at a time. Where it fails on one, every host raises `kind`, which says which host and why.
+
+    A host alone, and one whose own failure is a defect and no UserError, raises what the block has raised.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    _agree(failure, kind)
+
+
+@contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """The block, done by the first host before the others do it."""
-    if not is_first():
-        multihost_utils.sync_global_devices("the first one is through")
-    yield
-    if is_first() and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the first one is through")
+    """The block, done by the first host before the others do it. Raises on every host, as `together`, where it fails on one."""
+    if is_first():
+        with together():
+            yield
+        _agree(None)
+    else:
+        _agree(None)
+        with together():
+            yield
+
+
+def largest(value: int) -> int:
+    """The largest of the values that the hosts call this with."""
+    if jax.process_count() == 1:
+        return value
+    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+
+
+def _agree(failure: Exception | None, kind: type[UserError] = UserError) -> None:
+    """Exchanges the failures of all hosts, None where there is none, and raises where there is any."""
+    if jax.process_count() > 1:
+        reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+        mine = " ".join(reason.split()).encode()[:LONGEST_REASON] if failure else b""
+        padded = np.frombuffer(mine.ljust(LONGEST_REASON, b"\0"), np.uint8)
+        reasons: dict[str, list[str]] = {}
+        for host, row in enumerate(np.asarray(multihost_utils.process_allgather(padded), np.uint8)):
+            if text := row.tobytes().rstrip(b"\0").decode(errors="ignore"):
+                reasons.setdefault(text, []).append(str(host))
+        if reasons and (failure is None or isinstance(failure, UserError)):
+            raise kind("; ".join(f"host {', '.join(numbers)}: {text}" for text, numbers in reasons.items())) from failure
+    if failure is not None:
+        raise failure
 
 
 def check_agreement(run: RunConfig, music: str) -> None:
@@ -71,10 +112,6 @@ def check_agreement(run: RunConfig, music: str) -> None:
     """
     if jax.process_count() == 1:
         return
-    if run.train.max_minutes:
-        raise UserError(
-            "config.train.max_minutes is for one host, because the clocks of several differ; set it to 0, and let SIGTERM end the run"
-        )
     versions = {name: value for name, value in describe().items() if name not in ("device", "processor", "cores")}
     mine = {
         "the config": text_digest(run.to_dict()),
@@ -90,6 +127,10 @@ def check_agreement(run: RunConfig, music: str) -> None:
                 f"{what} of host {', '.join(map(str, others))} is not that of host 0; start every host with the same command, "
                 "checkout, environment and shards"
             )
+    if run.train.max_minutes:  # now that it is the same on all of them
+        raise UserError(
+            "config.train.max_minutes is for one host, because the clocks of several differ; set it to 0, and let SIGTERM end the run"
+        )
 
 
 @functools.cache

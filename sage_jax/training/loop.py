@@ -3,7 +3,6 @@
 import functools
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.data.rows import Tally
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 from sage_jax.music.notes import Piece
 from sage_jax.music.representation import Representation
 from sage_jax.music.shards import TokenShards, music_fingerprint
@@ -36,19 +35,21 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl (None without any), and 'compile_seconds' and
     'train_seconds' of this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is
-    not finite. After SIGTERM or Ctrl-C it saves, says how to resume, and exits with 143 or 130.
+    not finite, and after SIGTERM or Ctrl-C Preempted, once the state is saved.
     """
-    run = RunConfig.from_dict(config.to_dict())
-    if run.train.tensorboard:
-        check_installed()
+    with hosts.together():
+        run = RunConfig.from_dict(config.to_dict())
+        if run.train.tensorboard:
+            check_installed()
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
     with hosts.first_alone():
         representation = told_in(run, shards, workdir)
     tally = Tally()
-    train_data, valid_data = datasets(run, shards, representation, tally)
-    previews = Previews(run, representation, shards) if run.train.tensorboard else None
-    music = music_fingerprint(shards)
+    with hosts.together():
+        train_data, valid_data = datasets(run, shards, representation, tally)
+        previews = Previews(run, representation, shards) if run.train.tensorboard else None
+        music = music_fingerprint(shards)
     hosts.check_agreement(run, music)
     programs = make_programs(run, representation)
     update, score = programs.update, programs.score
@@ -56,7 +57,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         # The state, and the place in the data that belongs to it.
         state, batches = programs.init(run.train.seed), iter(train_data)
         start = programs.whole(state)
-        if checkpoints.latest_step is not None:
+        if hosts.largest(checkpoints.latest_step or 0):  # one that a host can't see is noticed while it is read
             start, place = checkpoints.restore(start)
             state = programs.spread(start)
             if place["music"] != music:
@@ -68,12 +69,15 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         step, parameters = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
         finished = step >= run.train.steps
 
-        with Recorder(workdir, run, step) as recorder:
+        with hosts.together():
+            recorder = Recorder(workdir, run, step)
+        with recorder:
             # Compilation, apart from what is timed.
             compile_seconds = 0.0
             if not finished:
-                if hosts.is_first():
-                    note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
+                with hosts.together():
+                    if hosts.is_first():
+                        note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
                 started = time.perf_counter()
                 batch = programs.place(empty_batch(run))
                 update = update.lower(state, batch).compile()
@@ -111,9 +115,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             if not stop.signal:
                 recorder.end(step)
     if stop.signal:
+        message = f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved"
         if hosts.is_first():
-            print(f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved. Resume with: {this_command()}")
-        sys.exit(stop.exit_code)
+            print(f"{message}. Resume with: {this_command()}")
+        raise Preempted(message, stop.exit_code)
     lines = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "valid")}
     last = {kind: lines[kind][-1] if lines[kind] else None for kind in lines}
     return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}

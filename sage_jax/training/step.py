@@ -123,20 +123,19 @@ def train_step(
     axis: of devices that have other rows of the batch each, under pmap. packed: whether a row may have several pieces.
     """
 
-    def loss(params, events, key):
+    def loss(params, events):
         read = events[:, :-1]
-        logits = model.apply({"params": params}, read, pieces_of(read) if packed else None, rngs={"dropout": key})
+        logits = model.apply({"params": params}, read, pieces_of(read) if packed else None)
         totals = count_losses(logits, events, counting)
         return totals.nll.sum(), totals
 
-    def add_micro_batch(sums, micro_batch):
-        return jax.tree.map(jnp.add, sums, jax.grad(loss, has_aux=True)(state.params, *micro_batch)), None
+    def add_micro_batch(sums, events):
+        return jax.tree.map(jnp.add, sums, jax.grad(loss, has_aux=True)(state.params, events)), None
 
     # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
     events = batch["events"].reshape(-1, accumulate, *batch["events"].shape[1:]).swapaxes(0, 1)
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), accumulate)
     zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros(len(counting.attributes))
-    (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, (events, keys))
+    (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, events)
     if axis:
         grads, totals = jax.lax.psum((grads, totals), axis)
 
@@ -154,8 +153,8 @@ def train_step(
         bad |= metrics["loss"] > spike * state.recent
     after = state.replace(params=params, opt_state=opt_state, recent=state.with_recent(metrics["loss"]))
     if skip_bad:
-        after = jax.tree.map(functools.partial(jnp.where, bad), state.replace(key=None), after.replace(key=None))
-    return after.replace(step=state.step + 1, key=state.key), metrics | {"bad": bad}
+        after = jax.tree.map(functools.partial(jnp.where, bad), state, after)
+    return after.replace(step=state.step + 1), metrics | {"bad": bad}
 
 
 def eval_step(

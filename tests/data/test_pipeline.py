@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 
+import grain
 import numpy as np
 import pytest
 
+from sage_jax.data import pipeline
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
 from sage_jax.music.events import EOS, ONSET, PAD, NoteEvents
@@ -45,6 +47,23 @@ def test_a_restored_iterator_goes_on_exactly(shards, steps):
     for iterator in (fresh, used, first):
         iterator.set_state(state)
         assert all(np.array_equal(got, want) for got, want in zip(take(iterator, 5), expected, strict=True))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 8])
+@pytest.mark.parametrize("readers", [1, 2])
+def test_other_threads_and_readers_go_on_exactly(shards, monkeypatch, threads, readers):
+    """The place in the data is a number of batches, whoever has read them."""
+    first = iter(dataset(shards))
+    take(first, 3)
+    state = json.loads(json.dumps(first.get_state()))
+    monkeypatch.setattr(pipeline, "READ_OPTIONS", grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    shares = []
+    for number in range(readers):
+        iterator = iter(dataset(shards, share=(number, readers)))
+        iterator.set_state(state)
+        shares.append(take(iterator, 5))
+    for expected, *rows in zip(take(first, 5), *shares, strict=True):
+        assert np.array_equal(np.stack(rows, axis=1).reshape(expected.shape), expected)
 
 
 def test_seeds_reproduce_and_differ(shards):

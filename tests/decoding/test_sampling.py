@@ -88,7 +88,11 @@ def test_a_row_is_drawn_by_its_own_key():
     assert together.tolist() == alone
 
 
-@pytest.mark.parametrize("field, value", [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a")])
+IMPOSSIBLE = [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a"), ("top_k", 2.5), ("top_k", 2.0)]
+NO_NUMBERS = [(field, value) for field in ("temperature", "top_k", "top_p", "min_p") for value in (True, float("nan"), None)]
+
+
+@pytest.mark.parametrize("field, value", IMPOSSIBLE + NO_NUMBERS)
 def test_impossible_settings_are_refused_by_field(field, value):
     with pytest.raises(UserError, match=f"sampling.{field}"):
         SamplingConfig(**{field: value})

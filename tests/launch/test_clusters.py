@@ -51,6 +51,72 @@ def test_a_pod_is_asked_for_installed_trained_on_and_given_back(cluster):
     assert "mount 10.0.0.2:/share /shared" in called[3] and f"git checkout {head}" in called[4]
 
 
+# Notes how it is called; makes a .venv of itself.
+PYTHON = """#!/bin/bash
+echo "$(basename "$0") of {name} $*" >> {log}
+case "$*" in
+  "-c "*) exit {unusable} ;;
+  "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+esac
+"""
+# Its command runs here, and what it clones has launch/setup.sh alone.
+GCLOUD = """#!/bin/bash
+cd {home} || exit 1
+for argument in "$@"; do [[ $argument == --command=* ]] && exec bash -c "${{argument#--command=}}"; done
+"""
+GIT = """#!/bin/bash
+case $1 in
+  clone) mkdir -p "$3/launch" && cp {setup} "$3/launch" && touch "$3/setup.cfg" "$3/pyproject.toml" ;;
+  *) echo 0123abc ;;
+esac
+"""
+PYTHONS = ("python3.12", "python3.13", "python3.11", "python3", "python")
+
+
+@pytest.fixture
+def install(tmp_path):
+    """install(usable, **environment) -> (the ended `install`, the calls of Pythons): on a host with these usable Pythons."""
+    log, programs, home = tmp_path / "called", tmp_path / "programs", tmp_path / "home"
+
+    def run(usable, **environment):
+        for folder in (programs, home):
+            folder.mkdir()
+        texts = {name: PYTHON.format(name=name, log=log, unusable=int(name not in usable)) for name in PYTHONS}
+        texts |= {"gcloud": GCLOUD.format(home=home), "git": GIT.format(setup=LAUNCH / "setup.sh")}
+        for name, text in texts.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        environment |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "REPOSITORY": "/nowhere"}
+        command = ("bash", "launch/tpu_pod.sh", "pod", "zone", "install")
+        ended = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+        return ended, log.read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("usable", "environment", "chosen"),
+    [
+        (["python3"], {}, "python3"),
+        (["python3.11"], {}, "python3.11"),
+        (["python3.11", "python3.12"], {"PYTHON": "python3.11"}, "python3.11"),
+    ],
+)
+def test_a_host_is_installed_with_a_python_that_is_new_enough(install, usable, environment, chosen):
+    """python3 of Ubuntu 22.04, which TPU images are made of, is 3.10."""
+    ended, called = install(usable, **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{chosen} of {chosen} -m venv --clear" in "\n".join(called)
+    assert called[-2].startswith(f"python of {chosen} -m pip install") and "--editable .[tpu]" in called[-2]
+
+
+def test_a_host_without_such_a_python_says_what_to_install(install):
+    ended, called = install([])
+    assert ended.returncode == 2 and not any("venv --clear" in call for call in called)
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("error: no Python of 3.11 or newer") and "apt-get install python3.11-venv" in ended.stderr
+
+
 def test_a_dry_run_only_shows(cluster):
     ended, called = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", "delete", DRY="1")
     assert ended.stdout.startswith("gcloud compute tpus tpu-vm delete pod") and not called
@@ -78,5 +144,5 @@ def test_the_manifest_is_of_one_mind():
     assert pod["subdomain"] == service["metadata"]["name"] and service["spec"]["selector"] == {"job-name": name}
     mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
-    declared = (LAUNCH / "train.py").read_text()
+    declared = (LAUNCH / "train.py").read_text() + '"config"'  # which launch/_main.py defines
     assert all(f'"{flag.removeprefix("--")}"' in declared for flag in flags)

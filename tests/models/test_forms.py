@@ -148,3 +148,19 @@ def test_delay_adds_no_parameter_and_an_event_has_one_key():
 def test_impossible_forms_are_refused_by_field(changes):
     with pytest.raises(UserError, match=f"model.{next(iter(changes))}"):
         ModelConfig(vocab_sizes=(9, 9), sharing="mqa", **changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (dict(form="flat", pooling="concat", inner="gru"), "mqa"),
+        (dict(form="nested"), "nested-mqa"),
+        (dict(form="nested", inner="gru"), "nested-gru-mqa"),
+        (dict(form="nested", inner="attention", ahead=3), "nested3-attention-mqa"),
+        (dict(form="pooled", inner="gru"), "pooled-mqa"),
+        (dict(form="pooled", pooling="concat"), "pooled-concat-mqa"),
+        (dict(form="compound", pooling="concat"), "compound-concat-mqa"),
+    ],
+)
+def test_models_that_differ_have_names_that_differ(fields, name):
+    assert small_config(**fields, sharing="mqa").name == name

@@ -21,7 +21,7 @@ FLAGS = (
 
 def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, of=FLAGS, devices: int = 1) -> subprocess.Popen:
     """A run on so many fake devices, which ends at the latest with this process; `of` are the flags that `flags` go behind."""
-    command = [sys.executable, "-m", "launch.train", *of, *flags, f"--workdir={workdir}", f"--config.data.shards={shards}"]
+    command = [sys.executable, "-m", "launch.train", *of, f"--workdir={workdir}", f"--config.data.shards={shards}", *flags]
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": xla}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -29,12 +29,16 @@ def start(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, of=FLAGS, de
     return process
 
 
-def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None, **options) -> list[subprocess.Popen]:
-    """A run as so many processes that are hosts of one; `each` has flags of some alone."""
+def free_address() -> str:
+    """HOST:PORT of this machine that nothing listens at."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    joined = [f"--coordinator=localhost:{port}", f"--num_hosts={count}"]
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def start_hosts(count: int, *arguments, each: dict[int, list[str]] | None = None, **options) -> list[subprocess.Popen]:
+    """A run as so many processes that are hosts of one; `each` has flags of some alone."""
+    joined = [f"--coordinator={free_address()}", f"--num_hosts={count}"]
     of_host = lambda host: [*joined, f"--host={host}", *(each or {}).get(host, ())]
     return [start(*arguments, *of_host(host), **options) for host in range(count)]
 

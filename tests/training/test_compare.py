@@ -1,38 +1,32 @@
 """Runs side by side: what is drawn, what is told, and what is no run."""
 
 import json
+import shutil
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
-from sage_jax.training.checkpoint import Checkpoints
 from sage_jax.training.compare import TrainedRun, compare, smoothed
-from sage_jax.training.config import RunConfig
 from sage_jax.training.metrics import MetricsLog
-from sage_jax.training.state import TrainState
 from tests.training.tiny import tiny_config
 
 
-def write_run(folder, losses, valid=(), commits=("aaaaaaa",), notes=True, **sections):
-    """A run with a line every tenth step; without `commits`, one of before there was a run.json."""
+def write_run(folder, losses, valid=(), commits=("aaaaaaa",), **sections):
+    """A run with a line every tenth step."""
     folder.mkdir()
     log = MetricsLog(folder / "metrics.jsonl", 0)
     log.write("start", 0, params=1000, compile_seconds=1.0, device="cpu")
     for number, loss in enumerate(losses, 1):
-        about = {"notes_per_step": 5.0 * number} if notes else {}
-        log.write("train", 10 * number, loss=loss, notes_per_second=100.0 * number, **about)
+        log.write("train", 10 * number, loss=loss, notes_per_second=100.0 * number, notes_per_step=5.0 * number)
     for number, loss in enumerate(valid, 1):
         log.write("valid", 20 * number, loss=loss)
     log.close()
-    if commits:
-        about = {"config": tiny_config(**sections).to_dict(), "starts": [{"commit": commit} for commit in commits]}
-        (folder / "run.json").write_text(json.dumps(about))
+    about = {"config": tiny_config(**sections).to_dict(), "starts": [{"commit": commit} for commit in commits]}
+    (folder / "run.json").write_text(json.dumps(about))
     return folder
 
 
@@ -99,22 +93,6 @@ def test_notes_are_summed_over_the_steps_that_they_were_met_in(runs, tmp_path, d
     np.testing.assert_array_equal(raw.get_xdata(), [50, 150, 300, 500])
     np.testing.assert_array_equal(bold.get_xdata(), raw.get_xdata())
     np.testing.assert_array_equal(drawn[0].axes[1].lines[0].get_xdata(), [150, 500])
-    old = write_run(tmp_path / "old", [5, 4], notes=False)
-    with pytest.raises(UserError, match="of old is of before notes were counted in it; use --x=steps"):
-        compare({"old": old}, tmp_path / "compare.png", "notes")
-    compare({"old": old}, tmp_path / "compare.png", "steps")
-
-
-def test_without_run_json_the_checkpoint_tells_the_config(runs, tmp_path):
-    old = write_run(tmp_path / "old", [5, 4], commits=())
-    bare = write_run(tmp_path / "bare", [5, 4], commits=())
-    config = RunConfig.from_dict(tiny_config(optimizer=dict(learning_rate=0.5)).to_dict())
-    with Checkpoints(old, config) as checkpoints:
-        state = TrainState(jnp.int32(20), {"sum": jnp.int32(0)}, {}, jax.random.key(0), jnp.float32(1))
-        checkpoints.save(state, {})
-    table, remark = compare({"old": old, "bare": bare, "slow": runs["slow"]}, tmp_path / "compare.png").split("\n\n")
-    assert [(row[1], row[-1]) for row in cells(table)[1:]] == [("-", "0.5"), ("-", "?"), ("aaaaaaa", "0.001")]
-    assert remark == "No config is known, for want of run.json and of a checkpoint: bare."
 
 
 def test_many_runs_can_be_told_apart(tmp_path, drawn):
@@ -130,9 +108,13 @@ def test_what_is_no_run_is_named(runs, tmp_path):
     waiting = write_run(tmp_path / "waiting", [])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "metrics.jsonl").write_text('{"kind": "train", "loss": 3}\n')
+    shutil.copy(waiting / "run.json", tmp_path / "other")
+    bare = write_run(tmp_path / "bare", [5, 4])
+    (bare / "run.json").unlink()
     for folder, message in (
         (tmp_path / "nowhere", "is no run: it has no metrics.jsonl; give a --workdir"),
         (tmp_path / "empty", "is no run"),
+        (bare, "is no run: it has no run.json; give a --workdir"),
         (waiting, "has no step in its metrics.jsonl yet"),
         (tmp_path / "other", "can't be read .*'step'"),
     ):

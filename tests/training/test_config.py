@@ -12,7 +12,8 @@ from configs import baselines
 from configs.sage import ARGUMENTS, get_config
 from sage_jax.errors import UserError
 from sage_jax.models.forms import make_model
-from sage_jax.training.config import RunConfig
+from sage_jax.sample import TakesConfig
+from sage_jax.training.config import RunConfig, read_section
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import init_state
 from tests.training.tiny import tiny_config
@@ -53,6 +54,10 @@ def test_an_unknown_argument_is_told_the_known_ones():
         ("data", "num_events", 1),
         ("data", "transpose", (3, 5)),
         ("data", "transpose", (0,)),
+        ("data", "transpose", (-5, "six")),
+        ("data", "transpose", (-5, True)),
+        ("data", "transpose", (-5, None)),
+        ("data", "transpose", (-5, 6.0)),
         ("model", "heads", 7),
         ("model", "dtype", "float16"),
         ("optimizer", "learning_rate", -1.0),
@@ -72,6 +77,11 @@ def test_an_impossible_value_is_named(section, field, value):
     config[section][field] = value
     with pytest.raises(UserError, match=f"^config.{section}.{field} is [^\n]*$"):
         run_of(config)
+
+
+def test_elements_of_takes_are_checked_too():
+    with pytest.raises(UserError, match=r"^config.takes.meter is \(4, 'x'\); give whole numbers"):
+        read_section(TakesConfig, "takes", tiny_config(takes=dict(meter=(4, "x"))).to_dict())
 
 
 def test_an_unknown_field_is_named():

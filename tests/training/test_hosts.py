@@ -1,12 +1,21 @@
 """Runs of several hosts: real processes on this machine, with collectives between them."""
 
+import shutil
+import subprocess
+import sys
+from subprocess import PIPE
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sage_jax.errors import UserError
-from sage_jax.training.checkpoint import load_for_sampling
+from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
+from sage_jax.training.config import RunConfig
 from sage_jax.training.hosts import join
-from tests.training.launched import end, has_reached, kill, last_step, losses, start_hosts, wait_for
+from sage_jax.training.programs import make_programs
+from tests.training.launched import end, free_address, has_reached, kill, last_step, losses, start_hosts, wait_for
+from tests.training.tiny import tiny_config
 
 LONG = "--config.train.steps=100000"
 TWELVE = "--config.train.steps=12"
@@ -59,6 +68,38 @@ def test_hosts_that_were_started_differently_end_before_anything_is_computed(sha
     for _, err in end(hosts, 2):
         assert "error: the config of host 1 is not that of host 0" in err and "Traceback" not in err
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_where_one_host_lacks_its_shards_all_end_and_name_it(shards, tmp_path, host):
+    hosts = start_hosts(2, tmp_path / "run", shards, TWELVE, each={host: [f"--config.data.shards={tmp_path / 'nowhere'}"]})
+    for _, err in end(hosts, 2, timeout=150):
+        assert f"error: host {host}: {tmp_path / 'nowhere'} holds no finished token shards" in err and "Traceback" not in err
+
+
+def test_where_the_first_host_can_not_learn_merges_all_end(shards, tmp_path):
+    """The others wait for it at that time."""
+    flags = ("--config.representation.name=remi", "--config.representation.merges=19000")
+    for _, err in end(start_hosts(2, tmp_path, shards, TWELVE, *flags), 2, timeout=150):
+        assert "error: host 0: " in err and "merges" in err and "Traceback" not in err
+
+
+def test_two_hosts_take_the_newest_checkpoint_that_both_can_read(tmp_path):
+    """The second one has a folder of its own, where the newest is damaged, as if its own reads failed."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    run = RunConfig.from_dict(tiny_config().to_dict())
+    state = make_programs(run, run.tokenizer).init(0)
+    with Checkpoints(mine, run) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state.replace(step=jnp.int32(step)), {})
+    shutil.copytree(mine, other)
+    (other / "checkpoints" / "2" / "state" / "manifest.ocdbt").write_text("")
+    command, address = [sys.executable, "-m", "tests.training.restored"], free_address()
+    begin = lambda *arguments: subprocess.Popen([*command, address, *arguments], stdout=PIPE, stderr=PIPE, text=True)
+    (out, err), (out_of_second, _) = end([begin("0", str(mine)), begin("1", str(other))], timeout=150)
+    assert out.splitlines()[-1] == out_of_second.splitlines()[-1] == "1"
+    assert f"host 1: cannot read the checkpoint {other}" in err and "going back to step 1" in err
+    assert not (mine / "checkpoints" / "2").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ import json
 import os
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 from sage_jax.music.events import ATTRIBUTES, NUM_ATTRIBUTES
 from sage_jax.training import loop
 from sage_jax.training.checkpoint import Checkpoints
@@ -108,9 +107,7 @@ def run(monkeypatch, tmp_path):
         calls.clear()
 
         def init(seed):
-            return TrainState(
-                jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jax.random.key(seed), jnp.float32(1)
-            )
+            return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jnp.float32(1))
 
         programs = Programs(init, Update(calls, bad_step), Score(), place=lambda batch: batch)
         monkeypatch.setattr(loop, "make_programs", lambda *_: programs)
@@ -180,9 +177,9 @@ def test_a_stop_saves_and_the_same_command_goes_on(run, tmp_path, capsys, number
         if batch == 3:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Preempted, match=f"stopped by {number.name}; step 3 of 6 is saved") as ended:
         run(hook=stop, steps=6)
-    assert ended.value.code == code
+    assert ended.value.exit_code == code
     assert f"stopped by {number.name}; step 3 of 6 is saved. Resume with: " in capsys.readouterr().out
     assert checkpoints_in(tmp_path) == [3]
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from sage_jax.errors import UserError
+from sage_jax.errors import Preempted, UserError
 from sage_jax.music.events import ATTRIBUTES
 from sage_jax.training import loop
 from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
@@ -69,7 +69,7 @@ def restored(folder):
 def test_four_steps_are_two_and_a_restart_and_two(run, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     batches = run(whole)
-    with pytest.raises(SystemExit):
+    with pytest.raises(Preempted):
         run(parts, stop_at=2)
     assert int(restored(parts)[0].step) == 2
     after = run(parts)
@@ -80,8 +80,6 @@ def test_four_steps_are_two_and_a_restart_and_two(run, tmp_path):
     assert place == resumed_place
     assert int(resumed.step) == 4
     for (path, one), two in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(resumed), strict=True):
-        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
-            one, two = jax.random.key_data(one), jax.random.key_data(two)
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes(), jax.tree_util.keystr(path)
     for kind in ("train", "valid"):
         lines = [read_metrics(folder / "metrics.jsonl", kind) for folder in (whole, parts)]
