@@ -58,7 +58,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.evaluation = evaluation.get_config("standard")
     config.evaluation.update(samples=1, memory=False, midi=0)
-    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=4)
+    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=21)
     config.keep_checkpoints = False
     if arg == "cpu":
         config.run.data.num_events = 24

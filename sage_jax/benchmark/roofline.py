@@ -1,5 +1,6 @@
 """What bounds a decode step: the bytes that it must move and the operations that it must do, and how fast this device is."""
 
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import parameter_shapes
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
+CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
@@ -62,6 +65,23 @@ def _weights(config: ModelConfig, heads: bool = True):
         # A token meets the key-value kernel of its attribute alone, and one of the A heads.
         once = is_output or "key_value_" in name
         yield leaf.size * (1 if once else config.tokens_per_event)
+
+
+def last_level_cache(caches: pathlib.Path = CACHES) -> int | None:
+    """Bytes of the processor's last cache, which serves what fits into it faster than memory; None where it is not known.
+
+    None on an accelerator, too. caches: the folder in which Linux describes the caches of a core.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    sizes = []
+    for index in caches.glob("index*"):
+        try:
+            size = (index / "size").read_text().strip()
+            sizes.append((int((index / "level").read_text()), int(size[:-1]) * UNITS[size[-1]]))
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+    return max(sizes)[1] if sizes else None
 
 
 class Probe:

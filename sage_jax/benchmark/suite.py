@@ -51,7 +51,8 @@ def measure_cell(
     """One line for each system of a cell, and `setting` in each."""
     if isinstance(cell, ScalingCell):
         return _count(config, cell, setting, console)
-    return take_turns(cell.systems, functools.partial(cell.job, config), config.rounds, probe, setting, console)
+    job_of = functools.partial(cell.job, config)
+    return take_turns(cell.systems, job_of, config.rounds, probe, setting, console, config.time_limit)
 
 
 def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], console: Console) -> list[dict[str, Any]]:
@@ -62,7 +63,8 @@ def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], 
     lines = []
     for system in cell.systems:
         try:
-            worker = Worker(*cell.job(config, system), {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})
+            variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+            worker = Worker(*cell.job(config, system), variables, config.time_limit)
             try:
                 told = worker.run()
             finally:

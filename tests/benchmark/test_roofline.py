@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_jax.benchmark.roofline import event_step_cost, prefill_operations, training_operations
+from sage_jax.benchmark.roofline import event_step_cost, last_level_cache, prefill_operations, training_operations
 from tests.models.small import small_config
 
 
@@ -52,3 +52,12 @@ def test_operations_of_a_train_step():
 
     weights = 2 * layer + 32 + 5 * (2 * 32 * 32 + 32) + 32 + heads  # once an event; and the decoder
     assert training_operations(nested, batch, events) == 3 * batch * (2 * weights * events + 2 * 40 * 4 * 2 * events**2 / 2)
+
+
+def test_the_last_level_cache_is_the_one_of_the_highest_level(tmp_path):
+    for index, (level, size) in enumerate([(1, "32K"), (3, "32M"), (2, "512K"), (9, "no size")]):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "level").write_text(f"{level}\n")
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert last_level_cache(tmp_path) == 32 << 20
+    assert last_level_cache(tmp_path / "not there") is None

@@ -112,6 +112,7 @@ class Trainer:
         self.about = {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "devices": 1,
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "tokens": self.notes * A + rows,  # of the last event, which is not read, the first attribute alone
             "notes": self.notes,
             "compile_seconds": time.perf_counter() - start if job["compiled"] else 0.0,
