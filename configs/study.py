@@ -1,4 +1,4 @@
-"""The study: which systems are trained on what, how often, and what they are asked.
+"""The study: which systems are trained on what, how often, and on what they are evaluated.
 
   debug  minutes, to see that it runs: models and numbers that say nothing
   cpu    small models, for two CPU cores
@@ -11,7 +11,7 @@
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
 
 Where no folder is named, a corpus is the embedded one; shards:FOLDER are what launch.preprocess made.
-What each field means is told by sage_jax.study.config.StudyConfig.
+What each field means is documented in sage_jax.study.config.StudyConfig.
 """
 
 from ml_collections import ConfigDict

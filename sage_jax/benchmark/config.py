@@ -211,7 +211,7 @@ class BenchmarkConfig:
         return tuple(name for system in systems for name in twice(system))
 
     def facts(self, cell: Cell) -> dict[str, Any]:
-        """All that tells a cell's measurements from those of other cells and configs, as it reads from a file."""
+        """All that distinguishes a cell's measurements from those of other cells and configs, as it reads from a file."""
         return json.loads(json.dumps({**dataclasses.asdict(cell), "dtype": self.dtype, "rounds": self.rounds}))
 
 

@@ -78,7 +78,7 @@ class Decoder:
         }
 
     def run(self) -> dict[str, Any]:
-        """A DecodingRun. Raises RuntimeError where other events were drawn than those that were asked for."""
+        """A DecodingRun. Raises RuntimeError where other events were drawn than those that were wanted."""
         if self._reads and (self._prefill_seconds is None or self._prefill_seconds < LONG_PREFILL):
             compiled, began = self._generator.compile_seconds, time.perf_counter()
             state = self._start()
@@ -113,7 +113,7 @@ class Decoder:
         events = np.asarray(self._state.events)
         counts = (events[..., ONSET] != PAD).sum(axis=1)
         if (counts != self._events).any() or np.asarray(self._state.finished).any():
-            raise RuntimeError(f"a row drew {counts.min()} events, or came to its end, where {self._events} were asked for")
+            raise RuntimeError(f"a row drew {counts.min()} events, or came to its end, where {self._events} were wanted")
         return events[:, : self._events]
 
     def _start(self) -> DecodeState:

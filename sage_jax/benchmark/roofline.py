@@ -18,7 +18,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
-    """(bytes, operations) of drawing one event for each row behind a full context.
+    """(bytes, operations) of drawing one event for each row after a full context.
 
     Bytes: for each step through the layers, one for each token or one for the event, the weights that it meets, the keys and
     values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each
@@ -45,8 +45,8 @@ def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
 def training_operations(config: ModelConfig, batch: int, events: int) -> int:
     """Operations that a step of training needs: a pass through everything, and twice as many for the gradient.
 
-    Two for each weight and the tokens that meet it, four for each pair of tokens that may hear each other, query head and
-    channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
+    Two for each weight and the tokens that meet it, four for each pair of tokens of which one may attend to the other, query
+    head and channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
     queries compute above the diagonal and what is computed again for the gradient (so that it is a lower bound of what the
     device did, as model-FLOP utilisation wants it), lookups, softmaxes and the optimizer, which are small; and of a nested
     decoder that is a gru or attention each kernel is counted as met once an event.

@@ -57,7 +57,7 @@ def measure_cell(
 
 def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], console: Console) -> list[dict[str, Any]]:
     """What a cell's programs send: nothing is timed, so that there are no turns, and the devices need not be there."""
-    # Machine code that nobody runs need not be fast: this leaves out what comes behind the program that is counted.
+    # Machine code that nobody runs need not be fast: this leaves out what comes after the program that is counted.
     quick = "--xla_backend_optimization_level=0"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {quick} --xla_force_host_platform_device_count={cell.devices}"
     lines = []
@@ -66,15 +66,15 @@ def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], 
             variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
             worker = Worker(*cell.job(config, system), variables, config.time_limit)
             try:
-                told = worker.run()
+                counted = worker.run()
             finally:
                 worker.close()
         except WorkerFailed as error:
-            told = {"failed": str(error)[:300]}
+            counted = {"failed": str(error)[:300]}
             console.print(f"  {system}: not counted: {error}", highlight=False, markup=False)
         else:
-            told["about"] = worker.about
-        lines.append({"system": system, **setting, **told})
+            counted["about"] = worker.about
+        lines.append({"system": system, **setting, **counted})
     return lines
 
 

@@ -148,12 +148,12 @@ def checked(job: Mapping[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The `run`, if it is one of the `job`. Raises WorkerFailed where other events or steps were timed than those asked for."""
     if "context_events" not in job:
         if len(run["seconds"]) != job["steps"]:
-            raise WorkerFailed(f"timed {len(run['seconds'])} steps, where {job['steps']} were asked for")
+            raise WorkerFailed(f"timed {len(run['seconds'])} steps, where {job['steps']} were wanted")
         return run
     try:
         decoded = DecodingRun(**run)
     except (TypeError, ValueError) as error:
         raise WorkerFailed(f"its run is no measurement of decoding: {error}") from error
     if decoded.events_drawn != job["events"]:
-        raise WorkerFailed(f"drew {decoded.events_drawn} events, where {job['events']} were asked for")
+        raise WorkerFailed(f"drew {decoded.events_drawn} events, where {job['events']} were wanted")
     return run

@@ -8,7 +8,7 @@ from sage_jax.evaluation.statistics import interval
 from sage_jax.study.config import Row
 from sage_jax.study.results import Findings, Mean
 
-HOLDS, FAILS, OPEN, UNTESTED = "holds", "fails", "cannot tell at this size", "not tested"
+HOLDS, FAILS, OPEN, UNTESTED = "holds", "fails", "undecided at this size", "not tested"
 METHOD = "as_kvhs-mixed-1"
 CLAIMED_TIMES = 1.3  # how many times as fast the paper says that its method decodes
 ENOUGH = 1.0  # points of NMSI within which two systems are called equal; the paper's difference is smaller still
@@ -52,12 +52,12 @@ def speed_claims(speed: Mapping[str, Any], reference: str) -> Iterator[Claim]:
             yield Claim(text, "not measured in enough turns here; see BENCHMARKS.md for 12 x 512", UNTESTED, "-")
         return
     ratio, control = (Mean(*speed[name], speed["turns"]) for name in ("times_reference", "control"))
-    told = f"{interval(ratio.mean, ratio.low, ratio.high, 2)} times the notes per second of `{reference}`, {speed['turns']} turns"
-    told += f"; A/A {interval(control.mean, control.low, control.high, 2)}"
+    times, same = (interval(each.mean, each.low, each.high, 2) for each in (ratio, control))
+    measured = f"{times} times the notes per second of `{reference}`, {speed['turns']} turns; A/A {same}"
     method_failed = control.low > 1 or control.high < 1
     for text, bound in ((faster, 1.0), (much, CLAIMED_TIMES)):
         gain = Mean(ratio.mean - bound, ratio.low - bound, ratio.high - bound, ratio.seeds)
-        yield Claim(text, told, OPEN if method_failed else above(gain), "sharing")
+        yield Claim(text, measured, OPEN if method_failed else above(gain), "sharing")
 
 
 def claims(findings: Findings) -> Iterator[Claim]:
@@ -105,5 +105,5 @@ def claims(findings: Findings) -> Iterator[Claim]:
                 continue
             difference = findings.difference(rows[system], rows[reference], here, "bits")
             if difference.seeds > 1:
-                text = f"Ours: `{system}` foretells no worse than flat `{reference}`" + (", trained longer" * (table == "longer"))
+                text = f"Ours: `{system}` predicts no worse than flat `{reference}`" + (", trained longer" * (table == "longer"))
                 yield Claim(text, told(difference, "bits per note"), not_above(difference), table)

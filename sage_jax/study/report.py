@@ -63,7 +63,7 @@ def _claims(findings: Findings) -> str:
     return f"""### The paper's claims
 
 The paper (arXiv 2510.00395) compares on music, code and weights that nobody else has, and its authors withdrew its results for
-re-analysis. A verdict follows from the interval alone: *holds* or *fails* where all of it lies on one side, else the study cannot decide.
+re-analysis. A verdict follows from the interval alone: *holds* or *fails* where all of it lies on one side, else *undecided*.
 A verdict on speed also needs {MIN_TURNS} turns, and an A/A pair whose interval holds 1.
 
 {table}"""

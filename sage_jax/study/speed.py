@@ -58,7 +58,7 @@ def speed_file(workdir: pathlib.Path, row: Row) -> pathlib.Path:
 
 def _measure(examiner: Examiner, rows: list[Row], say: Callable[[str], None]) -> None:
     """The first of `rows` is the reference, which was measured before where its file is there."""
-    speed, dtype, told = examiner.config.speed, examiner.config.run["model"]["dtype"], {}
+    speed, dtype, jobs = examiner.config.speed, examiner.config.run["model"]["dtype"], {}
     for row in rows:
         sections = examiner.sections(row)
         run, folder = RunConfig.from_dict(sections), cell_folder(examiner.workdir, Cell(row, 0, 0.0, (row.corpus,)))
@@ -74,22 +74,22 @@ def _measure(examiner: Examiner, rows: list[Row], say: Callable[[str], None]) ->
         context, events = (run.representation.steps(count) for count in in_events)
         cell = {"batch": speed["batch"], "context_events": context, "events": events}
         job = {"sections": plain(sections), "merges_in": str(folder.resolve()), **cell}
-        told[row.name] = job, steps / sum(len(piece.notes) for piece in task.pieces)
+        jobs[row.name] = job, steps / sum(len(piece.notes) for piece in task.pieces)
 
     def job_of(name: str) -> Job:
         job = {"dtype": dtype, "seed": 0, "threads": len(os.sched_getaffinity(0)), "prefill": True}
-        return [sys.executable, "-m", "sage_jax.benchmark.decode"], {**job, **told[name.removesuffix(CONTROL)][0]}
+        return [sys.executable, "-m", "sage_jax.benchmark.decode"], {**job, **jobs[name.removesuffix(CONTROL)][0]}
 
     probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": dtype})
     try:
-        systems = [*told, rows[0].name + CONTROL]  # the reference twice
+        systems = [*jobs, rows[0].name + CONTROL]  # the reference twice
         lines = take_turns(systems, job_of, speed["rounds"], probe, {"commit": commit()}, Console(quiet=True))
     finally:
         probe.close()
     for line in lines:
         if "failed" in line:
             say(f"{line['system']}: its speed could not be measured: {line['failed']}")
-    cell_of = lambda line: told[line["system"].removesuffix(CONTROL)][0]
+    cell_of = lambda line: jobs[line["system"].removesuffix(CONTROL)][0]
     lines = {line["system"]: line | {"cell": cell_of(line)} for line in lines if "failed" not in line}
     if not {rows[0].name, rows[0].name + CONTROL} <= lines.keys():
         return  # the others stand beside the reference and its control, or nowhere
@@ -97,7 +97,7 @@ def _measure(examiner: Examiner, rows: list[Row], say: Callable[[str], None]) ->
     control = loop_ratio(reference, lines[rows[0].name + CONTROL])
     for row in (row for row in rows if row.name in lines):
         name, line = row.name, lines[row.name]
-        figures, steps_per_note = summarise(line), told[name][1]
+        figures, steps_per_note = summarise(line), jobs[name][1]
         times = loop_ratio(reference, line)
         # A note of NoteEvents is one step, the changes of meter and tempo apart; of a stream it is several.
         notes = 1.0 if line["about"]["tokens_per_note"] > 1 else steps_per_note

@@ -60,7 +60,7 @@ def test_every_system_of_the_study_draws_as_many_events_as_it_counts(system, stu
 
 def test_a_row_that_came_to_its_end_is_no_measurement(study, tmp_path, monkeypatch):
     monkeypatch.setattr("sage_jax.benchmark.decode.HeldBeats", lambda grammar, _: grammar)
-    with pytest.raises(RuntimeError, match=r"a row drew \d+ events, or came to its end, where 50 were asked for"):
+    with pytest.raises(RuntimeError, match=r"a row drew \d+ events, or came to its end, where 50 were wanted"):
         Decoder(job_of(study, "mmt", tmp_path))
 
 

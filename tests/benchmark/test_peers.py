@@ -69,7 +69,7 @@ def test_readme_has_a_row_with_the_releases_of_each_adapter(name):
 
 
 class Module:
-    """In place of PyTorch's: what is asked of it to count its parameters, which are arrays of numpy."""
+    """In place of PyTorch's: what it needs to count its parameters, which are arrays of numpy."""
 
     def register_buffer(self, *_, **__):
         pass
@@ -138,7 +138,7 @@ def test_the_clock_of_peers_waits_for_the_device(monkeypatch, on_gpu):
     assert torch.cuda.synchronized == (4 if on_gpu else 0)
     assert answer.get("peak_megabytes") == (3.0 if on_gpu else None)
     DecodingRun(**{"peak_megabytes": 1.0, **answer})
-    with pytest.raises(RuntimeError, match="drew 9 tokens, where 10 were asked for"):
+    with pytest.raises(RuntimeError, match="drew 9 tokens, where 10 were wanted"):
         note_times.time_tokens(iter(range(9)), 2, 10)
 
 

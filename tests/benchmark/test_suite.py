@@ -69,7 +69,7 @@ def test_a_debug_run_from_processes_to_tables_and_plots(tmp_path, monkeypatch):
 
     line = measured["tiny", "mha"]
     assert len(line["seconds"]) == 1 and len(line["seconds"][0]) == 2
-    assert line["about"]["notes"] == 2 * (8 - 3)  # behind the head
+    assert line["about"]["notes"] == 2 * (8 - 3)  # after the head
     assert line["about"]["tokens"] == 2 * (5 * (8 - 3) + 1)  # of the event that is not read, the onset alone
     assert line["about"]["planned_bytes"] > 3 * 4 * line["about"]["parameters"]  # they, and what AdamW knows of them
     assert line["read_seconds"][0] > 0 and line["loaded_loop_seconds"][0] > 0
@@ -232,14 +232,14 @@ def test_what_hangs_or_draws_too_little_is_a_row_that_says_so():
         probe.close()
     failed = {line["system"]: line["failed"] for line in lines if "failed" in line}
     assert [line["system"] for line in lines if "about" in line] == ["whole"]
-    assert failed["short"] == "drew 2 events, where 3 were asked for" and "killed after 2 s" in failed["hung"]
+    assert failed["short"] == "drew 2 events, where 3 were wanted" and "killed after 2 s" in failed["hung"]
     assert "2 events were timed, and 1 drawn" in failed["uncounted"]
     assert json.loads(json.dumps(lines)) == lines
 
 
 def test_a_run_of_training_takes_the_steps_that_were_asked_for():
     assert checked(dict(steps=2), dict(seconds=[1, 1])) == dict(seconds=[1, 1])
-    with pytest.raises(WorkerFailed, match="timed 1 steps, where 2 were asked for"):
+    with pytest.raises(WorkerFailed, match="timed 1 steps, where 2 were wanted"):
         checked(dict(steps=2), dict(seconds=[1]))
 
 
@@ -270,7 +270,7 @@ def scaling(**change):
         (dict(tables=dict(main=dict(systems=("mha", "as_kvhs-mixed-2")))), "needs a multiple of 20"),
     ],
 )
-def test_bad_configs_are_told(change, message):
+def test_bad_configs_are_named(change, message):
     config = {**get_config("debug").to_dict(), **change}
     with pytest.raises(UserError, match=message):
         BenchmarkConfig(**config)

@@ -21,9 +21,9 @@ class NoteClock:
             self.times[self.count] = device.now()
 
     def answer(self):
-        """The run's fields. Raises RuntimeError where fewer or more tokens were there than were asked for."""
+        """The run's fields. Raises RuntimeError where fewer or more tokens were there than were wanted."""
         if self.count != self.tokens:
-            raise RuntimeError(f"drew {self.count} tokens, where {self.tokens} were asked for")
+            raise RuntimeError(f"drew {self.count} tokens, where {self.tokens} were wanted")
         ends = [self.times[end] for end in self.ends]
         starts = [self.times[1], *ends[:-1]]
         return {
