@@ -7,6 +7,7 @@ NAME, and how long it takes where nothing else runs (estimates from earlier runs
   cpu            decoding at 12 x 512 and in the demo's size, 20 minutes on two cores (the default)
   training       train steps of the demo's model, 8 minutes on two cores
   training_base  those of 12 x 512, 20 minutes on two cores
+  sharing        decoding by ways to share key-value heads, 10 minutes on two cores
   forms          decoding by forms of the model, half an hour on two cores
   peers          decoding beside every peer, half an hour on two cores
   long           decoding at 4,095 and 8,190 tokens, three quarters of an hour on two cores
@@ -25,7 +26,7 @@ from ml_collections import ConfigDict
 from sage_jax.errors import UserError
 
 ARGUMENTS = (
-    "cpu", "training", "training_base", "forms", "peers", "long", "growth", "scaling", "gpu", "gpu_training", "debug",
+    "cpu", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "gpu", "gpu_training", "debug",
 )  # fmt: skip
 FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
@@ -49,11 +50,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.rounds = 21  # the first is not counted, and a ratio needs twenty
     config.events = 10
     config.seed = 0
+    config.time_limit = 900.0  # seconds; a worker that needs longer for an answer is killed
     config.workdir = ""
     config.reference, config.featured = "mha", "as_kvhs-mixed-1"
     # A table for each: every system in it at each batch and context (tokens), in turn. By name: ml_collections sorts them.
     config.tables = dict(
-        main=dict(systems=(*FEW, "nested-mqa", "hf-llama-static-compiled"), contexts=(1024,)),
+        main=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa", "hf-llama-static-compiled"), contexts=(1024,)),
         batch=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), batches=(8,), contexts=(1024,)),
         demo=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), model=DEMO, contexts=(1024,), events=50),
     )
@@ -82,6 +84,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.title = "TrainingBase"
         config.tables = dict()
         config.training = dict(base=dict(systems=TRAINED, model=SMALL_CROPS, batches=(1,), events=(128,), steps=1))
+    if arg == "sharing":
+        config.title = "Sharing"
+        config.tables = dict(sharing=dict(systems=FEW, contexts=(1024,)))
     if arg == "forms":
         config.title = "Forms"
         config.tables = dict(forms=dict(systems=FORMS, contexts=(1024, 4096)))

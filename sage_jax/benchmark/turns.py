@@ -42,7 +42,11 @@ class Worker:
         # In a session of its own, so that what it has started is killed with it and holds no pipe open.
         settings = dict(env=environment, cwd=ROOT, text=True, start_new_session=True)
         self._process = subprocess.Popen([*command, json.dumps(job)], **settings, **pipes)
-        self.about = self._answer()
+        try:
+            self.about = self._answer()
+        except BaseException:  # an interrupt, too, does not reach a session of its own
+            self.close()
+            raise
 
     def run(self) -> dict[str, Any]:
         with contextlib.suppress(BrokenPipeError):  # it died between its turns: its answer says so
