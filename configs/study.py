@@ -1,4 +1,4 @@
-"""The study: which systems are trained on what, how often, and what they are asked.
+"""The study: which systems are trained on what, how often, and on what they are evaluated.
 
   debug  minutes, to see that it runs: models and numbers that say nothing
   cpu    small models, for two CPU cores
@@ -11,7 +11,7 @@
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
 
 Where no folder is named, a corpus is the embedded one; shards:FOLDER are what launch.preprocess made.
-What each field means is told by sage_jax.study.config.StudyConfig.
+What each field means is documented in sage_jax.study.config.StudyConfig.
 """
 
 from ml_collections import ConfigDict
@@ -58,7 +58,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.evaluation = evaluation.get_config("standard")
     config.evaluation.update(samples=1, memory=False, midi=0)
-    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=4)
+    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=21)
     config.keep_checkpoints = False
     if arg == "cpu":
         config.run.data.num_events = 24

@@ -6,7 +6,8 @@
   python -m launch.benchmark --config=configs/benchmark.py:debug --output=runs/debug
 
 A run that was stopped goes on where it was: measurements.jsonl in --output holds a line for each measurement. With --publish
-the tables also become the part of this checkout's BENCHMARKS.md that config.title names, and the plots launch/benchmark.png.
+the tables also become the part of this checkout's BENCHMARKS.md that config.title names, and plots, where something grows,
+launch/benchmark.png.
 """
 
 import pathlib

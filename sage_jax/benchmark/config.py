@@ -4,11 +4,12 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sage_jax.benchmark.ratios import CONTROL
 from sage_jax.benchmark.systems import PEERS, PEERS_PYTHON, ROOT, TRAINING_PEERS, fields_of, model_of
-from sage_jax.benchmark.turns import Job, WorkerFailed
+from sage_jax.benchmark.turns import TIME_LIMIT, Job, WorkerFailed
 from sage_jax.errors import UserError
 from sage_jax.music import events
 from sage_jax.music.events import HEAD, NUM_ATTRIBUTES, NoteEvents
@@ -24,7 +25,8 @@ AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))
 class Cell:
     """Systems to be compared: the same model but for its form and sharing, and the same of all that a kind of cell has.
 
-    Each kind has check(config), which raises UserError for what can't be measured, and job(config, system).
+    Each kind has check(config), which raises UserError for what can't be measured, and job(config, system). A system whose name
+    ends in CONTROL is the one of that name a second time.
     """
 
     table: str
@@ -48,7 +50,7 @@ class DecodingCell(Cell):
     def check(self, config: "BenchmarkConfig") -> None:
         if config.reference not in self.systems and not self.table.startswith("growth"):
             raise UserError(f"config.tables.{self.table}.systems lacks config.reference = {config.reference}")
-        for system in self.systems:
+        for system in map(_without_control, self.systems):
             if system not in PEERS and system != "checkpoint":
                 model_of(system, self.model, config.dtype)
         if self.context_events <= self.events:
@@ -57,6 +59,7 @@ class DecodingCell(Cell):
             )
 
     def job(self, config: "BenchmarkConfig", system: str) -> Job:
+        system = _without_control(system)
         job = dict(
             batch=self.batch,
             context_events=self.context_events,
@@ -87,11 +90,12 @@ class TrainingCell(Cell):
         if config.reference not in self.systems:
             raise UserError(f"{where}.systems lacks config.reference = {config.reference}")
         _at_least(where, batches=(self.batch, 1), events=(self.events, HEAD + 2), steps=(self.steps, 1))
-        for system in self.systems:
+        for system in map(_without_control, self.systems):
             if system not in TRAINING_PEERS:
                 model_of(system, self.model, config.dtype)
 
     def job(self, config: "BenchmarkConfig", system: str) -> Job:
+        system = _without_control(system)
         job = dict(batch=self.batch, events=self.events, steps=self.steps, **_common(config))
         if system in TRAINING_PEERS:
             return _peer(TRAINING_PEERS[system], self.model, {**job, "head": HEAD, "bos": events.BOS, "note": NOTE})
@@ -137,8 +141,9 @@ class BenchmarkConfig:
 
     title: of the part of BENCHMARKS.md that this is. model: width, layers, heads, head_width and mlp_width of every system.
     dtype: of weights and cache; in training, of what is computed. rounds: turns of each system, the first of which is not
-    counted. events: notes drawn in a turn. workdir: of a checkpoint to measure too, under the name "checkpoint". reference: the
-    system that others are compared to. featured: the one that is compared to the others in decoding.
+    counted. events: drawn in a turn. workdir: of a checkpoint to measure too, under the name "checkpoint". reference: the
+    system that others are compared to; it takes part twice in each table of ratios, as a control. featured: the one that is
+    compared to the others in decoding. time_limit: seconds that a worker has to be ready, and for each of its turns.
     tables: of decoding, by name: the systems, batches and contexts (in tokens) of a table, and what its model has of its own.
     growth: systems, and the values of context (in events), batch, width and layers that they grow through.
     training: tables of train steps, by name: systems, batches, events (of a crop), steps (in a turn), and what its model has of
@@ -162,9 +167,10 @@ class BenchmarkConfig:
     scaling: Mapping[str, Any]
     corpus: str = "embedded"
     shards: str = ""
+    time_limit: float = TIME_LIMIT
 
     def __post_init__(self):
-        _at_least("config", rounds=(self.rounds, 2), events=(self.events, 1))
+        _at_least("config", rounds=(self.rounds, 2), events=(self.events, 1), time_limit=(self.time_limit, 1))
         for cell in self.cells():
             cell.check(self)
 
@@ -172,6 +178,7 @@ class BenchmarkConfig:
         """Every cell: of decoding the main table, the others, and what grows; then those of training, and what is counted."""
         for name, table in sorted(self.tables.items(), key=lambda item: (item[0] != "main", item[0])):
             systems = (*table["systems"], *(["checkpoint"] if self.workdir and name == "main" else []))
+            systems = self._with_control(systems)
             model = {**self.model, **table.get("model", {})}
             for context in table.get("contexts", (1024,)):
                 for batch in table.get("batches", (1,)):
@@ -190,17 +197,29 @@ class BenchmarkConfig:
             model = {**self.model, **table.get("model", {})}
             for num_events in table["events"]:
                 for batch in table["batches"]:
-                    yield TrainingCell(name, tuple(table["systems"]), model, batch, num_events, table["steps"])
+                    systems = self._with_control(table["systems"])
+                    yield TrainingCell(name, systems, model, batch, num_events, table["steps"])
         for devices in self.scaling["devices"]:
             shared = {**self.scaling, "model": {**self.model, **self.scaling["model"]}, "devices": devices}
             yield ScalingCell(table="scaling", **shared)
 
+    def _with_control(self, systems: Sequence[str]) -> tuple[str, ...]:
+        """The systems, the reference among them twice where there is something to compare it to."""
+        if len(systems) < 2:
+            return tuple(systems)
+        twice = lambda system: (system, system + CONTROL) if system == self.reference else (system,)
+        return tuple(name for system in systems for name in twice(system))
+
     def facts(self, cell: Cell) -> dict[str, Any]:
-        """All that tells a cell's measurements from those of other cells and configs, as it reads from a file."""
+        """All that distinguishes a cell's measurements from those of other cells and configs, as it reads from a file."""
         return json.loads(json.dumps({**dataclasses.asdict(cell), "dtype": self.dtype, "rounds": self.rounds}))
 
 
-def _at_least(where: str, **fields: tuple[int, int]) -> None:
+def _without_control(system: str) -> str:
+    return system.removesuffix(CONTROL)
+
+
+def _at_least(where: str, **fields: tuple[float, float]) -> None:
     """Raises UserError for the first of the fields of `where` whose value is below its least."""
     for field, (value, least) in fields.items():
         if not value >= least:

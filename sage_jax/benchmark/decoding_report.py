@@ -9,47 +9,56 @@ import matplotlib.ticker
 import numpy as np
 
 from sage_jax.benchmark.config import GROWTH, BenchmarkConfig, DecodingCell
-from sage_jax.benchmark.figures import summarise
-from sage_jax.benchmark.sections import section, show, spread
+from sage_jax.benchmark.figures import LEAST_TIMES, WELL_OVER, summarise
+from sage_jax.benchmark.sections import compared, section, show
 from sage_jax.files import replacing
 
 COLUMNS = (
-    "system", "ms/note p50", "p95", "p99", "max", "notes/s", "tokens/s", "x real time", "prefill, events/s", "first note, ms",
-    "cache, MB", "peak, MB", "compiling, s", "memory roofline", "arithmetic roofline",
-    "times {reference} [bytes say]", "{featured} is times as fast",
+    "system", "steady ms/note p50", "p95", "p99", "max", "notes/s", "tokens/s", "notes of the events", "x real time",
+    "prefill, events/s", "first note, ms", "cache, MB", "peak, MB", "compiling, s", "memory roofline", "arithmetic roofline",
+    "note by note, times {reference} [bytes predict]", "{featured}, times this row",
 )  # fmt: skip
 
 
 def about(config: BenchmarkConfig) -> str:
     """What the columns are."""
     return f"""\
-A note is one event: five tokens in our models and in the flat peers. The percentiles are over single notes,
-drawn one by one with the host waiting for each, as live; notes and tokens per second are of the compiled loop, where a system
-has one. `x real time` is seconds of music in each row for each second, at the tempo of the pieces whose beginnings are the
-prompts. The memory roofline is the bytes that a step must move (weights, cache read, cache write) over the measured
-bandwidth, the arithmetic roofline its operations over the measured rate: shares of them that are reached, at the median.
-The last columns: how many times as fast as `{config.reference}` the row is, in square brackets what the bytes alone predict,
-and how many times as fast as the row `{config.featured}` is; medians over the rounds with quartiles."""
+A note is one event: five tokens in our models and in the flat peers. With random weights a few events are rests or changes of
+tempo and meter; the share of notes is beside the rates. A run counts the events that it drew, and fails where some are missing.
+
+The percentiles are over single events, drawn one by one with the host waiting for each, as live. They are of the steady state:
+neither the growth of the cache nor reading the last bars again, when the context is full, is among them. A p95 needs
+{LEAST_TIMES["p95"]} timed events and a p99 {LEAST_TIMES["p99"]:,}. Notes and tokens per second are of the compiled loop, where
+a system has one. `x real time` is seconds of music in each row for each second, at the tempo of the prompts' pieces.
+
+The memory roofline is the bytes that a step must move (weights, cache read, cache write) over the measured bandwidth. It is
+left out where those bytes are less than {WELL_OVER} times the processor's last-level cache. The arithmetic roofline is the
+step's operations over the measured rate. Both are the shares that are reached at the median.
+
+The last columns are ratios of the time of single events: how many times as fast as `{config.reference}` the row is, in square
+brackets what the bytes alone predict, and how many times as fast as the row `{config.featured}` is."""
 
 
 def table(cell: DecodingCell, lines: Sequence[Mapping[str, Any]], config: BenchmarkConfig) -> str:
     """The section of a cell, from the lines of its measurements."""
     measured = {line["system"]: line for line in lines if "about" in line}
-    reference, featured = measured.get(config.reference), measured.get(config.featured)
+    paired = compared(lines, config.reference)
+    reference, featured = (measured.get(name) if paired else None for name in (config.reference, config.featured))
     header = [column.format(reference=config.reference, featured=config.featured) for column in COLUMNS]
     rows = [_row(line, summarise(line, reference, featured)) for line in measured.values()]
-    return section(cell, header, rows, lines)
+    return section(cell, header, rows, lines, config.reference)
 
 
 def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
     about = line["about"]
     cache = about.get("cache_bytes")
-    predicted = f" [{figures['predicted']:.2f}]" if "predicted" in figures else ""
+    predicted = f" [{figures['predicted']:.2f}]" if {"speedup", "predicted"} <= figures.keys() else ""
     return [
         line["system"] + (f" ({about['model']})" if line["system"] == "checkpoint" else ""),
         *(show(figures, name, "{:.2f}") for name in ("p50", "p95", "p99", "max")),
         show(figures, "notes_per_second", "{:,.1f}"),
         show(figures, "tokens_per_second", "{:,.0f}"),
+        show(figures, "notes_drawn", "{:.0%}"),
         show(figures, "times_real_time", "{:.1f}"),
         show(figures, "prefill_events_per_second", "{:,.0f}"),
         show(figures, "first_note", "{:,.0f}"),
@@ -58,8 +67,8 @@ def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
         f"{about.get('compile_seconds', 0):.1f}",
         show(figures, "memory_share", "{:.0%}"),
         show(figures, "arithmetic_share", "{:.0%}"),
-        spread(figures, "speedup") + predicted,
-        spread(figures, "behind"),
+        show(figures, "speedup", "{}") + predicted,
+        show(figures, "of_featured", "{}"),
     ]
 
 
@@ -84,7 +93,7 @@ def growth(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> str:
                 power = np.polyfit(np.log(x), np.log(y), 1)[0]
                 fit = f"{start:.2f} ms + {slope:.4g} ms for each one more; as a power, {power:.2f}"
                 said.append(f"- {field}, `{system}`: {fit}")
-        axes.set(xscale="log", yscale="log", xlabel={"context": "context, events"}.get(field, field), ylabel="ms per note")
+        axes.set(xscale="log", yscale="log", xlabel={"context": "context, events"}.get(field, field), ylabel="ms per event")
         ticks = sorted({value for pairs in points.values() for value, _ in pairs})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xticks([], minor=True)
@@ -94,4 +103,4 @@ def growth(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> str:
         axes.legend(fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-    return "Least-squares lines through the points, milliseconds per note step (all rows of the batch):\n\n" + "\n".join(said)
+    return "Least-squares lines through the points, milliseconds per event step (all rows of the batch):\n\n" + "\n".join(said)

@@ -86,8 +86,8 @@ def measure(wanted: int, samples: int) -> list[str]:
 
     versions = ", ".join(f"{name} {value}" for name, value in describe().items())
     total = sum(taken for name, taken in seconds.items() if not name.startswith("Markov"))
-    spread = lambda values: "{:.2f} ms (p5 {:.2f}, p95 {:.2f}, {} runs)".format(
-        statistics.median(values), *np.percentile(values, [5, 95]), len(values)
+    spread = lambda values: "{:.2f} ms (quartiles {:.2f} to {:.2f}, {} runs)".format(
+        statistics.median(values), *np.percentile(values, [25, 75]), len(values)
     )
     return [
         versions,

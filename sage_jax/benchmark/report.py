@@ -9,6 +9,7 @@ import numpy as np
 
 from sage_jax.benchmark import decoding_report, training_report
 from sage_jax.benchmark.config import BenchmarkConfig, DecodingCell, ScalingCell, TrainingCell
+from sage_jax.benchmark.ratios import CONTROL, MIN_TURNS
 from sage_jax.markdown import write_part
 
 TITLE = "# Benchmarks\n"
@@ -55,7 +56,7 @@ def _at_the_rates_of_the_run(lines: list[dict[str, Any]]) -> list[dict[str, Any]
 def _preface(config: BenchmarkConfig, lines: list[dict[str, Any]], command: str) -> str:
     """Where the figures are from."""
     versions = [line["about"]["versions"] for line in lines if "about" in line]
-    ours = next((each for each in versions if "device" in each), {})  # a peer tells of its own packages
+    ours = next((each for each in versions if "device" in each), {})  # a peer's are those of its own packages
     commits = ", ".join(dict.fromkeys(line["commit"] for line in lines))
     said = [
         f"Written by `{command}`; not typed.",
@@ -67,17 +68,31 @@ def _preface(config: BenchmarkConfig, lines: list[dict[str, Any]], command: str)
         said.append(f"""\
 Memory was read at {memory[0]:.1f} GB/s (quartiles {memory[1]:.1f} to {memory[2]:.1f}) and matrices multiplied
 at {arithmetic[0]:,.0f} GFLOP/s ({arithmetic[1]:,.0f} to {arithmetic[2]:,.0f}), measured again before every round, medians over
-the run. Systems of one table run in processes of their own on the same cores and take turns, {config.rounds} rounds, of which
-the first is not counted.""")
+the run. Systems of one table run in processes of their own on the same cores and take turns in an order that is drawn anew
+for each of {config.rounds} rounds, of which the first is not counted.
+
+A ratio is the median over turns of the ratios within a turn; in brackets is its 95% interval by a paired bootstrap over turns.
+`{config.reference}{CONTROL}` is the reference a second time, as a worker of its own: what its ratio differs from 1 by is the
+error of the method. A table without that pair, or of fewer than {MIN_TURNS} turns, has no ratios. No interval is corrected for
+the number of rows.""")
     return "\n".join(said)
 
 
 def _measures(lines: Iterable[dict[str, Any]]) -> str:
+    """What each system's run does, and on which device."""
     said = {}
     for line in lines:
         if "about" in line:
-            names = said.setdefault(line["about"]["measures"], [])
+            about = line["about"]
+            where = about["versions"].get("device") or _peers(about)
+            names = said.setdefault(f"on {where}: {about['measures']}", [])
             if line["system"] not in names:
                 names.append(line["system"])
-    rows = [f"- {', '.join(f'`{name}`' for name in names)}: {measures}" for measures, names in said.items()]
+    rows = [f"- {', '.join(f'`{name}`' for name in names)}, {measures}" for measures, names in said.items()]
     return "### What a run does\n\n" + "\n".join(rows)
+
+
+def _peers(about: dict[str, Any]) -> str:
+    """A peer's device, and the releases of its packages."""
+    releases = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{about['device']} with {releases}"

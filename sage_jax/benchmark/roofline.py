@@ -1,5 +1,6 @@
 """What bounds a decode step: the bytes that it must move and the operations that it must do, and how fast this device is."""
 
+import pathlib
 import time
 from collections.abc import Callable
 
@@ -12,10 +13,12 @@ from sage_jax.models.config import ModelConfig
 from sage_jax.models.forms import parameter_shapes
 
 READ_BYTES = 512 << 20  # far more than any cache of a processor
+CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
-    """(bytes, operations) of drawing one event for each row behind a full context.
+    """(bytes, operations) of drawing one event for each row after a full context.
 
     Bytes: for each step through the layers, one for each token or one for the event, the weights that it meets, the keys and
     values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each
@@ -42,8 +45,8 @@ def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
 def training_operations(config: ModelConfig, batch: int, events: int) -> int:
     """Operations that a step of training needs: a pass through everything, and twice as many for the gradient.
 
-    Two for each weight and the tokens that meet it, four for each pair of tokens that may hear each other, query head and
-    channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
+    Two for each weight and the tokens that meet it, four for each pair of tokens of which one may attend to the other, query
+    head and channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
     queries compute above the diagonal and what is computed again for the gradient (so that it is a lower bound of what the
     device did, as model-FLOP utilisation wants it), lookups, softmaxes and the optimizer, which are small; and of a nested
     decoder that is a gru or attention each kernel is counted as met once an event.
@@ -62,6 +65,23 @@ def _weights(config: ModelConfig, heads: bool = True):
         # A token meets the key-value kernel of its attribute alone, and one of the A heads.
         once = is_output or "key_value_" in name
         yield leaf.size * (1 if once else config.tokens_per_event)
+
+
+def last_level_cache(caches: pathlib.Path = CACHES) -> int | None:
+    """Bytes of the processor's last cache, which serves what fits into it faster than memory; None where it is not known.
+
+    None on an accelerator, too. caches: the folder in which Linux describes the caches of a core.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    sizes = []
+    for index in caches.glob("index*"):
+        try:
+            size = (index / "size").read_text().strip()
+            sizes.append((int((index / "level").read_text()), int(size[:-1]) * UNITS[size[-1]]))
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+    return max(sizes)[1] if sizes else None
 
 
 class Probe:

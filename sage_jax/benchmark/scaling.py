@@ -56,7 +56,7 @@ class Counts:
             "sent": communicated(update),
             "held_bytes": bytes_of_state(state),
             "operations": training_operations(run.model, batch, run.context) / devices,
-            "remarks": programs.remarks[1:],  # behind that of the mesh, what it could not cut
+            "remarks": programs.remarks[1:],  # after that of the mesh, what it could not cut
         }
 
 

@@ -51,28 +51,30 @@ def measure_cell(
     """One line for each system of a cell, and `setting` in each."""
     if isinstance(cell, ScalingCell):
         return _count(config, cell, setting, console)
-    return take_turns(cell.systems, functools.partial(cell.job, config), config.rounds, probe, setting, console)
+    job_of = functools.partial(cell.job, config)
+    return take_turns(cell.systems, job_of, config.rounds, probe, setting, console, config.time_limit)
 
 
 def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], console: Console) -> list[dict[str, Any]]:
     """What a cell's programs send: nothing is timed, so that there are no turns, and the devices need not be there."""
-    # Machine code that nobody runs need not be fast: this leaves out what comes behind the program that is counted.
+    # Machine code that nobody runs need not be fast: this leaves out what comes after the program that is counted.
     quick = "--xla_backend_optimization_level=0"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {quick} --xla_force_host_platform_device_count={cell.devices}"
     lines = []
     for system in cell.systems:
         try:
-            worker = Worker(*cell.job(config, system), {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})
+            variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+            worker = Worker(*cell.job(config, system), variables, config.time_limit)
             try:
-                told = worker.run()
+                counted = worker.run()
             finally:
                 worker.close()
         except WorkerFailed as error:
-            told = {"failed": str(error)[:300]}
+            counted = {"failed": str(error)[:300]}
             console.print(f"  {system}: not counted: {error}", highlight=False, markup=False)
         else:
-            told["about"] = worker.about
-        lines.append({"system": system, **setting, **told})
+            counted["about"] = worker.about
+        lines.append({"system": system, **setting, **counted})
     return lines
 
 

@@ -54,7 +54,7 @@ NAMED = {
     "mmt": {"model": {"form": "pooled", "sharing": "mha"}, "representation": {"name": "mmt", "steps_per_event": 1.25}},
     "remi": {"model": {"sharing": "mha"}, "representation": {"name": "remi"}},
 }
-MERGED_STEPS = 4.0  # the steps that a crop of merged REMI+ has room for, for each of its events; 500 merges need most
+MERGED_STEPS = 4.0  # the steps that a crop of merged REMI+ holds, for each of its events; 500 merges need most
 
 
 def sections_of(name: str) -> dict[str, dict[str, Any]]:
@@ -72,9 +72,9 @@ def sections_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def fields_of(name: str) -> dict[str, Any]:
-    """The fields of ModelConfig for a name such as ModelConfig.name gives: a sharing, behind the form where it is not flat.
+    """The fields of ModelConfig for a name such as ModelConfig.name gives: a sharing, after the form where it is not flat.
 
-    Behind the form a number may say how many attributes it reads ahead: mha, nested-mqa, nested2-as_kvhs-mixed-1. Raises
+    After the form a number may say how many attributes it reads ahead: mha, nested-mqa, nested2-as_kvhs-mixed-1. Raises
     UserError for an unknown one.
     """
     form, _, sharing = ("flat", "", name) if name in SHARINGS else name.partition("-")

@@ -23,7 +23,7 @@ from sage_jax.training.loop import datasets
 from sage_jax.training.programs import empty_batch, make_programs
 from sage_jax.training.step import Batch
 
-AHEAD = 8  # batches that may be ready before they are asked for, and are not timed
+AHEAD = 8  # batches that may be ready before they are wanted, and are not timed
 READ = 32  # batches read in a row, and timed
 
 

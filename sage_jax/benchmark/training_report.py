@@ -7,7 +7,7 @@ from typing import Any
 from sage_jax.benchmark.communication import COLLECTIVES
 from sage_jax.benchmark.config import BenchmarkConfig, ScalingCell, TrainingCell
 from sage_jax.benchmark.figures import summarise_training
-from sage_jax.benchmark.sections import section, show, spread
+from sage_jax.benchmark.sections import compared, section, show
 from sage_jax.benchmark.systems import REBUILT, TRAINING_PEERS
 from sage_jax.markdown import markdown_table
 
@@ -27,11 +27,12 @@ def about() -> str:
     return f"""\
 A step of training is loss, gradient, clipping and AdamW on a full batch; its percentiles are over single steps, the host
 waiting for each, and what follows is at the median. Tokens and notes are those that are predicted. MFU, model-FLOP
-utilisation, is the operations that the model needs (two for each weight and token, four for each pair of tokens that may hear
-each other, head and channel; three times that with the gradient; what is computed again or masked away counts nothing) over
-what the device would do in that time at its measured rate of matrix products. A peer is the same model as `{REBUILT}` in
-PyTorch, as fast as we could make it; the last column is against the faster one. Reading a batch is the loader alone, with
-nothing else to do; training with it overlaps that with the steps. Ratios are medians over the rounds with quartiles."""
+utilisation, is the operations that the model needs (two for each weight and token, four for each pair of tokens of which one
+may attend to the other, head and channel; three times that with the gradient; what is computed again or masked away counts
+nothing) over what the device would do in that time at its measured rate of matrix products, not at that of its data sheet. A
+peer is the same model as `{REBUILT}` in PyTorch, as fast as we could make it; the last column is against the faster one.
+Reading a batch is the loader alone, with nothing else to do; training with it overlaps that with the steps. Ratios are of the
+time of single steps."""
 
 
 def table(cell: TrainingCell, lines: Sequence[Mapping[str, Any]], config: BenchmarkConfig) -> str:
@@ -40,8 +41,10 @@ def table(cell: TrainingCell, lines: Sequence[Mapping[str, Any]], config: Benchm
     middle = lambda line: statistics.median(second for run in line["seconds"] for second in run)
     peer = min((line for name, line in measured.items() if name in TRAINING_PEERS), key=middle, default=None)
     header = [column.format(reference=config.reference, peer=peer["system"] if peer else "a peer") for column in COLUMNS]
-    rows = [_row(line, summarise_training(line, measured.get(config.reference), peer)) for line in measured.values()]
-    return section(cell, header, rows, lines)
+    paired = compared(lines, config.reference)
+    reference, other = (measured[config.reference], peer) if paired else (None, None)
+    rows = [_row(line, summarise_training(line, reference, other)) for line in measured.values()]
+    return section(cell, header, rows, lines, config.reference)
 
 
 def scaling(cells: Sequence[tuple[ScalingCell, Sequence[Mapping[str, Any]]]]) -> str:
@@ -66,7 +69,7 @@ def scaling(cells: Sequence[tuple[ScalingCell, Sequence[Mapping[str, Any]]]]) ->
 
 {model}.
 
-Counted in programs that are compiled for so many devices and not run, so that no time is told: for each device and step the
+Counted in programs that are compiled for so many devices and not run, so that nothing is timed: for each device and step the
 megabytes of the results of its collectives (a ring sends at most twice that), what it holds of the state (parameters,
 and what AdamW knows of them), and its even share of the model's operations."""
     ]
@@ -100,8 +103,8 @@ def _row(line: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
         f"{max(line['peak_megabytes']):,.0f}",
         "-" if planned is None else f"{planned / 1e6:,.0f}",
         f"{about['compile_seconds']:.1f}",
-        spread(figures, "speedup"),
-        spread(figures, "of_peer"),
+        show(figures, "speedup", "{}"),
+        show(figures, "of_peer", "{}"),
     ]
 
 

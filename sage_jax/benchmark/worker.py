@@ -6,11 +6,33 @@ environments take turns on the same cores, and nothing but the one whose turn it
 needed, so that a peer's environment can import this file.
 """
 
+import dataclasses
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingRun:
+    """What one run of a decoder measured. Raises ValueError where it counts other events than it timed.
+
+    seconds: of each event, for all rows of the batch at once. events_drawn: by each row. notes_drawn: by all rows; None where
+    tokens are not turned into notes. prefill_seconds: None without a prefill. loop_seconds: of as many events in one call;
+    None where there is no such call. peak_megabytes: the most memory so far, of the process or of its device.
+    """
+
+    seconds: Sequence[float]
+    events_drawn: int
+    notes_drawn: int | None
+    prefill_seconds: float | None
+    peak_megabytes: float
+    loop_seconds: float | None = None
+
+    def __post_init__(self):
+        if len(self.seconds) != self.events_drawn:
+            raise ValueError(f"{len(self.seconds)} events were timed, and {self.events_drawn} drawn")
 
 
 class Subject(Protocol):
@@ -23,11 +45,10 @@ class Subject(Protocol):
     about: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Once: `seconds`, a list with the time of each note drawn or of each train step, and what else is told of a run.
+        """Once: the fields of a DecodingRun, or `seconds` of each train step and what else is measured in a run.
 
-        Of decoding prefill_seconds (None where there is none), and loop_seconds where all notes can be drawn in one call. The
-        probe of the device tells bytes_per_second and operations_per_second instead. `peak_megabytes` is of this process's
-        memory where a run doesn't tell of its device's.
+        The probe of the device has bytes_per_second and operations_per_second instead. `peak_megabytes` is of this process's
+        memory where a run doesn't give its device's.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""The study: every system trained on the same notes, scored, measured, and told of in RESULTS.md."""
+"""The study: every system trained on the same notes, scored and measured, with its results in RESULTS.md."""

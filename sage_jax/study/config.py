@@ -61,7 +61,8 @@ class StudyConfig:
     form, pooling and representation. seek_steps: of each try; 0 for as many as the run has. tables: by name, systems, the corpora
     that they are trained on, those that they are tested on (the same, if not told), seeds, equal_parameters, and the steps
     and the fields of the model that all of the table have instead of the run's.
-    speed: the reference to which the others are compared, tokens of context, batch, notes in a turn, turns.
+    speed: the reference to which the others are compared, tokens of context, batch, events in a turn, and rounds, of which the
+    first is not counted.
     keep_checkpoints: whether they stay when a cell is finished.
     """
 

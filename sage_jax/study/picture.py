@@ -14,7 +14,8 @@ from sage_jax.study.results import Findings, Mean
 
 def draw(findings: Findings, path: pathlib.Path) -> None:
     """What there is of: bits per note against speed, or, where no speed was measured, beside each other; and against merges."""
-    drawn = [_draw_speeds if findings.found["speeds"] else _draw_bits]
+    timed = any("notes_per_second" in speed for speed in findings.found["speeds"].values())
+    drawn = [_draw_speeds if timed else _draw_bits]
     if "merges" in findings.found["tables"]:
         drawn.append(_draw_merges)
     figure = matplotlib.figure.Figure(figsize=(6 * len(drawn), 5), layout="constrained")
@@ -38,8 +39,8 @@ def _points(findings: Findings) -> Iterator[tuple[Row, Mean]]:
 def _draw_speeds(findings: Findings, axes: matplotlib.axes.Axes) -> None:
     families: dict[str, list[tuple[float, float]]] = {}
     for row, bits in _points(findings):
-        if speed := findings.speed(row):
-            point = speed["notes_per_second"], bits.mean
+        if rate := findings.speed(row).get("notes_per_second"):
+            point = rate, bits.mean
             families.setdefault(findings.found["families"][row.system], []).append(point)
     for colour, (family, points) in zip(COLOURS * 3, families.items(), strict=False):
         axes.scatter(*zip(*points, strict=True), color=colour, s=18, label=family)

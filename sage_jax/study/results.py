@@ -14,7 +14,7 @@ from sage_jax.files import write_json
 from sage_jax.music.shards import REPORT, read_json
 from sage_jax.study.cells import EXAMPLE, RESULT, Examiner, cell_folder
 from sage_jax.study.config import Cell, Row, StudyConfig
-from sage_jax.study.speed import speed_file
+from sage_jax.study.speed import proven, speed_file
 
 RESULTS = "results.json"
 
@@ -55,8 +55,9 @@ class Findings:
         """Those that are finished, by seed."""
         return {cell["seed"]: cell for cell in self.found["cells"] if cell["row"] == dataclasses.asdict(row)}
 
-    def speed(self, row: Row) -> Mapping[str, Any] | None:
-        return self.found["speeds"].get(row.name)
+    def speed(self, row: Row) -> Mapping[str, Any]:
+        """What `proven` leaves of a row's speed; empty where nothing was measured."""
+        return self.found["speeds"].get(row.name, {})
 
     def values(self, row: Row, corpus: str, number: str) -> dict[int, float | None]:
         """A number of each finished seed: 'bits', 'nmsi' or 'relative'."""
@@ -72,11 +73,11 @@ class Findings:
 
 
 def read_results(path: pathlib.Path) -> dict[str, Any]:
-    """What `collect` wrote to `path`. Raises UserError for another file."""
+    """What `collect` wrote to `path`, with the speeds that are `proven`. Raises UserError for another file."""
     found = read_json(path)
     if not isinstance(found, dict) or not {"cells", "sought"} <= found.keys():
         raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir")
-    return found
+    return found | {"speeds": {name: proven(speed) for name, speed in found["speeds"].items()}}
 
 
 def read_known(paths: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
@@ -155,7 +156,7 @@ def collect(examiner: Examiner, command: str) -> dict[str, Any]:
         "wanted": len(wanted),
         "floors": floors,
         "cells": finished,
-        "speeds": {name: speed for name, speed in speeds.items() if speed is not None},
+        "speeds": {name: proven(speed) for name, speed in speeds.items() if speed is not None},
     }
     write_json(workdir / RESULTS, found, indent=1)
     return found

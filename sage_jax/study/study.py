@@ -24,7 +24,7 @@ def run_study(examiner: Examiner, say: Callable[[str], None], helping: bool = Fa
     """Does what is not yet done of the study in the examiner's workdir; what is finished stays, whenever it is stopped.
 
     Any number of processes may do it together: each cell is done by one of them. One that is `helping` takes the cells that no
-    other one has taken, waits for none, and measures no speed. A cell that can't be is told and left out. Raises UserError for
+    other one has taken, waits for none, and measures no speed. A cell that can't be is named and left out. Raises UserError for
     a corpus that is not there.
     """
     config, workdir = examiner.config, examiner.workdir

@@ -1,4 +1,4 @@
-"""The peers' adapters, read but not run: their packages are in an environment of their own."""
+"""The peers' adapters, read but not run: their packages are in an environment of their own. PyTorch is a fake here."""
 
 import ast
 import pathlib
@@ -12,6 +12,7 @@ import pytest
 
 from configs.benchmark import DEMO
 from sage_jax.benchmark.systems import REBUILT, model_of
+from sage_jax.benchmark.worker import DecodingRun
 from sage_jax.study.config import num_parameters
 
 PEERS = pathlib.Path(__file__).parents[2] / "third_party" / "peers"
@@ -68,7 +69,7 @@ def test_readme_has_a_row_with_the_releases_of_each_adapter(name):
 
 
 class Module:
-    """In place of PyTorch's: what is asked of it to count its parameters, which are arrays of numpy."""
+    """In place of PyTorch's: what it needs to count its parameters, which are arrays of numpy."""
 
     def register_buffer(self, *_, **__):
         pass
@@ -102,3 +103,68 @@ def test_the_model_that_peers_train_has_as_many_parameters_as_ours(monkeypatch):
     ours = model_of(REBUILT, sizes, "float32")
     theirs = peer.FlatTransformer(ours.vocab_sizes, events=16, **sizes).count()
     assert theirs == num_parameters(ours) == 1_181_184
+
+
+class Cuda:
+    """In place of torch.cuda: a device whose clock moves on only when it is waited for."""
+
+    def __init__(self, available: bool):
+        self.is_available, self.synchronized = lambda: available, 0
+        self.get_device_name, self.max_memory_allocated = lambda: "a GPU", lambda: 3e6
+
+    def synchronize(self):
+        self.synchronized += 1
+
+
+def load(monkeypatch, name: str, **modules) -> types.ModuleType:
+    """The module of third_party/peers, with these in place of what it imports."""
+    for imported_name, fake in modules.items():
+        monkeypatch.setitem(sys.modules, imported_name, fake)
+    module = types.ModuleType(name)
+    exec(compile(SOURCES[name], f"{name}.py", "exec"), vars(module))
+    return module
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_the_clock_of_peers_waits_for_the_device(monkeypatch, on_gpu):
+    torch = mock.Mock(cuda=Cuda(on_gpu))
+    device = load(monkeypatch, "device", torch=torch)
+    device.prepare(dict(threads=2, seed=0))
+    assert device.DEVICE == ("cuda" if on_gpu else "cpu") and device.name() == ("a GPU" if on_gpu else "cpu")
+    assert torch.set_float32_matmul_precision.called == on_gpu
+    note_times = load(monkeypatch, "note_times", device=device)
+    answer = note_times.time_tokens(iter(range(10)), 2, 10)
+    # At the start, for the first token and at the end of each note; not for each token.
+    assert torch.cuda.synchronized == (4 if on_gpu else 0)
+    assert answer.get("peak_megabytes") == (3.0 if on_gpu else None)
+    DecodingRun(**{"peak_megabytes": 1.0, **answer})
+    with pytest.raises(RuntimeError, match="drew 9 tokens, where 10 were wanted"):
+        note_times.time_tokens(iter(range(9)), 2, 10)
+
+
+def test_notes_share_tokens_as_whole_ones(monkeypatch):
+    device = mock.Mock(memory=lambda: {})
+    clock = iter(range(100))
+    device.now = lambda: next(clock)
+    note_times = load(monkeypatch, "note_times", device=device)
+    answer = note_times.time_tokens(iter(range(7)), 3, 7)
+    assert note_times.NoteClock(3, 7).ends == [2, 5, 7] and answer["events_drawn"] == 3
+    assert answer["prefill_seconds"] == 1 and answer["seconds"] == [1, 1, 1]
+
+
+DECODERS = sorted(set(ADAPTERS) - {"torch_train"})
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_peer_that_decodes_is_on_the_device_and_says_which(name):
+    source = SOURCES[name]
+    assert "device.prepare(job)" in source and '"device": device.name()' in source
+    assert re.search(r"\.to\(device\.DEVICE, ", source), "its weights stay on the CPU"
+    assert "perf_counter" not in source or name == "hf_llama", "a clock that does not wait for the device"
+    tree = ast.parse(source)
+    threads = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "set_num_threads"]
+    assert not threads  # device.prepare sets them
+
+
+def test_llama_is_compiled_into_cuda_graphs_on_a_gpu():
+    assert 'mode = "reduce-overhead" if device.DEVICE == "cuda" else "default"' in SOURCES["hf_llama"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_jax.benchmark.roofline import event_step_cost, prefill_operations, training_operations
+from sage_jax.benchmark.roofline import event_step_cost, last_level_cache, prefill_operations, training_operations
 from tests.models.small import small_config
 
 
@@ -29,7 +29,7 @@ def test_attribute_kernels_are_met_once_and_own_heads_see_a_fifth():
 def test_a_nested_event_meets_every_weight_once():
     nested = small_config(sharing="mqa", form="nested")
     layer = 32 * 80 + 32 * 2 * 2 + 80 * 32 + 3 * 32 * 48 + 2 * 32
-    decoder = 5 * (2 * 32 * 32 + 32) + 32  # an MLP and a norm for each attribute, and the norm behind them
+    decoder = 5 * (2 * 32 * 32 + 32) + 32  # an MLP and a norm for each attribute, and the norm after them
     weights = 2 * layer + 32 + decoder + 32 * (20 + 11 + 13 + 7 + 9)
     batch, events, key = 3, 7, 2 * 2 * 2  # layers, keys and values, channels
     moved = 4 * (weights + batch * (events + 1) * key)
@@ -42,13 +42,22 @@ def test_operations_of_a_train_step():
     batch, events, heads = 3, 8, 32 * (20 + 11 + 13 + 7 + 9)
     layer = 4 * 32 * 80 + 3 * 32 * 48 + 2 * 32  # query, key, value and output, MLP, norms
     weights = 5 * (2 * layer + 32) + heads  # a token meets all but the heads, of which there is one for each
-    pairs = (5 * events) ** 2 / 2  # each token hears those before it
+    pairs = (5 * events) ** 2 / 2  # each token attends to those before it
     forward = 2 * weights * events + 2 * 40 * 4 * 2 * pairs  # layers, heads, operations for each channel, channels
     assert training_operations(mha, batch, events) == 3 * batch * forward
 
     layer = 2 * 32 * 80 + 32 * 2 * 2 + 3 * 32 * 48 + 2 * 32  # one head of keys and values: a token meets its attribute's
-    weights, pairs = 5 * (2 * layer + 32) + heads, 5 * events**2 / 2  # and hears its attribute alone
+    weights, pairs = 5 * (2 * layer + 32) + heads, 5 * events**2 / 2  # and attends to its attribute alone
     assert training_operations(own, batch, events) == 3 * batch * (2 * weights * events + 2 * 40 * 4 * 2 * pairs)
 
     weights = 2 * layer + 32 + 5 * (2 * 32 * 32 + 32) + 32 + heads  # once an event; and the decoder
     assert training_operations(nested, batch, events) == 3 * batch * (2 * weights * events + 2 * 40 * 4 * 2 * events**2 / 2)
+
+
+def test_the_last_level_cache_is_the_one_of_the_highest_level(tmp_path):
+    for index, (level, size) in enumerate([(1, "32K"), (3, "32M"), (2, "512K"), (9, "no size")]):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "level").write_text(f"{level}\n")
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert last_level_cache(tmp_path) == 32 << 20
+    assert last_level_cache(tmp_path / "not there") is None

@@ -10,14 +10,16 @@ import sys
 import pytest
 
 from configs import study as configs
+from sage_jax.benchmark.figures import loop_ratio
 from sage_jax.benchmark.systems import SHARINGS, fields_of, sections_of
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.study.cells import Examiner
-from sage_jax.study.claims import FAILS, HOLDS, OPEN, above, below, claims, not_above, within
+from sage_jax.study.claims import FAILS, HOLDS, OPEN, UNTESTED, above, below, claims, not_above, speed_claims, within
 from sage_jax.study.config import Cell, Row, StudyConfig, num_parameters
 from sage_jax.study.cost import cost
-from sage_jax.study.results import Findings, Mean, read_known
+from sage_jax.study.results import Findings, Mean, read_known, read_results
+from sage_jax.study.speed import proven
 from sage_jax.training.config import RunConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,6 +109,45 @@ def test_verdicts_follow_from_the_interval():
     assert below(one) == above(one) == within(one, 1.0) == OPEN  # one seed has no interval
 
 
+def speed(turns=20, times=(1.16, 1.10, 1.18), control=(1.0, 0.97, 1.02)) -> dict:
+    return dict(
+        steps_per_note=1.0, cache_bytes=8, notes_per_second=9.0, turns=turns, times_reference=[*times], control=[*control]
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdicts"),
+    [
+        (speed(), [HOLDS, FAILS]),  # faster, but not by 30%
+        (speed(times=(1.5, 1.4, 1.6)), [HOLDS, HOLDS]),
+        (speed(times=(1.3, 1.1, 1.5)), [HOLDS, OPEN]),
+        (speed(times=(1.0, 0.9, 1.1)), [OPEN, FAILS]),
+        (speed(times=(0.8, 0.7, 0.9)), [FAILS, FAILS]),
+        (speed(control=(1.04, 1.01, 1.07)), [OPEN, OPEN]),  # an identical model differs, too
+        (speed(turns=19), [UNTESTED] * 2),
+        ({name: value for name, value in speed().items() if name != "control"}, [UNTESTED] * 2),
+        ({}, [UNTESTED] * 2),
+    ],
+)
+def test_verdicts_on_speed_need_turns_and_a_control(measured, verdicts):
+    assert [claim.verdict for claim in speed_claims(proven(measured), "mha")] == verdicts
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("study-*.json")), ids=lambda path: path.stem)
+def test_no_published_speed_is_unproven(path):
+    found = json.loads(path.read_text())
+    assert found["speeds"] == read_results(path)["speeds"]
+
+
+def test_times_reference_is_the_ratio_of_the_rates_that_stand_beside_it():
+    """Where a note is several steps, of which a turn draws more."""
+    flat = dict(cell=dict(events=40), loop_seconds=[2.0] * 20)
+    stream = dict(cell=dict(events=200), loop_seconds=[2.5] * 20)
+    steps_per_note = 4.0
+    rates = [line["cell"]["events"] / line["loop_seconds"][0] for line in (flat, stream)]
+    assert loop_ratio(flat, stream).over(steps_per_note).value == pytest.approx(rates[1] / steps_per_note / rates[0])
+
+
 def test_a_mean_over_seeds_has_the_interval_of_student():
     mean = Mean.of([1.0, 2.0, 3.0, None])
     assert mean.seeds == 3 and mean.mean == 2
@@ -146,9 +187,16 @@ def launch(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess
 
 def test_a_study_ends_in_tables_and_json(finished):
     found = json.loads((finished / "results.json").read_text())
-    assert len(found["cells"]) == found["wanted"] == 4 and len(found["speeds"]) == 2
+    assert len(found["cells"]) == found["wanted"] == 4
+    # One turn proves nothing: what is counted stays, and no column of speeds is there.
+    assert {row: set(speed) for row, speed in found["speeds"].items()} == {
+        name: {"steps_per_note", "cache_bytes"} for name in ("multitrack/mha", "multitrack/nested2-mqa")
+    }
+    measured = json.loads((finished / "speed" / "multitrack" / "nested2-mqa.json").read_text())
+    assert measured["events_drawn"] == 4 and 0 < measured["notes_drawn"] <= 4 and "times_reference" not in measured
     report = (finished / "RESULTS.md").read_text()
     assert "All 4 models" in report and "nested2-mqa" in report and str(finished) not in report
+    assert "notes/s" not in report and "cache, MB" in report and "the speed of none is measured" in report
     claim = next(claim for claim in claims(Findings(found)) if claim.claim.startswith("Ours"))
     assert claim.verdict in (HOLDS, FAILS, OPEN) and claim.claim in report
     assert (finished / "results.png").stat().st_size > 1000

@@ -4,9 +4,9 @@ import json
 import pathlib
 import random
 import sys
-import time
 from dataclasses import replace
 
+import device
 import midigpt
 import torch
 from midigpt import Bar, Note, Score, Track
@@ -16,7 +16,7 @@ from midigpt.inference import GenerationRequest, InferenceConfig, InferenceEngin
 from midigpt.inference.model.gpt2 import GPT2Config, GPT2LMHeadModel
 from midigpt.inference.session import GenerationCancelled
 from midigpt.tokenizer.tokenizer import Tokenizer
-from note_times import group
+from note_times import NoteClock
 
 from sage_jax.benchmark.worker import serve
 
@@ -33,14 +33,17 @@ ENCODER = {
 
 
 class Clock:
-    """Takes the place of a session's cancel event, which is asked before each token, and ends the session after `tokens`."""
+    """Takes the place of a session's cancel event, which is queried before each token, and ends the session after the last."""
 
-    def __init__(self, tokens):
-        self.tokens, self.times = tokens, []
+    def __init__(self, clock):
+        self.clock, self.begun = clock, False
 
     def is_set(self):
-        self.times.append(time.perf_counter())
-        return len(self.times) > self.tokens
+        if not self.begun:
+            self.begun, self.clock.start = True, device.now()  # what comes before it is planning
+        elif self.clock.count < self.clock.tokens:  # a session that has ended may query once more
+            self.clock.token()
+        return self.clock.count >= self.clock.tokens
 
 
 def tokens_per_note(tokenizer):
@@ -59,8 +62,7 @@ class MidiGPT:
     def __init__(self, job):
         if job["batch"] != 1:
             sys.exit(f"error: a session of midigpt draws one continuation, not {job['batch']}")
-        torch.set_num_threads(job["threads"])
-        torch.manual_seed(job["seed"])
+        device.prepare(job)
         self.events = job["events"]
         encoder = EncoderConfig.from_json(json.dumps(ENCODER))
         encoder.derive_token_domains()
@@ -74,7 +76,7 @@ class MidiGPT:
             n_head=job["heads"],
         )
         dtype = getattr(torch, job["dtype"])
-        model = GPT2LMHeadModel(config).to(dtype).eval()
+        model = GPT2LMHeadModel(config).to(device.DEVICE, dtype).eval()
         self.engine = InferenceEngine(model, tokenizer, analyzer)
         self.engine.warmup()
         per_note = tokens_per_note(tokenizer)
@@ -90,6 +92,7 @@ class MidiGPT:
             "cache_bytes": 2 * job["layers"] * job["width"] * (self.prompt_tokens + self.tokens) * dtype.itemsize,
             "compile_seconds": 0.0,
             "tokens_per_note": per_note,
+            "device": device.name(),
             "measures": (
                 f"A session that writes bars after a prompt of as many notes, which are {self.prompt_tokens} of its tokens, "
                 "with its cache, grammar and sampler; a note is its share of consecutive tokens, as many as one takes on "
@@ -100,13 +103,14 @@ class MidiGPT:
 
     def run(self):
         session = self.engine.session(self.score, self.request)
-        clock = session.cancel_event = Clock(self.tokens)
+        clock = NoteClock(self.events, self.tokens)
+        session.cancel_event = Clock(clock)
         try:
             session.run()
         except GenerationCancelled:
             self.prompt_tokens = session.context_len
-            return group(clock.times[0], clock.times[1:], self.events)
-        raise RuntimeError(f"the bars were full after {len(clock.times) - 1} tokens, before the {self.tokens} asked for")
+            return clock.answer()
+        raise RuntimeError(f"the bars were full after {clock.count} tokens, before the {self.tokens} that were wanted")
 
 
 def prompt(notes, draw):

@@ -1,8 +1,8 @@
 """The way of the Multitrack Music Transformer, with random weights: no cache, so each event reads the whole piece again."""
 
 import importlib.metadata
-import time
 
+import device
 import torch
 from torch import nn
 from x_transformers import Decoder
@@ -39,20 +39,21 @@ class MMT(nn.Module):
 
 class Subject:
     def __init__(self, job):
-        torch.set_num_threads(job["threads"])
-        torch.manual_seed(job["seed"])
+        device.prepare(job)
         self.events = job["events"]
-        self.model = MMT(job).to(getattr(torch, job["dtype"])).eval()
+        self.model = MMT(job).to(device.DEVICE, getattr(torch, job["dtype"])).eval()
         rows = job["context_events"] - self.events
         self.prompt = torch.stack([torch.randint(size, (job["batch"], rows)) for size in SIZES], -1)
         self.prompt[..., 0] = NOTE
         self.prompt[..., 1] = self.prompt[..., 1].sort(1).values
+        self.prompt = self.prompt.to(device.DEVICE)
         self.run()
         self.about = {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "cache_bytes": None,
             "compile_seconds": 0.0,
             "tokens_per_note": 1.0,
+            "device": device.name(),
             "measures": (
                 "A forward pass over all events so far for each event, as one event is one note: six parallel heads on the "
                 "last row, greedy, as notes whose beats never go back; no cache and so no prefill, no sampling; rebuilt from "
@@ -63,16 +64,18 @@ class Subject:
 
     @torch.inference_mode()
     def run(self):
-        events, times = self.prompt, [time.perf_counter()]
+        events, times = self.prompt, [device.now()]
         for _ in range(self.events):
             _, beats, *others = self.model(events)
-            past = torch.arange(beats.shape[1]) < events[:, -1, 1:2]
+            past = torch.arange(beats.shape[1], device=beats.device) < events[:, -1, 1:2]
             fields = [head.argmax(-1) for head in (beats.masked_fill(past, -torch.inf), *others)]
             event = torch.stack([torch.full_like(fields[0], NOTE), *fields], -1)
             events = torch.cat([events, event[:, None]], 1)
-            times.append(time.perf_counter())
+            times.append(device.now())
         notes = [end - start for start, end in zip(times[:-1], times[1:], strict=True)]
-        return {"prefill_seconds": None, "seconds": notes}
+        drawn = events.shape[1] - self.prompt.shape[1]
+        counts = {"events_drawn": drawn, "notes_drawn": drawn * len(events)}
+        return {"prefill_seconds": None, "seconds": notes, **counts, **device.memory()}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 import importlib.metadata
 import itertools
 import pathlib
-import time
 
+import device
 import torch
 import transformers
 from miditok import REMI, TokenizerConfig
-from note_times import group
+from note_times import NoteClock
 from transformers import GPT2Config, GPT2LMHeadModel, StoppingCriteria
 
 from sage_jax.benchmark.worker import serve
@@ -20,18 +20,17 @@ TOKENS_PER_EVENT = 5  # of the context, which so holds as many tokens as that of
 class Clock(StoppingCriteria):
     """Called after each token; never stops."""
 
-    def __init__(self):
-        self.times = []
+    def __init__(self, clock):
+        self.clock = clock
 
     def __call__(self, input_ids, scores, **kwargs):
-        self.times.append(time.perf_counter())
-        return torch.zeros(len(input_ids), dtype=torch.bool)
+        self.clock.token()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class RemiGPT2:
     def __init__(self, job):
-        torch.set_num_threads(job["threads"])
-        torch.manual_seed(job["seed"])
+        device.prepare(job)
         self.events = job["events"]
         context = TOKENS_PER_EVENT * job["context_events"]
         tokenizer = REMI(
@@ -45,7 +44,7 @@ class RemiGPT2:
         tokens_per_note = len(stream) / torch.isin(stream, torch.tensor(pitches)).sum().item()
         self.tokens = round(self.events * tokens_per_note)
         length = context - self.tokens
-        self.prompt = stream[: job["batch"] * length].view(job["batch"], length)
+        self.prompt = stream[: job["batch"] * length].view(job["batch"], length).to(device.DEVICE)
         config = GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=context,
@@ -59,13 +58,14 @@ class RemiGPT2:
             pad_token_id=tokenizer.pad_token_id,
         )
         dtype = getattr(torch, job["dtype"])
-        self.model = GPT2LMHeadModel(config).to(dtype).eval()
+        self.model = GPT2LMHeadModel(config).to(device.DEVICE, dtype).eval()
         self.run()
         self.about = {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "cache_bytes": 2 * job["layers"] * job["width"] * context * job["batch"] * dtype.itemsize,
             "compile_seconds": 0.0,
             "tokens_per_note": tokens_per_note,
+            "device": device.name(),
             "measures": (
                 "generate() with its dynamic cache, greedy, on real music as REMI+ tokens; a note is its share of consecutive "
                 "tokens, as many as one takes on average in the embedded corpus, with its bars, positions and tempos (the "
@@ -79,16 +79,16 @@ class RemiGPT2:
         }
 
     def run(self):
-        clock, start = Clock(), time.perf_counter()
+        clock = NoteClock(self.events, self.tokens)
         self.model.generate(
             self.prompt,
             attention_mask=torch.ones_like(self.prompt),
             do_sample=False,
             max_new_tokens=self.tokens,
             min_new_tokens=self.tokens,
-            stopping_criteria=[clock],
+            stopping_criteria=[Clock(clock)],
         )
-        return group(start, clock.times, self.events)
+        return clock.answer()
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ class Block(nn.Module):
         B, T, _ = x.shape
         mixed = self.query_key_value(self.attention_norm(x)).view(B, T, 3, -1, self.head_width)
         q, k, v = mixed.permute(2, 0, 3, 1, 4)  # [B, H, T, h] each
-        heard = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
-        x = x + self.output(heard.transpose(1, 2).reshape(B, T, -1))
+        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        x = x + self.output(attended.transpose(1, 2).reshape(B, T, -1))
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
@@ -59,7 +59,7 @@ class FlatTransformer(nn.Module):
     def __init__(self, sizes, events, width, layers, heads, head_width, mlp_width):
         super().__init__()
         A = len(sizes)
-        self.embedding = nn.Embedding(sum(sizes), width)  # all tables behind each other: one lookup
+        self.embedding = nn.Embedding(sum(sizes), width)  # all tables after each other: one lookup
         self.attribute_embedding = nn.Parameter(0.02 * torch.randn(A, width))
         self.blocks = nn.ModuleList(Block(width, heads, head_width, mlp_width) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-6)
@@ -79,7 +79,7 @@ class FlatTransformer(nn.Module):
         hidden = self.norm(x).view(B, N, A, -1)
         loss = 0.0
         for attribute, to_logits in enumerate(self.heads):
-            # The first attribute of the next event is foretold by the last token of this one, the others by the one before.
+            # The first attribute of the next event is predicted by the last token of this one, the others by the one before.
             known = hidden[:, head - 1 :, -1] if attribute == 0 else hidden[:, head:, attribute - 1]
             wanted = batch[:, head:, 0] if attribute == 0 else batch[:, head:-1, attribute]
             logits = to_logits(known).float()
@@ -112,6 +112,7 @@ class Trainer:
         self.about = {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "devices": 1,
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "tokens": self.notes * A + rows,  # of the last event, which is not read, the first attribute alone
             "notes": self.notes,
             "compile_seconds": time.perf_counter() - start if job["compiled"] else 0.0,

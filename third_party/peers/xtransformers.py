@@ -2,6 +2,7 @@
 
 import importlib.metadata
 
+import device
 import torch
 from note_times import time_tokens
 from x_transformers import Decoder, TransformerWrapper
@@ -13,8 +14,7 @@ TOKENS_PER_NOTE = 5
 
 class XTransformer:
     def __init__(self, job):
-        torch.set_num_threads(job["threads"])
-        torch.manual_seed(job["seed"])
+        device.prepare(job)
         self.events = job["events"]
         context = TOKENS_PER_NOTE * job["context_events"]
         dtype = getattr(torch, job["dtype"])
@@ -40,8 +40,9 @@ class XTransformer:
             use_abs_pos_emb=False,
             input_not_include_cache=True,  # a step embeds its new token only
         )
-        self.model = self.model.to(dtype).eval()
-        self.prompt = torch.randint(vocabulary, (job["batch"], context - TOKENS_PER_NOTE * self.events))
+        self.model = self.model.to(device.DEVICE, dtype).eval()
+        length = context - TOKENS_PER_NOTE * self.events
+        self.prompt = torch.randint(vocabulary, (job["batch"], length), device=device.DEVICE)
         for _ in self.tokens():
             pass
         numbers = 2 * job["layers"] * job["kv_heads"] * job["head_width"] * context * job["batch"]
@@ -50,6 +51,7 @@ class XTransformer:
             "cache_bytes": numbers * dtype.itemsize,
             "compile_seconds": 0.0,
             "tokens_per_note": float(TOKENS_PER_NOTE),
+            "device": device.name(),
             "measures": (
                 "A loop of TransformerWrapper.forward with its cache: one greedy token a step over one joint vocabulary, five "
                 "steps a note (the prefill draws the first token of the first note); no grammar, no sampling, no generate()."
@@ -67,7 +69,7 @@ class XTransformer:
             yield token
 
     def run(self):
-        return time_tokens(self.tokens(), self.events)
+        return time_tokens(self.tokens(), self.events, TOKENS_PER_NOTE * self.events)
 
 
 if __name__ == "__main__":
