@@ -193,6 +193,5 @@ def test_scripts_help_and_mistakes_take_one_line(script):
     assert "--workdir" in help_text.stdout and "--config" in help_text.stdout
     wrong = run("--config=configs/sage.py:debug", "--workdir=nowhere", "--config.model.size=3")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip().splitlines() == [
-        "error: --config.model.size=3 sets a field that the config doesn't have; the file of --config lists them all"
-    ]
+    (line,) = wrong.stderr.strip().splitlines()
+    assert line.startswith("error: --config.model.size=3 sets a field that the config doesn't have; known are ahead, attention, ")
