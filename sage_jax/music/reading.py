@@ -88,7 +88,7 @@ def interpret(messages: Messages) -> ParsedMidi:
     last = int(end.max(initial=1))
     tempos = _changes(system.tempos(begins, oddities), "tempos", last, oddities)
     meters = _changes(system.meters(begins, oddities), "meters", last, oddities)
-    is_bank = (kind == CONTROL) & np.isin(messages.data1, BANK_SELECT)
+    is_bank = (kind == CONTROL) & ((messages.data1 == BANK_SELECT[0]) | (messages.data1 == BANK_SELECT[1]))
     return ParsedMidi(
         ticks_per_quarter=messages.ticks_per_quarter,
         start=start.astype(np.float64),

@@ -66,7 +66,7 @@ def _bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[
     tick = np.concatenate([end, start])
     whose = np.concatenate([track, track])
     is_on = np.repeat([0, 1], len(notes))
-    order = np.lexsort((is_on, tick, whose))  # at one tick the note-offs come first
+    order = np.argsort((whose * (int(end.max(initial=0)) + 1) + tick) * 2 + is_on)  # at one tick the note-offs come first
     tick, whose, is_on = tick[order], whose[order], is_on[order]
     first = np.diff(whose, prepend=-1) != 0
     delta = np.diff(tick, prepend=0)
@@ -76,9 +76,11 @@ def _bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[
     rows = np.zeros((len(tick), 7), np.uint8)
     rows[:, 3] = delta & 0x7F
     kept = np.ones(rows.shape, bool)
+    kept[:, :3] = False
     for byte in range(1, 4):
-        rows[:, 3 - byte] = delta >> 7 * byte & 0x7F | 0x80
-        kept[:, 3 - byte] = delta >= 1 << 7 * byte
+        longer = np.flatnonzero(delta >= 1 << 7 * byte)
+        rows[longer, 3 - byte] = delta[longer] >> 7 * byte & 0x7F | 0x80
+        kept[longer, 3 - byte] = True
     rows[:, 4] = np.where(is_on, NOTE_ON, NOTE_OFF) | channels[whose]
     rows[:, 5] = np.concatenate([pitch, pitch])[order]
     rows[:, 6] = np.concatenate([np.full(len(notes), OFF_VELOCITY), velocity])[order]
@@ -95,10 +97,18 @@ def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
     overlaps = (np.diff(key[order]) == 0) & (start[order][1:] < end[order][:-1])
     keys = np.unique(key[order][1:][overlaps])
     sounding: dict[int, list[int]] = {each: [] for each in keys.tolist()}  # the tick at which each voice of a key falls silent
-    for index in order[np.isin(key[order], keys)].tolist():
-        ends = sounding[int(key[index])]
-        voice[index] = next((place for place, until in enumerate(ends) if until <= start[index]), len(ends))
-        ends[voice[index] : voice[index] + 1] = [int(end[index])]
+    among = np.zeros(int(key.max(initial=0)) + 1, bool)
+    among[keys] = True
+    order = order[among[key[order]]]
+    chosen = []
+    for each, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):
+        ends = sounding[each]
+        place = 0
+        while place < len(ends) and ends[place] > begin:
+            place += 1
+        ends[place : place + 1] = [until]
+        chosen.append(place)
+    voice[order] = chosen
     return voice
 
 
