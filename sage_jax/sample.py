@@ -81,16 +81,20 @@ def sample(
     changed = []
     if prompt is None:
         name, bars = "nothing", 0
+        if wanted.meter not in tokenizer.grid.meters:
+            raise UserError(f"takes.meter is {wanted.meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
         read = Piece.from_notes([], ticks, wanted.qpm, wanted.meter)
+        piece = tokenizer.quantize(read)
     else:
         name, in_file, in_prompt = pathlib.Path(prompt).stem, GridLoss(), GridLoss()
         # The bars are those of the file. The vocabulary may split one into several.
         read = opening(read_midi(prompt, ticks, loss=in_file), wanted.prompt_bars, prompt)
-        bars = tokenizer.quantize(read, in_prompt).bar_of(read.bar_start(wanted.prompt_bars) - 1) + 1
+        end = read.bar_start(wanted.prompt_bars)
+        piece = tokenizer.quantize(read, in_prompt, end)
+        bars = piece.bar_of(end - 1) + 1
         in_prompt.count({"notes": len(read.notes), "tempos": len(read.tempos), "meters": len(read.meters)})
         for where, loss in (("file", in_file), ("prompt", in_prompt)):
             changed += [f"{where}: {what}: {text}" for what, text, is_changed in loss_rows(loss.to_dict()) if is_changed]
-    piece = tokenizer.quantize(read)
     with replacing(pathlib.Path(output) / "takes.json"):
         pass  # where nothing can be written, that is said before the work
     takes = continue_piece(

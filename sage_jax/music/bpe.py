@@ -154,9 +154,9 @@ class RemiBpe:
 
     # Pieces to steps and back
 
-    def quantize(self, piece: Piece, loss: GridLoss | None = None) -> Piece:
+    def quantize(self, piece: Piece, loss: GridLoss | None = None, end: int | None = None) -> Piece:
         """The nearest piece that the vocabulary can tell; what that loses is added to `loss`."""
-        return self.remi.quantize(piece, loss)
+        return self.remi.quantize(piece, loss, end)
 
     def encode(self, piece: Piece) -> np.ndarray:
         """The steps of a quantized piece, int32 [N, 1]. Raises ValueError for one that is not quantized."""

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -128,10 +130,11 @@ class NoteEvents(BarWindows):
 
     # Pieces to events
 
-    def quantize(self, piece: Piece, loss: GridLoss | None = None) -> Piece:
-        """The nearest piece that the vocabulary can tell; what that loses is added to `loss`.
+    def quantize(self, piece: Piece, loss: GridLoss | None = None, end: int | None = None) -> Piece:
+        """The nearest piece that the vocabulary can encode; what that loses is added to `loss`.
 
-        Of notes with the same onset, program and pitch the longest is kept. Raises ValueError for another grid.
+        end: the tick before which tempos and meters count, by default that at which the last note ends. Of notes with the same
+        onset, program and pitch the longest is kept. Raises ValueError for another grid.
         """
         if piece.ticks_per_quarter != self.ticks_per_quarter:
             raise ValueError(f"the piece has {piece.ticks_per_quarter} ticks per quarter, not {self.ticks_per_quarter}")
@@ -155,9 +158,10 @@ class NoteEvents(BarWindows):
         notes = notes[np.append(~same, True)] if len(notes) else notes
         # A change after the last note changes nothing, and would take tokens.
         piece = dataclasses.replace(piece, notes=notes)
-        tempos, meters = (changes[changes["tick"] < max(piece.end, 1)] for changes in (piece.tempos, piece.meters))
+        end = piece.end if end is None else end
+        tempos, meters = (changes[changes["tick"] < max(end, 1)] for changes in (piece.tempos, piece.meters))
         loss.changes_after_the_end += len(piece.tempos) - len(tempos) + len(piece.meters) - len(meters)
-        meters = self._quantize_meters(meters, piece.end, loss)
+        meters = self._quantize_meters(meters, end, loss)
         return dataclasses.replace(piece, tempos=self._quantize_tempos(tempos, loss), meters=meters)
 
     def _quantize_tempos(self, tempos: np.ndarray, loss: GridLoss) -> np.ndarray:
@@ -174,7 +178,7 @@ class NoteEvents(BarWindows):
         """`meters` as the vocabulary has them, for a piece that ends at the tick `end`."""
         rows = []
         for (tick, *meter), until in zip(meters.tolist(), [*meters["tick"][1:].tolist(), end], strict=True):
-            parts = self._split(*meter)
+            parts = _split(self.meters, *meter)
             loss.meters_split += len(parts) > 1
             loss.meters_replaced += not parts
             rows += self._in_turn(parts or [DEFAULT_METER], tick, until)
@@ -190,23 +194,15 @@ class NoteEvents(BarWindows):
                 kept.append(index)
         return nearest[kept]
 
-    def _split(self, numerator: int, denominator: int) -> list[tuple[int, int]]:
-        """The meters of the fewest bars that add up to one of this meter and differ by a beat at most; none where there are none."""
-        for count in range(1, numerator + 1):
-            beats = [(numerator + rest) // count for rest in reversed(range(count))]
-            if all((part, denominator) in self.meters for part in beats):
-                return [(part, denominator) for part in beats]
-        return []
-
-    def _in_turn(self, parts: list[tuple[int, int]], tick: int, until: int) -> list[tuple[int, int, int]]:
-        """(tick, numerator, denominator) of bars of `parts` in turn, from `tick` to `until`; of equal ones that of the first alone."""
+    def _in_turn(self, parts: Sequence[tuple[int, int]], tick: int, until: int) -> list[tuple[int, int, int]]:
+        """(tick, numerator, denominator) of bars of `parts` in turn, from `tick` to `until`, where the meter changes."""
         rows = [(tick, *parts[0])]
-        while len(set(parts)) > 1:
-            tick += int(bar_ticks(*parts[(len(rows) - 1) % len(parts)], self.ticks_per_quarter))
-            if tick >= until:
-                break
-            rows.append((tick, *parts[len(rows) % len(parts)]))
-        return rows
+        for part, following in zip(itertools.cycle(parts), itertools.islice(itertools.cycle(parts), 1, None), strict=False):
+            tick += int(bar_ticks(*part, self.ticks_per_quarter))
+            if tick >= until or len(set(parts)) == 1:
+                return rows
+            if following != part:
+                rows.append((tick, *following))
 
     def encode(self, piece: Piece) -> np.ndarray:
         """The events of a quantized piece, int16 [N, 5]. Raises ValueError for one that is not quantized."""
@@ -432,6 +428,16 @@ class NoteEvents(BarWindows):
 def pitch_range_of(kind):
     """The row of `NoteEvents.pitch_ranges` that holds for each instrument id (a numpy or a jax array)."""
     return (kind - REST).clip(0, 3) + (kind == DRUM_KIT)
+
+
+@functools.cache
+def _split(meters: tuple[tuple[int, int], ...], numerator: int, denominator: int) -> tuple[tuple[int, int], ...]:
+    """The fewest of `meters` that add up to a bar of this one and differ by a beat at most; none where there are none."""
+    for count in range(1, numerator + 1):
+        parts = tuple(((numerator + rest) // count, denominator) for rest in reversed(range(count)))
+        if set(parts) <= set(meters):
+            return parts
+    return _split(meters, numerator // 2, denominator // 2) if numerator % 2 == denominator % 2 == 0 else ()
 
 
 def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def _sum(values: np.ndarray) -> float:
 
 
 def _tempos(midi: ParsedMidi, scale: float, loss: GridLoss) -> np.ndarray:
-    # MIDI stores whole microseconds per quarter, so 105 qpm comes back as 105.0001: two decimals are what it can tell.
+    # MIDI stores whole microseconds per quarter, so 105 qpm comes back as 105.0001: two decimals are exact.
     rows = list(zip(_nearest(midi.tempo_ticks * scale), np.maximum(np.round(midi.qpm, 2), 0.01), strict=True))
     tempos = _last_per_tick(np.array(rows, TEMPO))
     again = np.append(False, np.diff(tempos["qpm"]) == 0)
@@ -84,7 +84,7 @@ def _meters(midi: ParsedMidi, scale: float, ticks_per_quarter: int, end: int, lo
         rows.append((tick, *meter))
     meters = _last_per_tick(np.array(rows, METER))
     loss.meters += len(midi.meters)
-    loss.meters_merged += max(0, len(rows) - 1 - len(meters))
+    loss.meters_merged += len(midi.meters) - len({tick for tick, *_ in rows[1:]})
 
     lengths = np.diff(np.append(meters["tick"], max(end, int(meters["tick"][-1]))))
     bars = lengths // bar_ticks(meters["numerator"], meters["denominator"], ticks_per_quarter)

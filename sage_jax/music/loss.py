@@ -23,7 +23,7 @@ ODDITIES = {  # counters of what a file has that it should not, or need not, hav
 
 @dataclasses.dataclass
 class GridLoss:
-    """Counters that `from_midi` and `NoteEvents.quantize` fill; sums and maxima, so that files can be added.
+    """Counters that `to_piece` and `NoteEvents.quantize` fill; sums and maxima, so that files can be added.
 
     Onset and duration errors are the distance to the tick grid (and, for durations, to the duration vocabulary).
     """
@@ -45,12 +45,12 @@ class GridLoss:
     velocity_error_max: float = 0.0
     notes_dropped: int = 0  # of instruments, or at times, that the vocabulary does not know
     tempos: int = 0
-    tempos_merged: int = 0  # changes that fell on the tick of a later one, or that the vocabulary does not tell apart
+    tempos_merged: int = 0  # changes that fell on the tick of a later one, or that are one in the vocabulary
     tempos_clipped: int = 0  # beyond the slowest or the fastest of the vocabulary
     tempo_error_max: float = 0.0  # relative
     meters: int = 0
     meters_merged: int = 0
-    meters_regrouped: int = 0  # runs of one-beat bars, told as bars of four beats
+    meters_regrouped: int = 0  # runs of one-beat bars, joined to bars of four beats
     meters_split: int = 0  # meters longer than the vocabulary has, as bars of two or more that it has
     meters_replaced: int = 0  # meters that no bars of the vocabulary add up to, as 4/4
     changes_after_the_end: int = 0  # of tempo or meter, after the last note: dropped

@@ -62,9 +62,9 @@ def scan(data: bytes) -> Messages:
         raise MidiError("broken", "it does not begin with a MIDI header")
     length, kind, count, division = struct.unpack(">IHHh", data[4:14])
     if division < 1:
-        raise MidiError("no_ticks", f"{division} ticks per quarter")
+        raise MidiError("no_ticks", "its times are SMPTE frames" if division else "a quarter has 0 ticks")
     if length < 6 or kind > 2:
-        raise MidiError("broken", f"its header has {length} bytes and format {kind}")
+        raise MidiError("broken", f"its header has {length} bytes and is of format {kind}; there are formats 0, 1 and 2, of 6 bytes")
     stream, payloads, lengths = [], [], []
     for chunk in _tracks(data, 8 + length, count, oddities):
         events = _Track(chunk, payloads, oddities).events()
@@ -137,7 +137,8 @@ class _Track:
         self._place = 0
         self._running = False  # whether a running status of two data bytes is in force
         self._events: list[bytes] = []
-        self._packets = b""  # of a system-exclusive message that has not ended
+        self._stated = (0, 0)  # a number of events, and the running status after them
+        self._packets: list[bytes] = []  # of a system-exclusive message that has not ended
 
     def events(self) -> list[bytes]:
         """Pieces of a stream in which every event is a delta time, mostly a status, and two data bytes.
@@ -202,21 +203,23 @@ class _Track:
         odd = len(content) != LENGTHS.get(kind, len(content))
         if odd or kind == KEY and not (-7 <= int.from_bytes(content[:1], signed=True) <= 7 and content[1] in (0, 1)):
             self._oddities["odd_meta_events"] += 1
-        self._followed()
+        if kind != END_OF_TRACK:
+            self._followed()
         self._append(delta, META, content, kind)
         return kind == END_OF_TRACK
 
     def _system_exclusive(self, delta: bytes, status: int) -> bool:
         content = self._take(self._number())
         if status == SYSEX:
-            self._packets = content
+            self._packets = [content]
         else:
             self._oddities["system_exclusive_packets"] += 1
-            self._packets += content if self._packets else b""
+            self._packets += [content] if self._packets else []
         self._followed()
-        whole = self._packets.endswith(b"\xf7")
-        self._append(delta, SYSEX, self._packets if whole else b"")
-        self._packets = b"" if whole else self._packets
+        whole = b""
+        if self._packets and content.endswith(b"\xf7"):
+            whole, self._packets = b"".join(self._packets), []
+        self._append(delta, SYSEX, whole)
         return False
 
     def _followed(self) -> None:
@@ -231,11 +234,14 @@ class _Track:
 
     def _status(self) -> int:
         """The running status, 0 for none."""
-        for events in reversed(self._events):
-            for status in reversed(_STATUSES.findall(events)):
-                if status and status[0] < SYSEX:
-                    return status[0]
-        return 0
+        known, status = self._stated
+        for events in reversed(self._events[known:]):
+            stated = [each[0] for each in _STATUSES.findall(events) if each and each[0] < SYSEX]
+            if stated:
+                status = stated[-1]
+                break
+        self._stated = (len(self._events), status)
+        return status
 
     def _number(self) -> int:
         """A number of up to four bytes of seven bits each."""

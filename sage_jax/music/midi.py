@@ -78,13 +78,6 @@ def parse_direct(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
         return read_bytes(path.read_bytes())
 
 
-def parse_midi(path, *, max_bytes: int = MAX_BYTES) -> pretty_midi.PrettyMIDI:
-    """The file at `path` in pretty_midi's objects: a track for each program and voice. Raises BadMidi."""
-    midi = parse_direct(path, max_bytes=max_bytes)
-    with bad_midi(path):
-        return _pretty(to_bytes(midi))
-
-
 def parse_columns(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
     """What the file at `path` says, its notes, tempos and meters as pretty_midi reads them. Raises BadMidi."""
     midi = parse_direct(path, max_bytes=max_bytes)
@@ -108,7 +101,7 @@ def bad_midi(path) -> Iterator[None]:
     except MemoryError as error:
         raise BadMidi("too_large", f"{path} needs more memory than there is; split it into shorter files") from error
     except ValueError as error:
-        raise BadMidi("invalid", f"{path}: {error}") from error
+        raise BadMidi("too_long", f"{path}: {error}; preprocess.reader=direct reads it") from error
 
 
 def to_bytes(midi: ParsedMidi) -> bytes:

@@ -77,10 +77,10 @@ class Mmt:
 
     # Pieces to rows
 
-    def quantize(self, piece: Piece, loss: GridLoss | None = None) -> Piece:
+    def quantize(self, piece: Piece, loss: GridLoss | None = None, end: int | None = None) -> Piece:
         """The nearest piece that the rows can tell; what that loses is added to `loss`.
 
-        It is at 120 quarters per minute in `meter` throughout. Raises ValueError for another grid.
+        It is at 120 quarters per minute in `meter` throughout, whatever changes before `end`. Raises ValueError for another grid.
         """
         if piece.ticks_per_quarter != RESOLUTION:
             raise ValueError(f"the piece has {piece.ticks_per_quarter} ticks per quarter, not {RESOLUTION}")

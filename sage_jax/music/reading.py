@@ -3,8 +3,8 @@
 - Tracks of a format 1 file play together: tempo, meter, program, bank and drum parts count wherever they stand. A program change of a
   note's own track comes first, and a note keeps the program that it begins with. The patterns of a format 2 file follow each other.
 - A note-off ends the note of its pitch, channel and track that began first. Without a note-off a note lasts to the track's end.
-- Drums are channel 10, kits that a bank selects (General MIDI 2: 120, XG: 126 and 127), and parts that a system-exclusive message of
-  GS or XG makes drums. A bank counts from the next program change on.
+- Drums are channel 10, kits that a bank selects (General MIDI 2: 120, XG: 126 and 127, which in a file for GS are melodic), and parts
+  that a system-exclusive message of GS or XG makes drums. A bank counts from the next program change on.
 - Of a meta event what is impossible (a tempo of 0, a meter without beats, one shorter than it must be) is passed over and counted.
 """
 
@@ -24,9 +24,10 @@ MAX_DENOMINATOR = 64
 CHANNELS = 16
 DRUM_CHANNEL = 9
 DRUM_BANKS = (120, 126, 127)
+GS_DRUM_BANKS = (120,)
 BANK_SELECT = (0, 32)  # the two control changes that make a bank
 MICROSECONDS = 6e7  # in a minute
-RESETS = (b"\x41\x42\x12\x40\x00\x7f", b"\x43\x4c\x00\x00\x7e\x00")  # manufacturer and model, then data: of GS and of XG
+GS_RESET, XG_RESET = b"\x41\x42\x12\x40\x00\x7f", b"\x43\x4c\x00\x00\x7e\x00"  # manufacturer and model, then data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ParsedMidi:
 
     start, end: float64 [N], of the notes, in ticks. pitch, velocity, program: int64 [N], program DRUMS for drums. The order of notes
     is of no meaning. tempo_ticks, qpm: float64 [C], the tempo map from tick 0 on. meters: (tick, numerator, denominator) in order
-    of time, none of them at tick 0 for DEFAULT_METER. tracks: pairs of a track and a program that have notes.
+    of time, none of them at tick 0 for DEFAULT_METER. tracks: combinations of a track, channel and program that have notes.
     controls: control changes, pedal among them, pressures and pitch bends. oddities: what was changed or passed over, by kind.
     """
 
@@ -158,14 +159,18 @@ def _programs(
     banks = np.flatnonzero((kind == CONTROL) & (messages.data1 == BANK_SELECT[0]))
     bank = _latest(banks, changes, tick, line, part)
     is_kit = np.zeros(len(kind), bool)
-    is_kit[changes[bank >= 0]] = np.isin(messages.data2[bank[bank >= 0]], DRUM_BANKS)
+    is_kit[changes[bank >= 0]] = np.isin(messages.data2[bank[bank >= 0]], system.drum_banks)
     change = _latest(changes, notes, tick, line, part)
     given = change >= 0
     program, is_drums = np.zeros(len(notes), np.int64), part[notes] % CHANNELS == DRUM_CHANNEL
     program[given], is_drums[given] = messages.data1[change[given]], is_drums[given] | is_kit[change[given]]
-    stated = np.full(len(notes), -1)  # by the last message about the note's part: drums or not, -1 for neither
-    for at, parts, drums in system.drum_parts():
-        stated[(tick[notes] >= at) & np.isin(part[notes], parts)] = drums
+    about, at, drums = np.array([(-1, 0, -1), *system.drum_parts()], np.int64).T
+    scale = int(tick.max(initial=0)) + 1
+    order = np.argsort(about * scale + np.minimum(at, scale - 1), kind="stable")
+    key = (about * scale + np.minimum(at, scale - 1))[order]
+    # What the last message about a note's part says: drums or not, -1 for neither.
+    last = order[np.searchsorted(key, part[notes] * scale + tick[notes], "right") - 1]
+    stated = np.where(about[last] == part[notes], drums[last], -1)
     return np.where(np.where(stated < 0, is_drums, stated), DRUMS, program)
 
 
@@ -230,8 +235,14 @@ class _SystemEvents:
         """(tick, content) of each meta event of a type."""
         return ((at, content) for at, _, what, content in self._events if what == wanted)
 
-    def drum_parts(self) -> Iterator[tuple[int, np.ndarray, int]]:
-        """(tick, parts, 1 for drums, 0 for none, -1 for what is usual), in order of time, of GS and XG and of resets."""
+    @property
+    def drum_banks(self) -> tuple[int, ...]:
+        """The banks whose programs are kits."""
+        resets = {bytes([content[0], content[2]]) + content[3:7] for *_, what, content in self._events if what == SYSEX and len(content) > 3}
+        return GS_DRUM_BANKS if GS_RESET in resets and XG_RESET not in resets else DRUM_BANKS
+
+    def drum_parts(self) -> Iterator[tuple[int, int, int]]:
+        """(part, tick, 1 for drums, 0 for none, -1 for what is usual), in order of time, of GS and XG and of resets."""
         for at, track, what, content in self._events:
             if what != SYSEX or len(content) < 4:
                 continue
@@ -240,8 +251,8 @@ class _SystemEvents:
             if model == b"\x41\x42" and data[:2] == b"\x12\x40" and len(data) >= 5 and data[2] >> 4 == 1 and data[3] == 0x15:
                 block = data[2] & 0xF  # of GS: 0 is channel 10, and the rest follow in order
                 channel = DRUM_CHANNEL if block == 0 else block - (block <= DRUM_CHANNEL)
-                yield at, np.array([first + channel]), int(data[4] > 0)
+                yield first + channel, at, int(data[4] > 0)
             elif model == b"\x43\x4c" and data[:1] == b"\x08" and len(data) == 4 and data[2] == 0x07 and data[1] < CHANNELS:
-                yield at, np.array([first + data[1]]), int(data[3] > 0)
-            elif model + data[:4] in RESETS or content[0] == 0x7E and content[2] == 0x09:
-                yield at, first + np.arange(CHANNELS), -1
+                yield first + data[1], at, int(data[3] > 0)
+            elif model + data[:4] in (GS_RESET, XG_RESET) or content[0] == 0x7E and content[2] == 0x09:
+                yield from ((first + channel, at, -1) for channel in range(CHANNELS))

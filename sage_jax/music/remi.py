@@ -88,14 +88,14 @@ class Remi:
         }
         return shown.get(kind, lambda: f"{KINDS[kind]}_{value}")()
 
-    def quantize(self, piece: Piece, loss: GridLoss | None = None) -> Piece:
+    def quantize(self, piece: Piece, loss: GridLoss | None = None, end: int | None = None) -> Piece:
         """The nearest piece that the vocabulary can tell; what that loses is added to `loss`.
 
         As NoteEvents has it; besides, a stream has no bar that the next one cuts short: a bar that a change of meter cuts is
         told under a meter of its true length where there is one, and else the change waits for the next bar line.
         """
         loss = GridLoss() if loss is None else loss
-        piece = self.grid.quantize(piece, loss)
+        piece = self.grid.quantize(piece, loss, end)
         first, *changes = piece.meters.tolist()
         told = [first]
         for tick, numerator, denominator in changes:

@@ -4,6 +4,7 @@ Every program has a channel of a port to itself, drums channel 10, and notes of 
 reader finds the notes that were written.
 """
 
+import heapq
 import struct
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from sage_jax.music.notes import DRUMS
 from sage_jax.music.reading import CHANNELS, DRUM_CHANNEL, MICROSECONDS
 
 TRACK_NAME = 0x03
+MAX_TRACKS = 2**16 - 1
 MAX_DELTA = 2**28  # ticks that fit into four bytes of seven bits
 OFF_VELOCITY = 64
 
@@ -24,7 +26,8 @@ def midi_bytes(
 ) -> bytes:
     """A format 1 file of notes, int64 [N, 5] of start, end, program, pitch and velocity, in ticks.
 
-    tempos: (tick, quarters per minute). meters: (tick, numerator, denominator). Raises ValueError for a rest too long for MIDI.
+    tempos: (tick, quarters per minute). meters: (tick, numerator, denominator). Raises ValueError for a rest too long for MIDI, and
+    for more voices than it has tracks.
     """
     changes = [(tick, _meta(METER, bytes([over, under.bit_length() - 1, 24, 8]))) for tick, over, under in meters]
     changes += [(tick, _meta(TEMPO, round(MICROSECONDS / qpm).to_bytes(3, "big"))) for tick, qpm in tempos]
@@ -39,6 +42,8 @@ def midi_bytes(
     played = program[first].tolist()  # by each track
     channels = np.array([places[number][1] for number in played], np.int64)
     tracks += [_head(number, *places[number]) + body for number, body in zip(played, _bodies(notes, track, channels), strict=True)]
+    if len(tracks) > MAX_TRACKS:
+        raise ValueError(f"{len(tracks):,} voices are too many for a MIDI file")
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), ticks_per_quarter)
     ended = (track + b"\0" + _meta(END_OF_TRACK, b"") for track in tracks)
     return header + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in ended)
@@ -96,17 +101,17 @@ def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
     # Where any two notes of a key overlap, two neighbours do.
     overlaps = (np.diff(key[order]) == 0) & (start[order][1:] < end[order][:-1])
     keys = np.unique(key[order][1:][overlaps])
-    sounding: dict[int, list[int]] = {each: [] for each in keys.tolist()}  # the tick at which each voice of a key falls silent
     among = np.zeros(int(key.max(initial=0)) + 1, bool)
     among[keys] = True
     order = order[among[key[order]]]
-    chosen = []
+    chosen, sounding, free, current = [], [], [], -1  # sounding: (end, voice), the first to end first
     for each, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):
-        ends = sounding[each]
-        place = 0
-        while place < len(ends) and ends[place] > begin:
-            place += 1
-        ends[place : place + 1] = [until]
+        if each != current:
+            sounding, free, current = [], [], each
+        while sounding and sounding[0][0] <= begin:
+            heapq.heappush(free, heapq.heappop(sounding)[1])
+        place = heapq.heappop(free) if free else len(sounding)
+        heapq.heappush(sounding, (until, place))
         chosen.append(place)
     voice[order] = chosen
     return voice

@@ -179,6 +179,10 @@ def test_other_mistakes_are_told_by_name(config, workdir, tmp_path):
         sample(config.to_dict(), tmp_path, tmp_path / "out", prompt=prompt)
     with pytest.raises(UserError, match="cannot write"):
         sample(config.to_dict(), workdir, tmp_path / "file" / "out", prompt=prompt)
+    nothing = config.to_dict()
+    nothing["takes"]["meter"] = (11, 4)
+    with pytest.raises(UserError, match=r"takes.meter is \(11, 4\), which the vocabulary lacks"):
+        sample(nothing, workdir, tmp_path / "out")
     for instrument in ("128", "-1", "tuba"):
         with pytest.raises(UserError, match="General MIDI"):
             sample(config.to_dict(), workdir, tmp_path / "out", instruments=[instrument])

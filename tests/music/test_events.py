@@ -49,6 +49,26 @@ def test_quantize_is_idempotent_and_counts(piece, tokenizer):
     assert len(np.unique(keys)) == len(keys)
 
 
+SPLITS = {
+    (11, 4): [(6, 4), (5, 4)], (17, 8): [(9, 8), (8, 8)], (9, 4): [(5, 4), (4, 4)], (17, 16): [(9, 16), (8, 16)],
+    (16, 4): [(8, 4)], (17, 4): [(6, 4), (5, 4)], (8, 32): [(4, 16)], (7, 8): [(7, 8)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("meter", SPLITS)
+def test_a_meter_that_the_vocabulary_lacks_becomes_bars_that_add_up_to_it(meter):
+    """Also where the last bars are silent, and where a note is held over their end."""
+    bar = 48 * meter[0] // meter[1]
+    piece = Piece.from_notes([(0, 0, 60, 12, 64), (bar + 1, 0, 62, 6 * bar, 64)], meter=meter)
+    loss = GridLoss()
+    quantized = NoteEvents().quantize(piece, loss, end=4 * bar)
+    assert list(dict.fromkeys(quantized.meters[["numerator", "denominator"]].tolist())) == SPLITS[meter]
+    lines = quantized.bar_lines(4 * bar + 1)
+    assert set(range(0, 4 * bar + 1, bar)) <= set(lines.tolist()) and quantized.meters["tick"].max() < 4 * bar
+    assert loss.meters_split == (meter in [(11, 4), (17, 8), (9, 4), (17, 16), (16, 4), (17, 4)]) and loss.meters_merged == 0
+    assert NoteEvents().decode(NoteEvents().encode(quantized)) == quantized
+
+
 @settings(max_examples=200)
 @given(pieces(), st.data())
 def test_crop_tells_the_same_music_from_its_bar_on(piece, data):

@@ -180,6 +180,13 @@ def test_no_two_programs_share_a_channel_of_a_port(tmp_path):
     assert {track.program for track in to_midi(Piece.from_notes(notes)).instruments if not track.is_drum} == set(range(40))
 
 
+def test_more_voices_than_tracks_are_refused(tmp_path):
+    notes = np.zeros(70_000, NOTE)
+    notes["pitch"], notes["duration"], notes["velocity"] = 60, np.arange(1, 70_001), 64
+    with pytest.raises(UserError, match="cannot write .*a.mid: 70,001 voices are too many"):
+        save_midi(Piece.from_notes(notes), tmp_path / "a.mid")
+
+
 def test_a_rest_too_long_for_midi_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot write .*a.mid: a rest of .* ticks is too long"):
         save_midi(Piece.from_notes([(2**28, 0, 60, 1, 64)]), tmp_path / "a.mid")

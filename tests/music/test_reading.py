@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +69,8 @@ KINDS = {
     "XG's effects": (smf.smf(track(control(0, 0, 126, 5), program(0, 0, 5), HITS)), dict(programs=[DRUMS]), {}),
     "a GM2 kit": (smf.smf(track(control(0, 0, 120, 5), control(0, 32, 0, 5), program(0, 0, 5), HITS)), dict(programs=[DRUMS]), {}),
     "a bank on the conductor's track": (smf.smf(track(control(0, 0, 120, 5)), track(program(0, 0, 5), HITS)), dict(programs=[DRUMS]), {}),
+    "a melodic bank of GS": (
+        smf.smf(track(sysex(0, GS_RESET), control(0, 0, 127, 5), program(0, 3, 5), HITS)), dict(programs=[3]), {}),
     "a bank without a program change": (smf.smf(track(control(0, 0, 120, 5), HITS)), dict(programs=[0]), {}),
     "a melodic bank after a kit": (
         smf.smf(track(control(0, 0, 120, 5), program(0, 0, 5), control(QUARTER, 0, 121, 5), program(QUARTER, 7, 5), HITS)),
@@ -122,6 +125,9 @@ KINDS = {
     "bytes after the tracks": (smf.smf(track(scale())) + bytes(100), dict(notes=8), dict(bytes_after_the_tracks=100)),
     "bytes after an end of track": (
         smf.smf(smf.chunk(b"MTrk", track(scale())[8:] + b"\0\x90\x3c\x40")), dict(notes=8), dict(bytes_after_an_end_of_track=4)),
+    "zeros after an end of track": (smf.smf(smf.chunk(b"MTrk", track(scale())[8:] + bytes(9))), dict(notes=8), dict(bytes_after_an_end_of_track=9)),
+    "two meters in one tick of the grid": (
+        smf.smf(track(meter(QUARTER * 4, 3, 4), meter(QUARTER * 4 + 1, 2, 4), scale())), dict(meters=[(0, 4, 4), (48, 2, 4)]), dict(meters_merged=1)),
     "program changes of running status": (smf.smf(track(program(0, 5), (0, b"\6"), (0, b"\7"), scale())), dict(programs=[7]), {}),
     "pressures, pedal and bends": (
         smf.smf(track((0, b"\xd0\5"), (0, b"\6"), (0, b"\xa0\x3c\1"), control(0, 64, 127), (0, b"\xe0\0\x50"), control(0, 0, 1), scale())),
@@ -176,6 +182,19 @@ def test_what_cannot_be_read_is_refused_with_a_reason_and_a_way_out(kind, reader
     with pytest.raises(BadMidi, match=r"a\.mid can't be read as MIDI: .*; (save it again|split it)") as error:
         READERS[reader](tmp_path / "a.mid")
     assert error.value.reason == reason
+
+
+def test_files_made_to_take_long_do_not():
+    tracks = {
+        "packets": b"\0\xf0\x81\x00" + bytes(128) + b"\0\xf7\1\0" * 300_000,
+        "resets": b"\0\xf0\4\x7e\0\x09\xf7" * 50_000 + b"\0\x90\x3c\x40" + b"\0\x3c\x40" * 200_000,
+        "meters": b"\1\xff\x58\4\xff\2\x18\x08" * 100_000,
+        "runs": b"\0\x90\x3c\x40" + b"\0\xff\1\0\0\x3c\x40" * 100_000,
+    }
+    for name, data in tracks.items():
+        began = time.perf_counter()
+        midi = read_bytes(smf.smf(smf.chunk(b"MTrk", data), ticks=12))
+        assert len(midi.meters) < 2 and time.perf_counter() - began < 30, name
 
 
 def test_every_cut_and_every_flipped_byte_is_read_or_refused():
