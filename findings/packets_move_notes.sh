@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A system-exclusive message may come in packets, F0 ... then F7 ... F7 later (Standard MIDI Files 1.0). symusic 0.6.0 reads the notes
-# after such a packet at another time than mido 1.3.3 reads them in the same bytes.
+# after such a packet later than the delta times add up to. Seen: tick 280 for a note at tick 192.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check mido==1.3.3 symusic==0.6.0 2>/dev/null
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check symusic==0.6.0 2>/dev/null
 "$folder/venv/bin/python" - "$folder/packets.mid" <<'END'
 import importlib.metadata, struct, sys
 import symusic
@@ -16,5 +16,5 @@ with open(sys.argv[1], "wb") as file:
     file.write(data)
 begins = [note.time for each in symusic.Score(sys.argv[1]).tracks for note in each.notes]
 print("symusic", importlib.metadata.version("symusic"), "note at tick", begins, "where the delta times add up to 192")
-sys.exit(begins == [192])
+sys.exit(begins != [280])
 END
