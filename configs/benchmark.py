@@ -4,7 +4,8 @@
 
 NAME, and how long it takes where nothing else runs (estimates from earlier runs; most of a short cell is compilation):
 
-  cpu            decoding at 12 x 512 and in the demo's size, 15 minutes on two cores (the default)
+  cpu            decoding at 12 x 512, 10 minutes on two cores (the default)
+  small          decoding in the demo's size, with enough notes for a p99; 5 minutes on two cores
   batch          decoding of eight rows at 12 x 512, 20 minutes on two cores
   training       train steps of the demo's model, 8 minutes on two cores
   training_base  those of 12 x 512, 20 minutes on two cores
@@ -27,7 +28,8 @@ from ml_collections import ConfigDict
 from sage_jax.errors import UserError
 
 ARGUMENTS = (
-    "cpu", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "gpu", "gpu_training", "debug",
+    "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "gpu",
+    "gpu_training", "debug",
 )  # fmt: skip
 FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
@@ -57,7 +59,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # A table for each: every system in it at each batch and context (tokens), in turn. By name: ml_collections sorts them.
     config.tables = dict(
         main=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa", "hf-llama-static-compiled"), contexts=(1024,)),
-        demo=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), model=DEMO, contexts=(1024,), events=50),
     )
     # A plot for each: the field that grows (context is in events here), and what it grows through.
     config.growth = NO_GROWTH
@@ -84,6 +85,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.title = "TrainingBase"
         config.tables = dict()
         config.training = dict(base=dict(systems=TRAINED, model=SMALL_CROPS, batches=(1,), events=(128,), steps=1))
+    if arg == "small":
+        config.title = "Small"
+        config.tables = dict(demo=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), model=DEMO, contexts=(1024,), events=50))
     if arg == "batch":
         config.title = "Batch"
         config.tables = dict(batch=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), batches=(8,), contexts=(1024,)))
