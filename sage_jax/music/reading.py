@@ -166,10 +166,10 @@ def _programs(
     program[given], is_drums[given] = messages.data1[change[given]], is_drums[given] | is_kit[change[given]]
     about, at, drums = np.array([(-1, 0, -1), *system.drum_parts()], np.int64).T
     scale = int(tick.max(initial=0)) + 1
-    order = np.argsort(about * scale + np.minimum(at, scale - 1), kind="stable")
-    key = (about * scale + np.minimum(at, scale - 1))[order]
+    key = about * scale + np.minimum(at, scale - 1)
+    order = np.argsort(key, kind="stable")
     # What the last message about a note's part says: drums or not, -1 for neither.
-    last = order[np.searchsorted(key, part[notes] * scale + tick[notes], "right") - 1]
+    last = order[np.searchsorted(key[order], part[notes] * scale + tick[notes], "right") - 1]
     stated = np.where(about[last] == part[notes], drums[last], -1)
     return np.where(np.where(stated < 0, is_drums, stated), DRUMS, program)
 
