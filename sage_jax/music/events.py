@@ -157,12 +157,12 @@ class NoteEvents(BarWindows):
         loss.duplicate_notes += int(same.sum())
         notes = notes[np.append(~same, True)] if len(notes) else notes
         # A change after the last note changes nothing, and would take tokens.
-        piece = dataclasses.replace(piece, notes=notes)
-        end = piece.end if end is None else end
+        if end is None:
+            end = int((notes["onset"].astype(np.int64) + notes["duration"]).max(initial=0))
         tempos, meters = (changes[changes["tick"] < max(end, 1)] for changes in (piece.tempos, piece.meters))
         loss.changes_after_the_end += len(piece.tempos) - len(tempos) + len(piece.meters) - len(meters)
         meters = self._quantize_meters(meters, end, loss)
-        return dataclasses.replace(piece, tempos=self._quantize_tempos(tempos, loss), meters=meters)
+        return dataclasses.replace(piece, notes=notes, tempos=self._quantize_tempos(tempos, loss), meters=meters)
 
     def _quantize_tempos(self, tempos: np.ndarray, loss: GridLoss) -> np.ndarray:
         nearest = tempos.copy()

@@ -171,9 +171,11 @@ def canonical(notes: np.ndarray) -> np.ndarray:
     if (np.diff(order) > 0).all():
         return notes
     index = np.argsort(order)
-    if (np.diff(order[index]) > 0).all():
-        return notes[index]
-    return notes[np.lexsort((notes["velocity"], notes["duration"], order))]
+    tied = np.diff(order[index]) == 0
+    rows = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    among = index[rows]
+    index[rows] = among[np.lexsort((notes["velocity"][among], notes["duration"][among], order[among]))]
+    return notes[index]
 
 
 def _from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:

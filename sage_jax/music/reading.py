@@ -131,8 +131,8 @@ def _pair(key: np.ndarray, rows: np.ndarray, is_off: np.ndarray) -> tuple[np.nda
 
     rows: those of all note-ons and note-offs, of which is_off [M] says which; key [M] says whose they are.
     """
-    rows = rows[np.argsort(key[rows], kind="stable")]
-    key, off = key[rows], is_off[rows]
+    key, rows = np.divmod(np.sort(key[rows] * len(key) + rows), max(len(key), 1))
+    off = is_off[rows]
     # The notes that sound, if their number could fall below 0, counted for each key from far below where the last one ended. A
     # note-off that brings it to a new low finds nothing to end.
     step = np.where(off, -1, 1)
@@ -164,7 +164,10 @@ def _programs(
     given = change >= 0
     program, is_drums = np.zeros(len(notes), np.int64), part[notes] % CHANNELS == DRUM_CHANNEL
     program[given], is_drums[given] = messages.data1[change[given]], is_drums[given] | is_kit[change[given]]
-    about, at, drums = np.array([(-1, 0, -1), *system.drum_parts()], np.int64).T
+    stated = list(system.drum_parts())
+    if not stated:
+        return np.where(is_drums, DRUMS, program)
+    about, at, drums = np.array([(-1, 0, -1), *stated], np.int64).T
     scale = int(tick.max(initial=0)) + 1
     key = about * scale + np.minimum(at, scale - 1)
     order = np.argsort(key, kind="stable")

@@ -42,18 +42,18 @@ def sketch(piece: Piece) -> str:
 
 def _phrases(notes: np.ndarray) -> np.ndarray:
     """The hashes (uint64, each once, ascending) of the phrases of all instruments but the drums."""
-    notes = notes[notes["program"] != DRUMS]
-    notes = notes[np.lexsort((-notes["pitch"], notes["onset"], notes["program"]))]
-    onset, program = notes["onset"], notes["program"]
-    top = notes[np.append(True, (np.diff(onset) != 0) | (np.diff(program) != 0))[: len(notes)]]
+    onset, program, pitch = (notes[field].astype(np.int64) for field in ("onset", "program", "pitch"))
+    # One number for each note, so that the first one of an instrument and an onset is the highest.
+    order = np.sort((program << 40 | onset << 7 | 127 - pitch)[program != DRUMS])
+    top = order[np.append(True, np.diff(order >> 7) != 0)[: len(order)]]
     count = len(top) - STEPS
     if count < 1:
         return np.zeros(0, np.uint64)
-    steps = (np.diff(top["pitch"]) % 12).astype(np.uint64)
+    steps = (-np.diff(top & 127) % 12).astype(np.uint64)
     hashes = np.zeros(count, np.uint64)
     for index in range(STEPS):
         hashes = hashes * np.uint64(12) + steps[index : index + count]
-    return np.unique(_mix(hashes[top["program"][:count] == top["program"][STEPS:]]))
+    return np.unique(_mix(hashes[top[:count] >> 40 == top[STEPS:] >> 40]))
 
 
 def _mix(hashes: np.ndarray) -> np.ndarray:

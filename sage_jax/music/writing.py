@@ -6,7 +6,7 @@ reader finds the notes that were written.
 
 import heapq
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pretty_midi
@@ -36,10 +36,15 @@ def midi_bytes(
         tracks[0] += _number(tick - now) + event
         now = tick
     start, end, program, pitch, velocity = notes.T
-    line = program * (len(notes) + 1) + voices(start, end, program * 128 + pitch)
-    _, first, track = np.unique(line, return_index=True, return_inverse=True)
-    places = _places(np.unique(program))
-    played = program[first].tolist()  # by each track
+    voice = voices(start, end, program * 128 + pitch)
+    width = int(voice.max(initial=0)) + 1
+    if width > MAX_TRACKS:
+        raise ValueError(f"{width:,} voices are too many for a MIDI file")
+    line = program * width + voice
+    used = np.bincount(line) > 0
+    track = (np.cumsum(used) - 1)[line]
+    played = (np.flatnonzero(used) // width).tolist()  # by each track
+    places = _places(sorted(set(played)))
     channels = np.array([places[number][1] for number in played], np.int64)
     tracks += [_head(number, *places[number]) + body for number, body in zip(played, _bodies(notes, track, channels), strict=True)]
     if len(tracks) > MAX_TRACKS:
@@ -49,9 +54,9 @@ def midi_bytes(
     return header + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in ended)
 
 
-def _places(programs: np.ndarray) -> dict[int, tuple[int, int]]:
+def _places(programs: Sequence[int]) -> dict[int, tuple[int, int]]:
     """(port, channel) of each program."""
-    pitched = [program for program in programs.tolist() if program != DRUMS]
+    pitched = [program for program in programs if program != DRUMS]
     free = [channel for channel in range(CHANNELS) if channel != DRUM_CHANNEL]
     places = {program: (place // len(free), free[place % len(free)]) for place, program in enumerate(pitched)}
     return places | {DRUMS: (0, DRUM_CHANNEL)}
@@ -97,13 +102,14 @@ def _bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[
 def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
     """int64 [N], the least voice of each note in which no earlier note of its key still sounds."""
     voice = np.zeros(len(start), np.int64)
-    order = np.lexsort((end, start, key))
+    order = np.argsort(key * (int(start.max(initial=0)) + 1) + start)
+    keys = key[order]
     # Where any two notes of a key overlap, two neighbours do.
-    overlaps = (np.diff(key[order]) == 0) & (start[order][1:] < end[order][:-1])
-    keys = np.unique(key[order][1:][overlaps])
+    overlaps = (np.diff(keys) == 0) & (start[order][1:] < end[order][:-1])
     among = np.zeros(int(key.max(initial=0)) + 1, bool)
-    among[keys] = True
-    order = order[among[key[order]]]
+    among[keys[1:][overlaps]] = True
+    order = order[among[keys]]
+    order = order[np.lexsort((end[order], start[order], key[order]))]
     chosen, sounding, free, current = [], [], [], -1  # sounding: (end, voice), the first to end first
     for each, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):
         if each != current:
