@@ -2,26 +2,28 @@
 
   python -m launch.benchmark --config=configs/benchmark.py:NAME --output=runs/NAME
 
-NAME, and how long it takes where nothing else runs (estimates from earlier runs; most of a short cell is compilation):
+NAME, and its time on an otherwise idle machine (estimates; most of a short run is compilation):
 
   cpu            decoding at 12 x 512, 10 minutes on two cores (the default)
-  small          decoding in the demo's size, with enough notes for a p99; 5 minutes on two cores
+  small          decoding at the demo's size, with enough notes for a p99; 5 minutes on two cores
   batch          decoding of eight rows at 12 x 512, 20 minutes on two cores
   training       train steps of the demo's model, 8 minutes on two cores
-  training_base  those of 12 x 512, 20 minutes on two cores
-  sharing        decoding by ways to share key-value heads, 10 minutes on two cores
-  forms          decoding by forms of the model, half an hour on two cores
-  peers          decoding beside every peer, half an hour on two cores
+  training_base  train steps at 12 x 512, 20 minutes on two cores
+  sharing        decoding with each KV sharing, 10 minutes on two cores
+  forms          decoding with each architecture, half an hour on two cores
+  peers          decoding with every peer, half an hour on two cores
   long           decoding at 4,095 and 8,190 tokens, three quarters of an hour on two cores
-  growth         points of cost against context, batch, width and layers, no ratios; 20 minutes on two cores
-  scaling        what train steps would send between devices: counted and not timed, so that other work does no harm
+  growth         scaling curves over context, batch, embed_dim and num_layers, without ratios; 20 minutes on two cores
+  scaling        communication of train steps between devices: counted, not timed, so other work does no harm
   gpu            decoding in bfloat16 on one accelerator of 80 GB, 20 minutes; not run yet
-  gpu_training   train steps there
-  debug          some of everything, a minute or two
+  gpu_training   train steps on such an accelerator
+  debug          a little of everything, a minute or two
 
-What each field means is documented in sage_jax.benchmark.config.BenchmarkConfig. Peers need `bash launch/peers.sh` first; one
-that is not there is reported as such.
+Fields are documented in sage_jax.benchmark.config.BenchmarkConfig. Peers need `bash launch/peers.sh` first; the report names
+missing ones.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -31,14 +33,15 @@ ARGUMENTS = (
     "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "gpu",
     "gpu_training", "debug",
 )  # fmt: skip
-FEW = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
+FOUR = ("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa")
+SHARINGS = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
 LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-transformers")
 FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "pooled-mqa", "compound-mqa", "delay-mqa")
-DEMO = dict(width=128, layers=4, head_width=16, mlp_width=384)
+DEMO = dict(embed_dim=128, num_layers=4, head_dim=16, mlp_dim=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
 TRAINED = ("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1", "nested-mqa", "torch-flat", "torch-flat-compiled")
-NO_GROWTH = dict(systems=(), context=(), batch=(), width=(), layers=())
-SMALL_CROPS = dict(recompute="nothing", query_block=32)  # as configs/sage.py:demo trains, up to 1.1 times as fast as 64
+NO_CURVES = dict(systems=(), context=(), batch=(), embed_dim=(), num_layers=())
+SMALL_CROPS = dict(remat="none", query_chunk_size=32)  # as configs/sage.py:demo trains
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -46,35 +49,36 @@ def get_config(arg: str | None = None) -> ConfigDict:
     arg = arg or "cpu"
     if arg not in ARGUMENTS:
         raise UserError(f"configs/benchmark.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
-    config = ConfigDict()
+    config: Any = ConfigDict()
     config.title = "Decoding"
-    config.model = dict(width=512, layers=12, heads=10, head_width=64, mlp_width=1536)
+    config.model = dict(embed_dim=512, num_layers=12, num_heads=10, head_dim=64, mlp_dim=1536)
     config.dtype = "float32"
-    config.rounds = 21  # the first is not counted, and a ratio needs twenty
+    config.rounds = 21  # the first does not count, and a ratio needs 20
     config.events = 10
     config.seed = 0
-    config.time_limit = 900.0  # seconds; a worker that needs longer for an answer is killed
+    config.time_limit = 900.0  # seconds per answer of a worker
     config.workdir = ""
-    config.reference, config.featured = "mha", "as_kvhs-mixed-1"
-    # A table for each: every system in it at each batch and context (tokens), in turn. By name: ml_collections sorts them.
+    config.reference, config.highlighted = "mha", "as_kvhs-mixed-1"
+    # Each table measures its systems at every batch and context (in tokens).
     config.tables = dict(
-        main=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa", "hf-llama-static-compiled"), contexts=(1024,)),
+        main=dict(systems=(*FOUR, "hf-llama-static-compiled"), contexts=(1024,)),
     )
-    # A plot for each: the field that grows (context is in events here), and what it grows through.
-    config.growth = NO_GROWTH
-    # A table for each, of train steps: every system in it at each batch (rows) and crop (events), in turn.
+    # Each curve measures the systems at the values of one field (here context is in events).
+    config.scaling_curves = NO_CURVES
+    # Each table measures train steps of its systems at every batch (rows) and crop (events).
     config.training = dict()
     config.corpus, config.shards = "embedded", ""
-    # Counted, not timed. Heads that eight devices can share out, too, in all groups of as_kvhs; of the width of the others'.
-    config.scaling = dict(
+    # Counted, not timed. 80 heads: each group of as_kvhs can be sharded over eight devices.
+    communication: dict[str, Any] = dict(
         systems=("mha", "as_kvhs-mixed-1"),
         devices=(),
         axes=("data", "fsdp", "tensor"),
-        model=dict(layers=4, heads=80, head_width=8),
+        model=dict(num_layers=4, num_heads=80, head_dim=8),
         events=128,
         batch=8,
         rows=1,
     )
+    config.communication = communication
     if arg == "training":
         config.title = "Training"
         config.tables = dict()
@@ -87,45 +91,45 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.training = dict(base=dict(systems=TRAINED, model=SMALL_CROPS, batches=(1,), events=(128,), steps=1))
     if arg == "small":
         config.title = "Small"
-        config.tables = dict(demo=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), model=DEMO, contexts=(1024,), events=50))
+        config.tables = dict(demo=dict(systems=FOUR, model=DEMO, contexts=(1024,), events=50))
     if arg == "batch":
         config.title = "Batch"
-        config.tables = dict(batch=dict(systems=("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa"), batches=(8,), contexts=(1024,)))
+        config.tables = dict(batch=dict(systems=FOUR, batches=(8,), contexts=(1024,)))
     if arg == "sharing":
         config.title = "Sharing"
-        config.tables = dict(sharing=dict(systems=FEW, contexts=(1024,)))
+        config.tables = dict(sharing=dict(systems=SHARINGS, contexts=(1024,)))
     if arg == "forms":
         config.title = "Forms"
         config.tables = dict(forms=dict(systems=FORMS, contexts=(1024, 4096)))
-        config.featured = "nested-mqa"
+        config.highlighted = "nested-mqa"
     if arg == "peers":
         config.title = "Peers"
         config.tables = dict(peers=dict(systems=("mha", "as_kvhs-mixed-1", *PEERS), contexts=(1024,)))
     if arg == "long":
         config.title = "Long"
         config.tables = dict(
-            long=dict(systems=(*FEW, "nested-mqa", "hf-llama-static-compiled"), contexts=(4096,)),
-            longest=dict(systems=FEW, contexts=(8192,)),
+            long=dict(systems=(*SHARINGS, "nested-mqa", "hf-llama-static-compiled"), contexts=(4096,)),
+            longest=dict(systems=SHARINGS, contexts=(8192,)),
         )
     if arg == "growth":
         config.title = "Growth"
         config.tables, config.rounds = dict(), 5
-        config.growth = dict(
+        config.scaling_curves = dict(
             systems=("mha", "as_kvhs-mixed-1"),
             context=(256, 1024, 2048, 8192),
             batch=(1, 4, 16, 64),
-            width=(128, 256, 512, 1024),
-            layers=(3, 6, 12, 24),
+            embed_dim=(128, 256, 512, 1024),
+            num_layers=(3, 6, 12, 24),
         )
     if arg == "scaling":
         config.title = "Scaling"
         config.tables = dict()
-        config.scaling.devices = (1, 2, 4, 8)
+        config.communication["devices"] = (1, 2, 4, 8)
     if arg == "gpu":
         config.title = "Accelerator"
         config.dtype = "bfloat16"
-        systems = ("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa", "hf-llama-static-compiled")
-        # All systems of a table are in the device's memory at once.
+        systems = (*FOUR, "hf-llama-static-compiled")
+        # All systems of a table are in device memory at the same time.
         config.tables = dict(
             gpu=dict(systems=systems, contexts=(1024,), events=50),
             gpu_batch=dict(systems=systems, batches=(64,), contexts=(1024,)),
@@ -133,24 +137,23 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg == "gpu_training":
         config.title = "TrainingOnGPU"
         config.dtype = "bfloat16"
-        config.model.update(width=1024, head_width=128, mlp_width=3072)
+        config.model.update(embed_dim=1024, head_dim=128, mlp_dim=3072)
         config.tables = dict()
-        usual = dict(events=(2048,), steps=10)
-        keeping = lambda kept: dict(model=dict(recompute=kept), **usual)
+        with_remat = lambda remat: dict(model=dict(remat=remat), events=(2048,), steps=10)
         config.training = dict(
-            wide=dict(systems=TRAINED, batches=(4,), **keeping("nothing")),
-            wide_few=dict(systems=("mha",), batches=(2,), **keeping("nothing")),
-            wide_many=dict(systems=("mha", "nested-mqa"), batches=(16,), **keeping("nothing")),
-            wide_products=dict(systems=("mha",), batches=(8,), **keeping("products")),
-            wide_layers=dict(systems=("mha",), batches=(8,), **keeping("layers")),
+            wide=dict(systems=TRAINED, batches=(4,), **with_remat("none")),
+            wide_few=dict(systems=("mha",), batches=(2,), **with_remat("none")),
+            wide_many=dict(systems=("mha", "nested-mqa"), batches=(16,), **with_remat("none")),
+            wide_dots=dict(systems=("mha",), batches=(8,), **with_remat("dots")),
+            wide_full=dict(systems=("mha",), batches=(8,), **with_remat("full")),
         )
     if arg == "debug":
         config.title = "Debug"
-        config.model = dict(width=32, layers=1, heads=10, head_width=4, mlp_width=48)
+        config.model = dict(embed_dim=32, num_layers=1, num_heads=10, head_dim=4, mlp_dim=48)
         config.rounds, config.events = 2, 2
         config.tables = dict(main=dict(systems=("mha", "as_kvhs-mixed-1", "nested-mqa", "mmt"), contexts=(80,)))
-        config.growth = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), width=(), layers=())
+        config.scaling_curves = dict(systems=("as_kvhs-mixed-1",), context=(16, 32), batch=(), embed_dim=(), num_layers=())
         config.training = dict(tiny=dict(systems=("mha", "torch-flat"), batches=(2,), events=(8,), steps=2))
-        config.scaling.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp",), events=8, batch=2)
-        config.scaling.model = dict()
+        config.communication.update(systems=("as_kvhs-mixed-1",), devices=(2,), axes=("fsdp",), events=8, batch=2)
+        config.communication["model"] = dict()
     return config

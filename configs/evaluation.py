@@ -1,13 +1,13 @@
-"""How systems are compared: the four-bar-prompt task, its floors, likelihood, syntax and memory.
+"""Settings of an evaluation: prompts, sampling, likelihood and memorization.
 
   standard  500 prompts, 4 samples of each (the default)
   full      2,000 prompts, 4 samples of each
-  debug     a few of everything
+  debug     minimal sizes
 
   python -m launch.evaluate --config=configs/evaluation.py --workdir=runs/demo --output=runs/demo/evaluation
   python -m launch.evaluate --config=configs/evaluation.py:full --workdir=runs/sage,runs/mqa --output=runs/comparison
 
-What each field means is told by sage_jax.evaluation.task.EvaluationConfig.
+The fields are documented in sage_jax.evaluation.task.EvaluationConfig.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ ARGUMENTS = ("standard", "full", "debug")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config of one of ARGUMENTS."""
+    """The config for one of ARGUMENTS. Raises UserError for an unknown one."""
     arg = arg or "standard"
     if arg not in ARGUMENTS:
         raise UserError(f"configs/evaluation.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
@@ -32,11 +32,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.max_events = 2048
     config.seed = 0
     config.sampling = dict(temperature=1.0, top_k=0, top_p=0.98, min_p=0.0)
-    config.best = False
+    config.use_best_checkpoint = False
     config.likelihood_pieces = 0
-    config.memory = True
-    config.candidates_hold_prompt = True
-    config.midi = 8
+    config.memorization = True
+    config.candidates_include_prompt = True
+    config.num_midi_examples = 8
     if arg == "debug":
-        config.update(prompts=4, max_bars=4, samples=2, batch_size=4, max_events=64, likelihood_pieces=2, midi=1)
+        config.update(prompts=4, max_bars=4, samples=2, batch_size=4, max_events=64, likelihood_pieces=2, num_midi_examples=1)
     return config

@@ -1,8 +1,8 @@
-"""The study: which systems are trained on what, how often, and on what they are evaluated.
+"""The study: which systems train on which corpora, with how many seeds, and what they are evaluated on.
 
-  debug  minutes, to see that it runs: models and numbers that say nothing
+  debug  minutes, to check that it runs; its numbers mean nothing
   cpu    small models, for two CPU cores
-  demo   the demo's model, flat and nested, for two CPU cores: fifty times as many events as in cpu
+  demo   the demo's model, flat and nested, for two CPU cores: fifty times the events of cpu
   middle about 20 million parameters, for a quarter of an hour of one H200
   full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
@@ -10,13 +10,16 @@
   python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \
       --config.corpora.multitrack=folder:MULTITRACK --config.corpora.piano=folder:PIANO
 
-Where no folder is named, a corpus is the embedded one; shards:FOLDER are what launch.preprocess made.
-What each field means is documented in sage_jax.study.config.StudyConfig.
+A corpus is the embedded one by default; shards:FOLDER is a folder that launch.preprocess made.
+Fields are documented in sage_jax.study.config.StudyConfig.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import evaluation, sage
+from sage_jax import defaults
 from sage_jax.errors import UserError
 
 ARGUMENTS = ("debug", "cpu", "demo", "middle", "full")
@@ -27,7 +30,7 @@ SHARINGS = (
 NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
 FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
-# One system in the name of each family, with which the learning rate is sought that all of them are trained with.
+# One system per family, for the learning rate search.
 FAMILIES = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa")
 
 
@@ -36,75 +39,76 @@ def get_config(arg: str | None = None) -> ConfigDict:
     arg = arg or "full"
     if arg not in ARGUMENTS:
         raise UserError(f"configs/study.py has no argument {arg!r}; choose one of {', '.join(ARGUMENTS)}")
-    config = ConfigDict()
+    config = _dynamic(ConfigDict())
     config.title = arg
     config.corpora = dict(multitrack="embedded", piano="embedded")
-    config.run = sage.get_config("base")
-    del config.run.takes, config.run.sampling, config.run.parallel
-    # 40 heads are the fewest that every scope can share among four heads for an attribute.
-    config.run.model.update(heads=40, head_width=16)
+    config.run = _dynamic(sage.get_config("base"))
+    del config.run.continuation, config.run.sampling, config.run.partitioner
+    # The fewest heads that every attribute scope can divide among four KV heads per attribute.
+    config.run.model.update(num_heads=40, head_dim=16)
     config.run.train.update(steps=5000, eval_batches=50, eval_every=5000, checkpoint_every=1000)
     config.learning_rates = (3e-4, 6e-4, 1.2e-3)
-    config.seek_on = "multitrack"
-    config.seek_with, config.seek_steps = FAMILIES, 0
+    config.lr_search_corpus = "multitrack"
+    config.lr_search_systems, config.lr_search_steps = FAMILIES, 0
     main, both = ("multitrack",), ("multitrack", "piano")
     nested = tuple(f"nested2-{sharing}" for sharing in SHARINGS)
-    config.tables = dict(
+    tables: dict[str, Any] = dict(
         forms=dict(systems=FORMS, train_on=main, seeds=3),
         sharing=dict(systems=SHARINGS + nested, train_on=main, seeds=3),
         equal_parameters=dict(systems=SHARINGS + nested, train_on=main, seeds=3, equal_parameters=True),
         merges=dict(systems=MERGES, train_on=both, seeds=2),
         other_music=dict(systems=("mha", "as_kvhs-mixed-1", "nested2-mqa"), train_on=both, test_on=both, seeds=3),
     )
-    config.evaluation = evaluation.get_config("standard")
-    config.evaluation.update(samples=1, memory=False, midi=0)
-    config.speed = dict(reference="mha", context=1024, batch=1, events=40, rounds=21)
+    config.tables = tables
+    config.evaluation = _dynamic(evaluation.get_config("standard"))
+    config.evaluation.update(samples=1, memorization=False, num_midi_examples=0)
+    config.speed_benchmark = dict(reference="mha", context=1024, batch=1, events=40, rounds=21)
     config.keep_checkpoints = False
     if arg == "cpu":
-        config.run.data.num_events = 24
-        config.run.model.update(width=128, layers=2, head_width=8, mlp_width=384, dtype="float32", recompute="nothing")
+        config.run.data.context_events = 24
+        config.run.model.update(embed_dim=128, num_layers=2, head_dim=8, mlp_dim=384, dtype="float32", remat="none")
         config.run.optimizer.update(warmup_steps=50, clip_norm=5.0)
-        # Twice as many small batches learn more from as many notes than half as many large ones.
+        # At equal training events, many small batches reach a lower loss than few large ones.
         config.run.train.update(steps=400, batch_size=4, log_every=50, eval_batches=64)
         config.run.train.update(checkpoint_every=10_000, eval_every=10_000)
         config.learning_rates = (2e-3, 4e-3, 8e-3)
-        # With ten heads the flat model, which needs most of the time, is twice as fast.
-        few_heads = dict(heads=10, head_width=16)
-        config.tables.longer = dict(
+        # Ten heads halve the time of the flat model, which takes the most.
+        few_heads = dict(num_heads=10, head_dim=16)
+        config.tables["longer"] = dict(
             systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3, steps=2000, model=few_heads
         )
         config.evaluation.update(prompts=16, max_bars=4, batch_size=16, max_events=64, likelihood_pieces=5)
     if arg == "demo":
-        config.run.update(sage.demo())
+        config.run.update(defaults.demo())
         del config.run.sampling
-        config.run.model.heads = 10
+        config.run.model.num_heads = 10
         config.run.train.update(steps=2000, batch_size=8, log_every=50, eval_batches=100, max_minutes=0.0)
         config.run.train.update(checkpoint_every=500, eval_every=2000)
         config.learning_rates = (2e-3, 4e-3, 8e-3)
-        config.seek_with, config.seek_steps = ("mha", "nested-mqa"), 500
+        config.lr_search_systems, config.lr_search_steps = ("mha", "nested-mqa"), 500
         config.tables = dict(forms=dict(systems=("mha", "nested-mqa", "nested2-mqa"), train_on=main, seeds=3))
         config.evaluation.update(prompts=40, max_bars=8, batch_size=20, max_events=256, likelihood_pieces=20)
     if arg == "middle":
         config.corpora = dict(multitrack="embedded")
-        config.run.data.num_events = 512
-        config.run.model.update(width=384, layers=10, heads=10, head_width=40, mlp_width=1152)
-        config.run.model.update(attention="fused", recompute="nothing")
+        config.run.data.context_events = 512
+        config.run.model.update(embed_dim=384, num_layers=10, num_heads=10, head_dim=40, mlp_dim=1152)
+        config.run.model.update(attention_impl="flash", remat="none")
         config.run.optimizer.update(warmup_steps=50)
         config.run.train.update(steps=600, batch_size=16, eval_batches=20, eval_every=10_000, checkpoint_every=10_000)
         config.learning_rates = (1e-3, 2e-3, 4e-3)
-        config.seek_with, config.seek_steps = ("mha", "nested-mqa", "pooled"), 120
+        config.lr_search_systems, config.lr_search_steps = ("mha", "nested-mqa", "pooled"), 120
         config.tables = dict(
             forms=dict(systems=("mha", "nested-mqa", "nested2-mqa", "pooled"), train_on=main, seeds=3),
             sharing=dict(systems=("mha", "mqa", "as_kvhs-mixed-1"), train_on=main, seeds=3),
         )
         config.evaluation.update(prompts=40, max_bars=8, batch_size=40, max_events=256, likelihood_pieces=40)
     if arg == "debug":
-        config.run.update(sage.debug())
-        config.run.model.update(heads=40, head_width=2)
-        config.run.data.num_events = 16
+        config.run.update(defaults.debug())
+        config.run.model.update(num_heads=40, head_dim=2)
+        config.run.data.context_events = 16
         config.run.train.update(steps=4, eval_every=4, checkpoint_every=4)
         config.learning_rates = (3e-3,)
-        config.seek_with = ("mha", "remi", "nested-mqa")
+        config.lr_search_systems = ("mha", "remi", "nested-mqa")
         config.tables = dict(
             forms=dict(systems=("mha", "nested2-mqa"), train_on=main, seeds=2),
             sharing=dict(systems=("mha", "mqa", "as_kvhs-mixed-4"), train_on=main, seeds=2),
@@ -113,6 +117,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
             other_music=dict(systems=("mha",), train_on=both, test_on=both, seeds=1),
         )
         config.evaluation.update(evaluation.get_config("debug"))
-        config.evaluation.update(samples=1, memory=False, midi=0)
-        config.speed.update(context=160, events=4, rounds=2)
+        config.evaluation.update(samples=1, memorization=False, num_midi_examples=0)
+        config.speed_benchmark.update(context=160, events=4, rounds=2)
+    return config
+
+
+def _dynamic(config: ConfigDict) -> Any:
+    """The config as Any: a type checker does not know its fields."""
     return config

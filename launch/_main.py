@@ -1,4 +1,4 @@
-"""What every launch script shares: a user's mistake ends in one line, not in a traceback."""
+"""What the launch scripts share: flags, configs, and one line instead of a traceback for a user's mistake."""
 
 import difflib
 import functools
@@ -15,22 +15,26 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from sage_jax import compilation_cache
 from sage_jax.errors import Preempted, UserError
+
+HELP = frozenset(f"{dashes}{flag}" for dashes in ("-", "--") for flag in ("help", "helpshort", "helpfull", "helpxml", "?"))
 
 
 def config_file(default: str, help_string: str) -> flags.FlagHolder[ConfigDict]:
     """Defines --config: a config file, whose fields --config.section.field=value overrides."""
-    if not _chosen_config(sys.argv):  # the flag then reads the default file, and what overrides it, as soon as it is defined
+    if not _chosen_config(sys.argv):  # then the flag reads the default file and its overrides as soon as it is defined
         _check_overrides(default, sys.argv)
     return config_flags.DEFINE_config_file("config", default, help_string, lock_config=True)
 
 
 def run(main: Callable[[], None], positional: str | None = None) -> None:
-    """Runs `main` under absl. A UserError, or an unknown config key, ends in one line and with exit code 2.
+    """Runs `main` under absl. A UserError or an unknown config field ends in one line and exit code 2.
 
-    positional: the list flag that takes arguments without a name; without it there may be none.
+    positional: the list flag that takes arguments without a name; None allows no such arguments.
     """
     _quiet_orbax()
+    compilation_cache.enable()
     try:
         app.run(lambda _: main(), flags_parser=functools.partial(_parse, positional))
     except UserError as error:
@@ -43,8 +47,8 @@ def run(main: Callable[[], None], positional: str | None = None) -> None:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sizes = "batch_size, config.train.batch_size, config.data.num_events or config.takes.num_samples"
-        _fail(f"the device is out of memory; lower what the config has of config.{sizes}")
+        sizes = "batch_size, config.train.batch_size, config.data.context_events or config.continuation.num_samples"
+        _fail(f"the device is out of memory; lower one of config.{sizes}")
 
 
 def named_folders(flag: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
@@ -60,10 +64,10 @@ def named_folders(flag: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
 
 
 def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
-    """The command line that started this process, for a report that others read.
+    """The command line that started this process, for a published report.
 
-    stands_for: what is told instead of a flag's value, by the flag's name, and so of each folder of music or of shards. left_out:
-    flags of no value that are not told.
+    stands_for: by flag name, the word that replaces its value. Folders of music and of shards become DIR.
+    left_out: flags without a value that the report leaves out.
     """
     words, pending = [], None
     for argument in sys.argv[1:]:
@@ -81,10 +85,10 @@ def as_typed(module: str, stands_for: Mapping[str, str], left_out: Sequence[str]
 
 
 def _quiet_orbax() -> None:
-    """Keeps orbax's complaints from stderr, for this process: what fails is also raised, and a UserError says it in one line.
+    """Keeps orbax's error logs off stderr in this process; what fails is also raised, and a UserError reports it in one line.
 
-    Where one of its reads or writes fails, those that were under way fail later: as log records of asyncio, and as exceptions
-    that nothing can catch.
+    When a read or write of orbax fails, its other pending ones fail later, in asyncio's log and as exceptions that nothing
+    catches.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
     logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
@@ -98,17 +102,20 @@ def _quiet_orbax() -> None:
 
 
 def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
-    """Parses the flags, and with them the config file and what overrides it."""
+    """Parses the flags, the config file and its overrides; returns the program's name."""
     try:
         if "config" in flags.FLAGS and (path := _chosen_config(argv)):
             _check_overrides(path, argv)
-        rest = app.parse_flags_with_usage(argv)
+        try:
+            rest = list(app.parse_flags_with_usage(list(argv)))
+        except SystemExit:  # absl exits with 1 for --help, too
+            sys.exit(0 if HELP.intersection(argv) else 1)
         if "config" in flags.FLAGS:
-            flags.FLAGS["config"].value.is_locked  # of a file that can't be read, any attribute raises the reason
+            _ = flags.FLAGS["config"].value.is_locked  # type: ignore[union-attr]  # any attribute raises the reason if the file can't be read
     except OSError as error:
         _fail(f"--config: {error}")
     if positional:
-        flags.FLAGS[positional].value = [*flags.FLAGS[positional].value, *rest[1:]]
+        flags.FLAGS[positional].value = [*(flags.FLAGS[positional].value or ()), *rest[1:]]
         rest = rest[:1]
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; see --help")
@@ -126,14 +133,15 @@ def _chosen_config(argv: Sequence[str]) -> str | None:
 
 
 def _check_overrides(path: str, argv: Sequence[str]) -> None:
-    """Ends with a line that names the flag where one overrides a field that the config at `path` doesn't have.
+    """Ends the program in one line if a flag overrides a field that the config at `path` does not have.
 
-    The file is executed once more for this. What its own code raises is not caught: only a traceback leads to that line.
+    This executes the file once more. An error of its own code is not caught: the traceback leads to its line.
     """
     config = ConfigFileFlagParser("config").parse(path)
     for argument in argv:
         override = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        section, name = config, ""
+        section: Any = config
+        name = ""
         for following in override[1].split(".") if override else ():
             if not isinstance(section, ConfigDict):
                 _fail(f"{argument}: {name} is a field and no section, and has no fields of its own; set --config.{name} itself")

@@ -1,10 +1,11 @@
-"""Compares models, and other people's MIDI files, on prompts that they have never heard, against floors that need no model.
+"""Evaluates trained models, and MIDI files of other systems, on prompts from a held-out split, next to baselines.
 
   python -m launch.evaluate --config=configs/evaluation.py --workdir=runs/demo --output=runs/demo/evaluation
-  python -m launch.evaluate --config=configs/evaluation.py --workdir=runs/demo --output=DIR --candidates=theirs=folder,mine=other
+  python -m launch.evaluate --config=configs/evaluation.py --workdir=runs/demo --output=DIR --candidates=a=folder,b=other
 
-The first workdir's shards give the prompts, which are written to prompts/ in --output: 0000.mid and so on. A folder of candidates
-has files of the same numbers, 0000.mid or 0000_0.mid, 0000_1.mid for several samples, each beginning with its prompt.
+The prompts come from the shards of the first workdir, and are written to prompts/ in --output as 0000.mid and so on. A folder
+of candidates has a file for each prompt with the same number, 0000.mid, or several samples of each, 0000_0.mid, 0000_1.mid.
+Each file begins with its prompt, unless --config.candidates_include_prompt=False.
 """
 
 import pathlib
@@ -17,17 +18,20 @@ from launch._main import config_file, named_folders, run
 from sage_jax.evaluation.evaluate import evaluate
 from sage_jax.evaluation.task import EvaluationConfig
 
-CONFIG = config_file("configs/evaluation.py", "The task and its size.")
-WORKDIR = flags.DEFINE_list("workdir", None, "Folders of runs, as NAME=FOLDER or FOLDER, the first of which has the shards.", required=True)
+CONFIG = config_file("configs/evaluation.py", "The evaluation's settings.")
+WORKDIR = flags.DEFINE_list(
+    "workdir", None, "Folders of runs, as NAME=FOLDER or FOLDER. The first one provides the shards.", required=True
+)
 CANDIDATES = flags.DEFINE_list("candidates", [], "Folders of MIDI files of other systems, as NAME=FOLDER or FOLDER.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder for the report, and for what it is made of.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the report and its data.", required=True)
 
 
 def main() -> None:
     config = EvaluationConfig.from_dict(CONFIG.value.to_dict())
     output = pathlib.Path(OUTPUT.value)
     command = f"python -m launch.evaluate {shlex.join(sys.argv[1:])}"
-    evaluate(config, named_folders("--workdir", WORKDIR.value), named_folders("--candidates", CANDIDATES.value), output, command)
+    workdirs, candidates = named_folders("--workdir", WORKDIR.value), named_folders("--candidates", CANDIDATES.value)
+    evaluate(config, workdirs, candidates, output, command)
     print(output / "report.md")
 
 

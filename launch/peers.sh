@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Installs the peers of the benchmark into .venv-peers (6 GB on Linux, where pip's torch brings CUDA along); quick
-# where nothing changed since the last time. Names the peers that are left out because a package cannot be installed, and fails
-# only where none is left.
+# Installs the peers of the benchmark into .venv-peers: 6 GB on Linux, where torch includes CUDA. Does nothing if they are current.
+# Where a package cannot be installed, it lists the peers that are left out, and fails only if none is left.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 venv="$PWD/.venv-peers"
@@ -19,7 +18,7 @@ if "${pip[@]}" --requirement "$requirements"; then
   exit
 fi
 
-echo "Not all at once: one package after the other" >&2
+echo "Not all packages can be installed together; trying one after the other" >&2
 left=" $(sed -n 's/^[^#].*# //p' "$requirements" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
 while IFS='#' read -r package peers; do
   package=${package// /}

@@ -1,7 +1,11 @@
 """Continues a MIDI file, or starts from nothing: MIDI, picture and WAV of every take.
 
-  python -m launch.sample --config=configs/sage.py:demo --workdir=runs/demo --prompt=song.mid
-  python -m launch.sample --config=configs/sage.py:demo --workdir=runs/demo --instruments=0,33,drums
+  python -m launch.sample --workdir=runs/demo --prompt=song.mid
+  python -m launch.sample --workdir=runs/demo --prompt=song.mid --instruments=any --bars=16
+  python -m launch.sample --workdir=runs/demo --instruments=0,33,drums
+
+The model, its vocabulary and its sampling settings come from the run's folder; --config.sampling.FIELD and
+--config.continuation.FIELD change the latter.
 """
 
 import pathlib
@@ -9,22 +13,28 @@ import pathlib
 from absl import flags
 
 from launch._main import config_file, run
+from sage_jax.api import load
 from sage_jax.sample import sample
 
-CONFIG = config_file("configs/sage.py", "What was trained, and how to sample: a config file, :argument.")
+CONFIG = config_file("configs/sampling.py", "Sampling settings that differ from the run's own.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run whose newest checkpoint plays.", required=True)
+BEST = flags.DEFINE_bool("best", False, "Whether the checkpoint with the lowest validation loss plays instead of the newest.")
 PROMPT = flags.DEFINE_string("prompt", None, "MIDI file to continue; default: start from nothing.")
-PROMPT_BARS = flags.DEFINE_integer("prompt_bars", None, "Bars of the prompt to read; default: config.takes.prompt_bars.")
-INSTRUMENTS = flags.DEFINE_list("instruments", None, "The only programs that may play, 0 to 127 or drums; default: all.")
+PROMPT_BARS = flags.DEFINE_integer("prompt_bars", None, "Bars of the prompt that the model reads; default: the run's.")
+BARS = flags.DEFINE_integer("bars", None, "New bars; default: the run's.")
+INSTRUMENTS = flags.DEFINE_list(
+    "instruments", None, "Instruments that may play: programs 0 to 127, names, drums; or any. Default: the prompt's own."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the takes; default: WORKDIR/takes.")
 
 
 def main() -> None:
     config = CONFIG.value.to_dict()
-    if PROMPT_BARS.value is not None:
-        config["takes"]["prompt_bars"] = PROMPT_BARS.value
-    output = OUTPUT.value or pathlib.Path(WORKDIR.value) / "takes"
-    sample(config, WORKDIR.value, output, PROMPT.value, INSTRUMENTS.value)
+    config["continuation"].update({"prompt_bars": PROMPT_BARS.value} if PROMPT_BARS.value is not None else {})
+    config["continuation"].update({"num_bars": BARS.value} if BARS.value is not None else {})
+    model = load(WORKDIR.value, best=BEST.value, settings=config)
+    instruments = "any" if INSTRUMENTS.value == ["any"] else INSTRUMENTS.value
+    sample(model, WORKDIR.value, OUTPUT.value or pathlib.Path(WORKDIR.value) / "takes", PROMPT.value, instruments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-# Sourced by demo.sh, test.sh, peers.sh and tpu_pod.sh: goes to the root of the checkout, whatever the caller's folder, and keeps a .venv there.
-#   install EXTRAS...   afterwards "$python" runs the project; quick where nothing changed since the last time
-# PYTHON=... names the interpreter; without it .venv stays as it is, and a new one is of the first Python here that will do.
+# shellcheck shell=bash
+# Sourced by demo.sh, test.sh, peers.sh and tpu_pod.sh. Changes to the root of the checkout and manages .venv there.
+#   install EXTRAS...   installs the checkout with these extras, at the releases in constraints/; quick if nothing changed since
+#                       the last time. "$python" then runs the project.
+# PYTHON=... names the interpreter. Without it an existing .venv is kept, and a new one uses the first Python below that is usable.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 venv="$PWD/.venv"
 python="$venv/bin/python"
 
-# A candidate is run, not only looked up: a version manager's shim is on the path even where it leads nowhere.
+# Runs the candidate: the shims of a version manager are on the path even for Pythons that are not installed.
 is_usable() {
   "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
@@ -38,19 +40,30 @@ make_venv() {
   fi
 }
 
-# All that an installation of what FILES... ask for depends on: a copy of it, kept in the venv, says whether it still holds.
+# Everything that an installation from FILES... depends on. The venv keeps a copy, which shows whether the installation is current.
 recipe() {
   printf '%s\n' "$PWD" "$("$python" -VV)"
   cat "$@"
 }
 
 install() {
-  local extras
+  local extras pins files
   extras=$(IFS=,; echo "$*")
   make_venv
-  if ! recipe setup.cfg pyproject.toml | cmp -s - "$venv/installed-$extras"; then
+  pins=constraints/py$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
+  files=(setup.cfg setup.py pyproject.toml)
+  if [ -f "$pins" ]; then
+    files+=("$pins")
+  fi
+  if ! recipe "${files[@]}" | cmp -s - "$venv/installed-$extras"; then
     echo "Installing sage_jax[$extras] into .venv (a minute or two, once)"
-    "$python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
-    recipe setup.cfg pyproject.toml >"$venv/installed-$extras"
+    if [ -f "$pins" ]; then
+      set -- --constraint "$pins"
+    else
+      echo "There is no $pins: the releases will be the newest that setup.cfg allows" >&2
+      set --
+    fi
+    "$python" -m pip install --quiet --disable-pip-version-check "$@" --editable ".[$extras]"
+    recipe "${files[@]}" >"$venv/installed-$extras"
   fi
 }

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Trains on every host of a TPU slice, and goes on after the slice was taken away. One host or many, the command is the same.
+# Trains on every host of a TPU slice, and resumes after the slice was preempted. The commands are the same for one host and for many.
 #
 #   bash launch/tpu_pod.sh NAME ZONE create v5litepod-16    # a slice, as a spot instance
-#   bash launch/tpu_pod.sh NAME ZONE install                # this checkout, at its commit, and what it needs, on every host
+#   bash launch/tpu_pod.sh NAME ZONE install                # this checkout, at its commit, with its dependencies, on every host
 #   bash launch/tpu_pod.sh NAME ZONE train --config=configs/sage.py:base --workdir=/shared/runs/base
 #   bash launch/tpu_pod.sh NAME ZONE delete
 #
-# --workdir lies on a disk that all hosts share, such as a Filestore share mounted at /shared (MOUNT=SERVER:/SHARE for install).
-# DRY=1 before the command only shows what would be run. The accelerator's software is $VERSION. PYTHON=python3.12 before
-# `install` names the hosts' Python, of 3.11 or newer; without it the first one found there is used, which need not be python3.
+# --workdir is on a disk that all hosts share, such as a Filestore share mounted at /shared (MOUNT=SERVER:/SHARE for install).
+# DRY=1 before the command only shows what it would run. VERSION=... names the TPU software version. PYTHON=python3.12 before
+# `install` names the hosts' Python, 3.11 or newer; without it `install` takes the first one that launch/setup.sh finds there.
 set -euo pipefail
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [[ $# -ge 3 ]] || usage
 name=$1 zone=$2 step=$3
 shift 3
@@ -23,7 +23,7 @@ show_or_run() {
   if [[ -n ${DRY:-} ]]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
-# One command on every host; it ends with an error where one of them does.
+# Runs one command on every host. Fails if it fails on any host.
 on_hosts() {
   show_or_run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
 }
@@ -39,12 +39,12 @@ case $step in
     if [[ -n ${MOUNT:-} ]]; then
       on_hosts "sudo apt-get install -y nfs-common && sudo mkdir -p /shared && sudo mount $(printf %q "$MOUNT") /shared"
     fi
-    # launch/setup.sh of the clone makes .venv of a Python that will do, or says in a line what to install.
+    # launch/setup.sh of the clone makes .venv with a Python that is new enough, or reports in one line what to install.
     on_hosts "git clone $(printf %q "$url") sage_jax || git -C sage_jax fetch; cd sage_jax && git checkout $commit \
-&& PYTHON=$(printf %q "${PYTHON:-}") bash -c 'set -e; . launch/setup.sh; install tpu'"
+&& PYTHON=$(printf %q "${PYTHON:-}") bash -c 'set -e; . launch/setup.sh; install train tpu'"
     ;;
   train)
-    # SIGTERM reaches every host when a spot slice is taken: jax agrees on a step, the run is saved and ends with 143.
+    # SIGTERM reaches every host when a spot slice is preempted: the hosts agree on a step, save the run and exit with 143.
     on_hosts "cd sage_jax && .venv/bin/python -m launch.train --coordinator=auto $(printf '%q ' "$@")"
     ;;
   delete) show_or_run gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet ;;

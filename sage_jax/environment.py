@@ -1,4 +1,4 @@
-"""What a measurement was taken on, so that a number is never told without it."""
+"""The hardware and software that a measurement or a run used."""
 
 import functools
 import os
@@ -11,21 +11,19 @@ import jax
 
 
 def describe(*packages: str) -> dict[str, str | int]:
-    """The device, the processor and the versions of this process; those of `packages` too."""
+    """Device, processor and versions of this process, including the versions of `packages`."""
     return {
         "device": jax.devices()[0].device_kind,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("jax", "jaxlib", "flax", *packages)},
     }
 
 
 def commit() -> str:
-    """The commit of this checkout, with a + where the package differs from it; "unknown" outside one."""
-    git = functools.partial(
-        subprocess.run, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True
-    )
+    """The short commit hash of this checkout, with a trailing + if the package has changes; "unknown" outside a checkout."""
+    git = functools.partial(subprocess.run, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True)
     try:
         changed = git(["git", "status", "--porcelain", "."]).stdout
         return git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip() + ("+" if changed else "")

@@ -1,14 +1,14 @@
-"""The exceptions that programs end with in good order."""
+"""Exceptions that end a program without a traceback."""
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one line: what is wrong, where, and the way out."""
+    """A user's mistake. The message is one line: what is wrong, where, and how to fix it."""
 
 
 class Preempted(Exception):
-    """A signal has stopped a run, whose state is saved; the same call resumes it.
+    """A signal stopped a run after its state was saved; the same call resumes it.
 
-    exit_code: what a shell expects of a process that this signal ended, 143 for SIGTERM and 130 for Ctrl-C.
+    exit_code: 128 plus the signal's number, as shells report it: 143 for SIGTERM, 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, exit_code: int):

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one; and one writer at a time."""
+"""Atomic file writes, and a lock that gives one process at a time ownership of a folder."""
 
 import contextlib
 import errno
@@ -12,22 +12,23 @@ from typing import Any
 
 from sage_jax.errors import UserError
 
-LOCK = "lock"
+ROOT = pathlib.Path(__file__).parents[1]  # the checkout; site-packages for an installed wheel, which has no launch/
+LOCK = "lock"  # file name
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
+    """Yields a temporary path in the folder of `path`; it replaces `path` if the block ends without an error.
 
-    What the block wrote is on the disk by then, and the new name when this returns: a power failure leaves the old file or
-    the new one, too. Raises UserError, naming the path, where the folder can't be made or written.
+    The contents are synced before the rename and the folder after it, so a power failure leaves the old file or the new one.
+    Raises UserError, naming the path, if the folder can't be created or written.
     """
     path = pathlib.Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         candidate = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
-        # Not by tempfile, whose files only their owner may read: here the umask applies, as to any new file.
+        # tempfile would make the file readable by its owner alone. Here the umask applies, as for any new file.
         os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         temporary = candidate
         yield temporary
@@ -42,37 +43,37 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> None:
-    """Writes `value` so that the file is there whole or not at all."""
+    """Writes `value` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=indent))
 
 
 @contextlib.contextmanager
 def claim(folder: pathlib.Path, wait: bool) -> Iterator[bool]:
-    """Yields whether `folder` is this process's own for the block, among those that ask for it here.
+    """Locks `folder` for the block among all processes that use `claim`; yields whether this process got the lock.
 
-    What another process holds is waited for, or else not had; its claim ends with it, however it ends. On a file system that
-    can't lock nothing keeps two apart. Raises OSError where the folder can't be made or written.
+    wait: wait for another holder; otherwise yield False. A lock ends with its process, even after a kill. A file system
+    without locks grants every claim. Raises OSError if the folder can't be created or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as handle:
-        mine = True
+        acquired = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            mine = False
-        except OSError:
+            acquired = False
+        except OSError:  # this file system has no locks
             pass
-        yield mine
+        yield acquired
 
 
 def _sync(path: pathlib.Path) -> None:
-    """Waits until the disk has the contents of a file, or the names in a folder."""
+    """Flushes the contents of a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that can't, such as some for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems can't sync folders
             raise
     finally:
         os.close(handle)

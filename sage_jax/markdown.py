@@ -1,4 +1,4 @@
-"""Tables, and documents of several parts, as reports have them."""
+"""Markdown tables, and documents whose sections are replaced one at a time."""
 
 import pathlib
 import re
@@ -13,13 +13,16 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_part(path: pathlib.Path, title: str, part: str) -> None:
-    """Writes `with_part` of what is in `path`, or of the document's title where nothing is."""
+    """Applies `with_part` to the file `path`; a new file starts with `title`."""
     with replacing(path) as temporary:
         temporary.write_text(with_part(path.read_text() if path.exists() else title, part))
 
 
 def with_part(document: str, part: str) -> str:
-    """The document with `part`, which begins with its heading of level two, in place of that of the same one, or behind all."""
+    """`document` with the section `part` in place of the section with the same level-two heading, or else at the end.
+
+    part: starts with its heading, '## ...'.
+    """
     title, *parts = re.split(r"^(?=## )", document, flags=re.MULTILINE)
     headings = [each.partition("\n")[0] for each in (*parts, part)]
     place = headings.index(headings[-1])

@@ -7,29 +7,33 @@ import os
 import shutil
 import tempfile
 
-# Before anything imports jax; also what the subprocesses of end-to-end tests inherit.
+# Set before anything imports jax, and inherited by the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # [B, N] + [N] must be spelled out
 # Tests compile much and compute little.
 FLAGS = ["--xla_backend_optimization_level=0"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # whose older way to compile a fusion takes two fifths of the time
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # a later jaxlib has no other way, and ends at flags that it doesn't know
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # where the fusion emitters make compilation 2.5 times as long
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # unknown to later jaxlibs, which would abort
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
-# What one worker, or one process that a test starts, has compiled, the others need not; gone with the process that made it.
+# Workers and their processes share compiled programs through a folder that goes with the process that made it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sage_jax_compiled_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import hypothesis
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")
 
-# Modules that take longest, of which each runs in one worker: begun first, so that none is left to one worker alone at the end.
-LONGEST = ("test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_generate.py", "test_sharding.py", "test_evaluate.py")
+# The longest modules start first, so that none of them is left to one worker at the end.
+LONGEST = (
+    "test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_readme.py", "test_generate.py",
+    "test_sharding.py",
+    "test_evaluate.py", "test_api.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -38,7 +42,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _what_modules_leave_is_not_looked_through_again():
-    """Programs stay for good: at the end of a run each collection of garbage would take seconds, and reading a checkpoint is one."""
+def _freeze_garbage_of_earlier_modules():
+    """Compiled programs stay until the process ends. Unfrozen, each garbage collection would look through them for seconds."""
     gc.collect()
     gc.freeze()

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each runnable as a module."""
+"""Benchmarks of speed and memory. The measured systems run as modules."""

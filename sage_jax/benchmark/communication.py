@@ -1,4 +1,4 @@
-"""What the devices of a compiled program send each other, read off the program."""
+"""Communication between the devices of a compiled program, read from its HLO text."""
 
 import collections
 import math
@@ -7,23 +7,23 @@ import re
 import jax
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 
 _CALL = re.compile(rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 def communicated(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """Bytes of what a device has of each collective's results, by its kind, each call in the program once.
+    """Bytes of the results of each kind of collective on one device. Each call in the program counts once.
 
-    What a body of a loop sends is counted once, too, however often it runs. A ring sends at most twice these bytes.
+    A call in the body of a loop counts once, too, however often the loop runs. A ring sends at most twice these bytes.
     """
-    found = collections.Counter()
-    for line in compiled.as_text().splitlines():
+    sizes = collections.Counter()
+    for line in (compiled.as_text() or "").splitlines():
         if call := _CALL.search(line):
-            found[call[2]] += sum(_bytes(*array) for array in _ARRAY.findall(call[1]))
-    return dict(found)
+            sizes[call[2]] += sum(_bytes(*array) for array in _ARRAY.findall(call[1]))
+    return dict(sizes)
 
 
 def _bytes(dtype: str, shape: str) -> int:
-    return WIDTHS[dtype] * math.prod(int(size) for size in shape.split(",") if size)
+    return ITEM_BYTES[dtype] * math.prod(int(size) for size in shape.split(",") if size)

@@ -1,4 +1,4 @@
-"""The memory that this process, or its device, has needed."""
+"""Peak memory of this process or its device."""
 
 import jax
 
@@ -6,8 +6,8 @@ from sage_jax.benchmark import worker
 
 
 def peak_megabytes() -> float:
-    """The most memory so far: the device's own where it counts it, else this process's resident memory."""
-    counted = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in counted:
-        return counted["peak_bytes_in_use"] / 1e6
+    """Peak memory so far: of the device if it counts its memory, else the resident memory of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e6
     return worker.peak_megabytes()

@@ -1,19 +1,19 @@
-"""How many times as fast a system is as another one that took turns with it, and how sure that is."""
+"""Speed ratios of two systems that took turns, with confidence intervals."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-MIN_TURNS = 20  # under which a ratio has no interval that would prove anything
+MIN_TURNS = 20  # a ratio of fewer turns is not reported
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-CONTROL = " (A/A)"  # after the name of a system that takes part twice, as two workers of their own
+CONTROL = " (A/A)"  # suffix of the second worker of a system that takes part twice
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times as fast: an estimate with its interval of 95% confidence, and the turns that it rests on."""
+    """A speed ratio: the estimate, its 95% confidence interval and the number of turns."""
 
     value: float
     low: float
@@ -28,16 +28,16 @@ class Ratio:
         return self.low > 1 or self.high < 1
 
     def over(self, factor: float) -> "Ratio":
-        """The same of a quantity that is so many times smaller."""
+        """The ratio divided by `factor`."""
         return Ratio(self.value / factor, self.low / factor, self.high / factor, self.turns)
 
 
 def paired_ratio(slower: Sequence[float], faster: Sequence[float]) -> Ratio | None:
-    """The times of one system over those of the other one, a pair for each turn; None under MIN_TURNS.
+    """The ratio of two systems' times, given one time per turn; None for fewer than MIN_TURNS turns.
 
-    The estimate is the median over turns of the ratios within a turn, so that what slows a whole turn cancels out. The
-    interval is the percentile bootstrap over turns (Efron and Tibshirani 1993, chapter 13). It takes turns for independent;
-    where a machine drifts they are not, which the A/A pair of the same table shows.
+    The estimate is the median of the ratios within a turn, so that whatever slows a whole turn cancels out. The interval is the
+    percentile bootstrap over turns (Efron and Tibshirani 1993, chapter 13). It assumes independent turns. On a machine that
+    drifts they are not; the A/A pair of the same table shows how much that matters.
     """
     ratios = np.array([long / short for long, short in zip(slower, faster, strict=True)])
     if len(ratios) < MIN_TURNS:

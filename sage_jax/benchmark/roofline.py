@@ -1,8 +1,10 @@
-"""What bounds a decode step: the bytes that it must move and the operations that it must do, and how fast this device is."""
+"""The roofline of a decode step: bytes to move, operations to do, and a probe of the device's rates."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,72 +12,76 @@ import jax.numpy as jnp
 from sage_jax.benchmark.worker import serve
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import parameter_shapes
+from sage_jax.models.registry import abstract_params
 
-READ_BYTES = 512 << 20  # far more than any cache of a processor
-CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+READ_BYTES = 512 << 20  # far more than a processor's caches hold
+CACHE_FOLDER = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def event_step_cost(config: ModelConfig, batch: int, context_events: int) -> tuple[int, int]:
-    """(bytes, operations) of drawing one event for each row after a full context.
+    """(bytes, operations) of drawing one event per row after a full context.
 
-    Bytes: for each step through the layers, one for each token or one for the event, the weights that it meets, the keys and
-    values of the whole context read and its own written; and the weights that are met once an event. Operations: two for each
-    weight and row, and four for each key, query head and channel of a head. Rows of embeddings and activations are left out:
-    all are small.
+    Bytes: the weights that each backbone step uses (one step per token, or one per event), the keys and values of the whole
+    context read at each step, the new ones written, and the weights that are used once per event. Operations: two per weight
+    and row; four per key, query head and channel of a head. Embedding rows and activations are small and left out.
     """
-    T, H, h = config.tokens_per_event, config.heads, config.head_width
-    weights = sum(_weights(config))
+    T, H, h = config.tokens_per_event, config.num_heads, config.head_dim
+    weights = _weights(config)
     itemsize = jnp.dtype(config.dtype).itemsize
     cache = jax.eval_shape(lambda: Cache.empty(config, batch, context_events)).num_bytes
     new = jax.eval_shape(lambda: Cache.empty(config, batch, 1)).num_bytes
-    keys = config.own_heads * context_events + (H - config.own_heads) * context_events * config.keys_per_event
-    return weights * itemsize + T * cache + new, batch * (2 * weights + T * config.layers * 4 * keys * h)
+    own = config.num_own_scope_heads
+    keys = context_events * (own + (H - own) * config.keys_per_event)
+    return weights * itemsize + T * cache + new, batch * (2 * weights + T * config.num_layers * 4 * keys * h)
 
 
 def prefill_operations(config: ModelConfig, batch: int, events: int) -> int:
-    """Operations of reading `events` events: every weight but those of the output heads, and half of all pairs of tokens."""
-    T, h = config.tokens_per_event, config.head_width
-    weights = sum(_weights(config, heads=False))
-    pairs = (config.own_heads + (config.heads - config.own_heads) * config.keys_per_event) * events**2 * T
-    return batch * (2 * weights * events + config.layers * 2 * pairs * h)
+    """Operations of a prefill of `events` events: all weights except the output heads, and causal attention."""
+    T, h = config.tokens_per_event, config.head_dim
+    weights = _weights(config, heads=False)
+    own = config.num_own_scope_heads
+    # Causal attention has half of all pairs of tokens: 2 operations per pair instead of 4.
+    pairs = (own + (config.num_heads - own) * config.keys_per_event) * events**2 * T
+    return batch * (2 * weights * events + config.num_layers * 2 * pairs * h)
 
 
 def training_operations(config: ModelConfig, batch: int, events: int) -> int:
-    """Operations that a step of training needs: a pass through everything, and twice as many for the gradient.
+    """Operations of a train step: a forward pass, and twice as many for the gradient.
 
-    Two for each weight and the tokens that meet it, four for each pair of tokens of which one may attend to the other, query
-    head and channel: by causality half of all pairs, and in own heads of as_kvhs those of one attribute. Not counted are what blocks of
-    queries compute above the diagonal and what is computed again for the gradient (so that it is a lower bound of what the
-    device did, as model-FLOP utilisation wants it), lookups, softmaxes and the optimizer, which are small; and of a nested
-    decoder that is a gru or attention each kernel is counted as met once an event.
+    Two per weight and token that uses it; four per pair of tokens that may attend, query head and channel. Causal attention has
+    half of all pairs; the own-scope heads of as_kvhs attend within one attribute. Not counted: masked pairs and
+    rematerialization (model-FLOP utilization excludes them), lookups, softmax and the optimizer, which are small. The kernels
+    of a gru or attention event decoder count once per event.
     """
-    heads = sum(_weights(config)) - sum(_weights(config, heads=False))
+    heads = _weights(config) - _weights(config, heads=False)
     return 3 * (prefill_operations(config, batch, events) + 2 * heads * batch * events)
 
 
-def _weights(config: ModelConfig, heads: bool = True):
-    """The weights that an event meets: for each kernel its size, times the tokens that meet it."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parameter_shapes(config)):
+@functools.cache
+def _weights(config: ModelConfig, heads: bool = True) -> int:
+    """The sum over the kernels that an event uses: the size of each, times the number of the event's tokens that use it."""
+    total = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config)):
         name = jax.tree_util.keystr(path)
         is_output = "head_" in name or "decoder" in name or "join" in name
         if "embedding" in name or "lead" in name or (not heads and is_output):
             continue
-        # A token meets the key-value kernel of its attribute alone, and one of the A heads.
+        # A token uses only its own attribute's key-value kernel and one of the A output heads.
         once = is_output or "key_value_" in name
-        yield leaf.size * (1 if once else config.tokens_per_event)
+        total += leaf.size * (1 if once else config.tokens_per_event)
+    return total
 
 
-def last_level_cache(caches: pathlib.Path = CACHES) -> int | None:
-    """Bytes of the processor's last cache, which serves what fits into it faster than memory; None where it is not known.
+def last_level_cache(folder: pathlib.Path = CACHE_FOLDER) -> int | None:
+    """Bytes of the processor's last-level cache; None if unknown, and on an accelerator.
 
-    None on an accelerator, too. caches: the folder in which Linux describes the caches of a core.
+    folder: where Linux describes the caches of a core.
     """
     if jax.default_backend() != "cpu":
         return None
     sizes = []
-    for index in caches.glob("index*"):
+    for index in folder.glob("index*"):
         try:
             size = (index / "size").read_text().strip()
             sizes.append((int((index / "level").read_text()), int(size[:-1]) * UNITS[size[-1]]))
@@ -84,49 +90,52 @@ def last_level_cache(caches: pathlib.Path = CACHES) -> int | None:
     return max(sizes)[1] if sizes else None
 
 
-class Probe:
-    """The device itself as a subject: how fast it reads memory, and how fast it multiplies."""
+class DeviceProbe:
+    """The device itself as a system: its memory bandwidth and its rate of matrix products."""
 
-    def __init__(self, job: dict):
+    def __init__(self, job: dict[str, Any]):
         self._bandwidth, self._matrices = bandwidth_probe(), matrix_probe(job["dtype"])
-        self.about = {"measures": f"the sum of {READ_BYTES >> 20} MiB, and a product of two {side()} x {side()} matrices"}
+        size = matrix_size()
+        self.metadata = {"measures": f"the sum of {READ_BYTES >> 20} MiB, and a product of two {size} x {size} matrices"}
 
-    def run(self) -> dict:
+    def run(self) -> dict[str, Any]:
         return {"bytes_per_second": self._bandwidth(), "operations_per_second": self._matrices()}
 
 
 def bandwidth_probe() -> Callable[[], float]:
-    """A function that measures the memory bandwidth for reading, bytes per second, each time it is called."""
+    """A function that measures the read bandwidth of memory in bytes per second."""
     data = jnp.ones((READ_BYTES // 4 // 1024, 1024), jnp.float32)
     return _rate(READ_BYTES, lambda data: data.sum(axis=1), data)
 
 
 def matrix_probe(dtype: str) -> Callable[[], float]:
-    """A function that measures operations per second in a product of two square matrices, each time it is called."""
-    # Of random numbers: a product of ones takes less power, and with that a GPU less time.
-    matrix = jax.random.normal(jax.random.key(0), (side(), side()), dtype)
-    return _rate(2 * side() ** 3, lambda matrix: matrix @ matrix, matrix)
+    """A function that measures operations per second of a product of two square matrices."""
+    size = matrix_size()
+    # Random numbers: a product of ones takes less power, which makes a GPU faster.
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    return _rate(2 * size**3, lambda matrix: matrix @ matrix, matrix)
 
 
-def side() -> int:
-    """Of the square matrices that are multiplied: larger where they would be done too soon."""
+def matrix_size() -> int:
+    """The side of the square matrices: larger on an accelerator, which would finish too soon."""
     return 2048 if jax.default_backend() == "cpu" else 8192
 
 
-def _rate(amount: int, function, argument) -> Callable[[], float]:
+def _rate(amount: int, function: Callable[[jax.Array], jax.Array], argument: jax.Array) -> Callable[[], float]:
+    """A function that measures `amount` per second of one call."""
     function = jax.jit(function)
     repeats = 1
 
     def measure() -> float:
         nonlocal repeats
-        jax.block_until_ready(function(argument))  # compiles; and a process that waited may have lost its pages
+        result = jax.block_until_ready(function(argument))  # compiles, and brings back pages that an idle process lost
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(repeats):
                 result = function(argument)
             jax.block_until_ready(result)
-            seconds = time.perf_counter() - began
-            if seconds > 0.01:  # a fast device does one in the time that a call takes
+            seconds = time.perf_counter() - start
+            if seconds > 0.01:  # long enough that the overhead of a call does not matter
                 return repeats * amount / seconds
             repeats *= 4
 
@@ -134,4 +143,4 @@ def _rate(amount: int, function, argument) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    serve(Probe)
+    serve(DeviceProbe)

@@ -1,4 +1,4 @@
-"""The benchmark: cells of systems that take turns on the same cores, and a line of JSON for each measurement."""
+"""The benchmark: measures every cell of a config and appends one line of JSON per measurement."""
 
 import dataclasses
 import functools
@@ -6,79 +6,81 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
 
 from rich.console import Console
 
-from sage_jax.benchmark.config import BenchmarkConfig, Cell, ScalingCell, TrainingCell
-from sage_jax.benchmark.turns import Worker, WorkerFailed, take_turns
-from sage_jax.environment import commit
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.preprocess import preprocess
+from sage_jax import environment
+from sage_jax.benchmark.config import BenchmarkConfig, Cell, CommunicationCell, TrainingCell
+from sage_jax.benchmark.interleaved import MAX_ERROR, Worker, WorkerFailed, run_interleaved
+from sage_jax.benchmark.measurement import Measurement
+from sage_jax.corpus.preprocess import preprocess
+from sage_jax.tokenizers.note_events import NoteEvents
 
 MEASUREMENTS = "measurements.jsonl"
 SHARDS = "shards"
 
 
-def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> list[dict[str, Any]]:
-    """Measures what is not yet in `output`'s measurements, a cell at a time, and returns all lines of this config."""
+def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> list[Measurement]:
+    """Measures the cells that `output`'s measurements lack, one after another; returns all measurements of this config."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / MEASUREMENTS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    measured = commit()
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = [Measurement.from_json(json.loads(line)) for line in lines]
+    commit = environment.commit()
     probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": config.dtype})
     try:
-        done = []
+        measurements = []
         for cell in config.cells():
-            facts = config.facts(cell)
-            there = [line for line in lines if line["cell"] == facts]
-            if not there:
+            settings = config.cell_settings(cell)
+            of_cell = [measurement for measurement in known if measurement.cell == settings]
+            if not of_cell:
                 console.print(f"{cell.table}: {cell}", highlight=False)
                 if isinstance(cell, TrainingCell) and not config.shards:
                     config = _with_shards(config, output / SHARDS)
-                there = measure_cell(config, cell, probe, {"commit": measured, "cell": facts}, console)
+                of_cell = measure_cell(config, cell, probe, commit, console)
                 with path.open("a") as file:
-                    file.write("".join(json.dumps(line) + "\n" for line in there))
-            done += there
-        return done
+                    file.write("".join(json.dumps(measurement.to_json()) + "\n" for measurement in of_cell))
+            measurements += of_cell
+        return measurements
     finally:
         probe.close()
 
 
 def measure_cell(
-    config: BenchmarkConfig, cell: Cell, probe: Worker, setting: dict[str, Any], console: Console
-) -> list[dict[str, Any]]:
-    """One line for each system of a cell, and `setting` in each."""
-    if isinstance(cell, ScalingCell):
-        return _count(config, cell, setting, console)
-    job_of = functools.partial(cell.job, config)
-    return take_turns(cell.systems, job_of, config.rounds, probe, setting, console, config.time_limit)
+    config: BenchmarkConfig, cell: Cell, probe: Worker, commit: str, console: Console
+) -> list[Measurement]:
+    """Measures every system of a cell."""
+    if isinstance(cell, CommunicationCell):
+        return _measure_communication(config, cell, commit, console)
+    job_of, settings = functools.partial(cell.job, config), config.cell_settings(cell)
+    return run_interleaved(cell.systems, job_of, config.rounds, probe, settings, commit, console, config.time_limit)
 
 
-def _count(config: BenchmarkConfig, cell: ScalingCell, setting: dict[str, Any], console: Console) -> list[dict[str, Any]]:
-    """What a cell's programs send: nothing is timed, so that there are no turns, and the devices need not be there."""
-    # Machine code that nobody runs need not be fast: this leaves out what comes after the program that is counted.
-    quick = "--xla_backend_optimization_level=0"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {quick} --xla_force_host_platform_device_count={cell.devices}"
-    lines = []
+def _measure_communication(
+    config: BenchmarkConfig, cell: CommunicationCell, commit: str, console: Console
+) -> list[Measurement]:
+    """The communication of a cell's programs, compiled for fake devices. Nothing is timed, so there are no turns."""
+    # The programs never run: unoptimized machine code saves compile time and does not change the collectives.
+    flags = "--xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags} --xla_force_host_platform_device_count={cell.devices}"
+    settings, measurements = config.cell_settings(cell), []
     for system in cell.systems:
         try:
             variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
             worker = Worker(*cell.job(config, system), variables, config.time_limit)
             try:
-                counted = worker.run()
+                programs = worker.run()["programs"]
             finally:
                 worker.close()
         except WorkerFailed as error:
-            counted = {"failed": str(error)[:300]}
-            console.print(f"  {system}: not counted: {error}", highlight=False, markup=False)
+            console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
+            measurements.append(Measurement(system, settings, commit, error=str(error)[:MAX_ERROR]))
         else:
-            counted["about"] = worker.about
-        lines.append({"system": system, **setting, **counted})
-    return lines
+            measurements.append(Measurement(system, settings, commit, metadata=worker.metadata, programs=programs))
+    return measurements
 
 
 def _with_shards(config: BenchmarkConfig, folder: pathlib.Path) -> BenchmarkConfig:
-    """The config with shards of its corpus in `folder`, which are made where they are not there."""
+    """The config with the token shards of its corpus in `folder`; makes them if they are missing."""
     preprocess(config.corpus, folder, NoteEvents(), show_progress=False)
     return dataclasses.replace(config, shards=str(folder.absolute()))

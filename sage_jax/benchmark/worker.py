@@ -1,9 +1,9 @@
-"""A measurement in a process of its own: one side of the conversation between the benchmark and a system under test.
+"""The worker protocol: one system under test, in a process of its own.
 
-A worker is a program that takes a job as its only argument, in JSON, prints one line of JSON when it is ready, and then one
-for each line that it reads, after one run each; it ends when its input does. So systems of different libraries and
-environments take turns on the same cores, and nothing but the one whose turn it is runs. Only the standard library is
-needed, so that a peer's environment can import this file.
+A worker gets its job as JSON in its only argument. It prints one line of JSON (its metadata) when it is ready. It then does one
+run per line that it reads and prints the result as one line of JSON. It ends when its input ends. Systems with different
+libraries and environments can thus take turns on the same cores, and only one of them computes at a time. This module needs
+only the standard library, so that a peer's environment can import it.
 """
 
 import dataclasses
@@ -16,11 +16,14 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class DecodingRun:
-    """What one run of a decoder measured. Raises ValueError where it counts other events than it timed.
+    """The measurements of one run of a decoder. Raises ValueError if the number of timed events is not the number drawn.
 
-    seconds: of each event, for all rows of the batch at once. events_drawn: by each row. notes_drawn: by all rows; None where
-    tokens are not turned into notes. prefill_seconds: None without a prefill. loop_seconds: of as many events in one call;
-    None where there is no such call. peak_megabytes: the most memory so far, of the process or of its device.
+    seconds: per event, for all rows of the batch together.
+    events_drawn: per row.
+    notes_drawn: by all rows; None if tokens are not decoded to notes.
+    prefill_seconds: None without a prefill.
+    loop_seconds: for all events in one call of a compiled loop; None without such a loop.
+    peak_megabytes: peak memory so far of the device, or of the process if the device does not count it.
     """
 
     seconds: Sequence[float]
@@ -32,38 +35,38 @@ class DecodingRun:
 
     def __post_init__(self):
         if len(self.seconds) != self.events_drawn:
-            raise ValueError(f"{len(self.seconds)} events were timed, and {self.events_drawn} drawn")
+            raise ValueError(f"{len(self.seconds)} events were timed, but {self.events_drawn} were drawn")
 
 
-class Subject(Protocol):
+class System(Protocol):
     """A system that is ready to be measured.
 
-    about: facts for its JSON line, such as parameters, cache_bytes, compile_seconds, versions, and `measures`, which says in
-    a sentence what one run does and what it leaves out.
+    metadata: facts for its measurement, such as parameters, cache_bytes, compile_seconds and versions. `measures` describes in
+      one sentence what a run does and what it leaves out.
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Once: the fields of a DecodingRun, or `seconds` of each train step and what else is measured in a run.
+        """Does one run.
 
-        The probe of the device has bytes_per_second and operations_per_second instead. `peak_megabytes` is of this process's
-        memory where a run doesn't give its device's.
+        A decoder returns the fields of a DecodingRun. A trainer returns `seconds` per train step, among others. The device
+        probe returns bytes_per_second and operations_per_second. `peak_megabytes` defaults to this process's peak.
         """
         ...
 
 
-def serve(build: Callable[[dict[str, Any]], Subject]) -> None:
-    """Builds the subject of the job in sys.argv[1] and runs it for each line of standard input."""
-    subject = build(json.loads(sys.argv[1]))
-    answer, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not come between
-    print(json.dumps(subject.about), file=answer, flush=True)
+def serve(build: Callable[[dict[str, Any]], System]) -> None:
+    """Builds the system for the job in sys.argv[1] and does one run per line of standard input."""
+    system = build(json.loads(sys.argv[1]))
+    answer, sys.stdout = sys.stdout, sys.stderr  # keeps the prints of libraries out of the protocol
+    print(json.dumps(system.metadata), file=answer, flush=True)
     for _ in sys.stdin:
-        result = subject.run()
+        result = system.run()
         print(json.dumps({"peak_megabytes": peak_megabytes(), **result}), file=answer, flush=True)
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had so far."""
+    """Peak resident memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

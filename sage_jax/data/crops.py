@@ -1,4 +1,4 @@
-"""Crops of pieces: where they begin, how they are transposed, and told in another representation."""
+"""Crops of pieces: random or sequential, transposed, and encoded by another tokenizer."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -6,154 +6,163 @@ from typing import TypeVar
 
 import numpy as np
 
-from sage_jax.music.events import EOS, HEAD, INSTRUMENT, ONSET, REST, NoteEvents
-from sage_jax.music.representation import Representation, retold
-from sage_jax.music.shards import TokenShards
+from sage_jax.corpus.shards import TokenShards
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.config import retokenize
+from sage_jax.tokenizers.note_events import EOS, HEAD, INSTRUMENT, ONSET, REST, NoteEvents
 
 Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A part of a piece, from which one random crop is to be taken: the `index`-th of `count` of about equal length."""
+    """The `index`-th of `count` parts of about equal length of a piece; one random crop begins in it.
 
-    events: np.ndarray  # [N, A], of the whole piece
+    events: int16 [N, A], the whole piece.
+    """
+
+    events: np.ndarray
     index: int
     count: int
 
 
-class Regions:
-    """A grain source with one Region for each `num_events` events of a piece, so that pieces weigh by their length."""
+class CropSource:
+    """A grain source with one Region per `context_events` events of a piece, so that long pieces are sampled more often."""
 
-    def __init__(self, shards: TokenShards, num_events: int):
+    def __init__(self, shards: TokenShards, context_events: int):
         self._shards = shards
-        self._counts = -(-shards.lengths // num_events)
+        self._counts = -(-shards.lengths // context_events)
         self._ends = np.cumsum(self._counts)
 
     @property
     def lengths(self) -> np.ndarray:
-        """The events of each region's piece, int [len(self)]: none of its crops has more."""
+        """The number of events of each region's piece, int [len(self)]; an upper bound on the length of its crops."""
         return np.repeat(self._shards.lengths, self._counts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, item: int) -> Region:
-        piece = int(np.searchsorted(self._ends, item, "right"))
+    def __getitem__(self, index: int) -> Region:
+        piece = int(np.searchsorted(self._ends, index, "right"))
         count = int(self._counts[piece])
-        return Region(self._shards[piece], item - int(self._ends[piece]) + count, count)
+        return Region(self._shards[piece], index - int(self._ends[piece]) + count, count)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """Takes a crop of `num_events` + 1 events that begins at a random bar line of a region, in a random key.
+    """Takes a crop of up to `context_events` + 1 events from a random bar line of a region, randomly transposed.
 
-    transpose: the lowest and the highest number of semitones, narrowed so that no note leaves MIDI's range.
+    transpose: the lowest and the highest transposition in semitones, narrowed so that no note leaves MIDI's range.
     """
 
     tokenizer: NoteEvents
-    num_events: int
+    context_events: int
     transpose: tuple[int, int]
 
     def __call__(self, region: Region, rng: np.random.Generator) -> np.ndarray:
         bars = self.tokenizer.bar_starts(region.events)
-        # Bars after the first one whose crop reaches the end would only give shorter crops of the same.
-        reaches_end = len(region.events) - (self.num_events + 1 - HEAD)
+        # Skip bars after the first one whose crop reaches the end: their crops are suffixes of its crop.
+        reaches_end = len(region.events) - (self.context_events + 1 - HEAD)
         bars = bars[: np.searchsorted(bars, reaches_end) + 1]
         first, last = (index * len(bars) // region.count for index in (region.index, region.index + 1))
         start = bars[rng.integers(first, max(last, first + 1))]
-        crop = self.tokenizer.crop(region.events, int(start), self.num_events + 1)
+        crop = self.tokenizer.crop(region.events, int(start), self.context_events + 1)
         lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
         semitones = rng.integers(max(self.transpose[0], -lowest), min(self.transpose[1], 127 - highest), endpoint=True)
         return self.tokenizer.transpose(crop, int(semitones))
 
 
 @dataclasses.dataclass(frozen=True)
-class Retell:
-    """Tells a crop of NoteEvents in another representation."""
+class Retokenize:
+    """Encodes a crop of `source` with another tokenizer, `target`: int [N, A] -> int [M, A'].
 
-    tokenizer: NoteEvents
-    representation: Representation
+    EOS is dropped unless the crop has one.
+    """
+
+    source: NoteEvents
+    target: Tokenizer
 
     def __call__(self, crop: np.ndarray) -> np.ndarray:
-        steps = retold(crop, self.tokenizer, self.representation)
+        steps = retokenize(crop, self.source, self.target)
         return steps if (crop[:, ONSET] == EOS).any() else steps[:-1]
 
 
-class Passages:
-    """A grain source of all the music of a split, in order: crops that follow on each other and begin at bar lines.
+class SequentialCrops:
+    """A grain source of consecutive crops that cover a split in order; each item is a list with one crop.
 
-    A crop has at most `num_events` events, and told by `retell` at most `num_steps` steps, so that a model that reads these
-    predicts them all. Only where a bar has more does one begin inside it. There are as many as `batch_size` divides: the last
-    ones are empty. Of more than `max_batches` batches (0 for no limit) as many are kept, spread evenly.
+    Crops begin at bar lines; a crop begins inside a bar only if the bar has too many events. A crop has at most
+    `context_events` events and, after `retokenizer`, at most `num_steps` steps.
+
+    The source is padded with empty items to a multiple of `batch_size`. If it has more than `max_batches` batches (0 for no
+    limit), crops are subsampled evenly.
     """
 
     def __init__(
         self,
         shards: TokenShards,
         tokenizer: NoteEvents,
-        num_events: int,
+        context_events: int,
         batch_size: int,
         max_batches: int = 0,
-        retell: Retell | None = None,
+        retokenizer: Retokenize | None = None,
         num_steps: int = 0,
     ):
-        self._shards, self._tokenizer, self._num_events = shards, tokenizer, num_events
-        self._retell, self._num_steps = retell, num_steps
-        self._places = [
+        self._shards, self._tokenizer, self._context_events = shards, tokenizer, context_events
+        self._retokenizer, self._num_steps = retokenizer, num_steps
+        self._spans = [
             (piece, start, stop)
             for piece in range(len(shards))
-            for start, stop in passages(tokenizer, shards[piece], num_events - HEAD)
+            for start, stop in split_at_bars(tokenizer, shards[piece], context_events - HEAD)
         ]
         if max_batches:
-            self._places = evenly(self._places, max_batches * batch_size)
-        if retell:
-            self._places = [(piece, *part) for piece, *place in self._places for part in self._parts(piece, *place)]
-        self._length = -(-len(self._places) // batch_size) * batch_size
+            self._spans = subsample_evenly(self._spans, max_batches * batch_size)
+        if retokenizer:
+            self._spans = [(piece, *part) for piece, *span in self._spans for part in self._fitting(piece, *span)]
+        self._length = -(-len(self._spans) // batch_size) * batch_size
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, item: int) -> list[np.ndarray]:
-        return [self._crop(*self._places[item])] if item < len(self._places) else []
+    def __getitem__(self, index: int) -> list[np.ndarray]:
+        return [self._crop(*self._spans[index])] if index < len(self._spans) else []
 
     def _crop(self, piece: int, start: int, stop: int) -> np.ndarray:
-        crop = self._tokenizer.crop(self._shards[piece][:stop], start, self._num_events)
-        return self._retell(crop) if self._retell else crop
+        crop = self._tokenizer.crop(self._shards[piece][:stop], start, self._context_events)
+        return self._retokenizer(crop) if self._retokenizer else crop
 
-    def _parts(self, piece: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """A passage in as few halves of halves as `retell` has room for."""
+    def _fitting(self, piece: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of parts of a span that have at most `num_steps` steps each, by halving the span recursively."""
         if len(self._crop(piece, start, stop)) <= self._num_steps:
             yield start, stop
             return
         events, middle = self._shards[piece], (start + stop) // 2
-        places = (self._tokenizer.bar_starts(events), self._tokenizer.sounding(events))
-        choices = (each[(each > start) & (each < stop)] for each in places)
-        inside = next((each for each in choices if len(each)), None)
+        candidates = (self._tokenizer.bar_starts(events), self._tokenizer.sounding(events))
+        choices = (places[(places > start) & (places < stop)] for places in candidates)
+        inside = next((places for places in choices if len(places)), None)
         if inside is None:
             yield start, stop
         else:
             cut = int(inside[np.abs(inside - middle).argmin()])
-            yield from self._parts(piece, start, cut)
-            yield from self._parts(piece, cut, stop)
+            yield from self._fitting(piece, start, cut)
+            yield from self._fitting(piece, cut, stop)
 
 
-def passages(tokenizer: NoteEvents, events: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of parts of at most `room` events that make up a piece, cut at bar lines where its bars allow it."""
+def split_at_bars(tokenizer: NoteEvents, events: np.ndarray, max_events: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive parts of at most `max_events` of `events` [N, A], cut at bar lines where possible."""
     bars = tokenizer.bar_starts(events)
-    sounding = np.flatnonzero(events[:, INSTRUMENT] > REST)  # a crop can't begin with a rest or EOS
+    sounding = np.flatnonzero(events[:, INSTRUMENT] > REST)  # a crop cannot begin with a rest or EOS
     start, end = int(bars[0]), len(events)
     while start < end:
         stop = end
-        if start + room < end:
+        if start + max_events < end:
             later = sounding[sounding > start]
-            choices = bars[(bars > start) & (bars <= start + room)], later[later <= start + room]
-            # If even the rests after an event fill the crop, those that are too many are cut off.
+            choices = bars[(bars > start) & (bars <= start + max_events)], later[later <= start + max_events]
+            # If the rests after an event alone fill the part, it is longer; its crop drops the last rests.
             stop = next((int(places[-1]) for places in choices if len(places)), int(later[0]) if len(later) else end)
         yield start, stop
         start = stop
 
 
-def evenly(items: list[Item], most: int) -> list[Item]:
-    """`items`, or where there are more than `most` of them, as many, spread evenly over all."""
+def subsample_evenly(items: list[Item], most: int) -> list[Item]:
+    """At most `most` of `items`, evenly spaced."""
     return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items

@@ -1,4 +1,4 @@
-"""Rows of a batch: one crop each, or several short pieces beside each other where they are packed."""
+"""Rows of a batch: one crop each, or several short pieces packed into one row."""
 
 import bisect
 import dataclasses
@@ -7,70 +7,73 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sage_jax.data.crops import Region, Regions
-from sage_jax.music.events import PAD
+from sage_jax.data.crops import CropSource, Region
+from sage_jax.tokenizers.note_events import PAD
 
 
-class OneByOne:
-    """A grain source of rows of one region each."""
+class SingleCropRows:
+    """A grain source of rows; each is a list with one region."""
 
-    def __init__(self, regions: Regions):
+    def __init__(self, regions: CropSource):
         self._regions = regions
 
     def __len__(self) -> int:
         return len(self._regions)
 
-    def __getitem__(self, item: int) -> list[Region]:
-        return [self._regions[item]]
+    def __getitem__(self, index: int) -> list[Region]:
+        return [self._regions[index]]
 
 
-class Packed:
-    """A grain source of rows of several regions each, which together have at most `num_events` events; each is in one row.
+class PackedRows:
+    """A grain source of rows; each is a list of regions with at most `context_events` events in all.
 
-    Only pieces that are shorter are packed, whole: of a longer one a crop fills its row. Which are together stays as it is,
-    so that a row can be read at random, and whoever reads it, it is the same.
+    Pieces of at most `context_events` events are packed whole. A region of a longer piece has a row of its own. Every region
+    is in one row. The packing is fixed, so rows are random-access and identical for every reader.
     """
 
-    def __init__(self, regions: Regions, num_events: int):
+    def __init__(self, regions: CropSource, context_events: int):
         self._regions = regions
-        self._rows = pack(regions.lengths, num_events)
+        self._rows = pack(regions.lengths, context_events)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, item: int) -> list[Region]:
-        return [self._regions[region] for region in self._rows[item]]
+    def __getitem__(self, index: int) -> list[Region]:
+        return [self._regions[region] for region in self._rows[index]]
 
 
-def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """The numbers of all items, in rows of at most `room` together, or of one that is longer; the longest first, each where it
-    fits best ("best fit decreasing", Johnson 1973)."""
+def pack(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
+    """Packs items of `lengths` into rows of at most `capacity` in all; returns the indices of the items of each row.
+
+    An item longer than `capacity` has a row of its own. Uses best-fit decreasing (Johnson 1973): the longest items first, each
+    in the row with the least free space that fits.
+    """
     rows: list[list[int]] = []
-    open_rows: dict[int, list[int]] = {}  # by the room that is left
-    rooms: list[int] = []  # those that there are, rising
+    open_rows: dict[int, list[int]] = {}  # rows by free space
+    free: list[int] = []  # the keys of open_rows, ascending
     for item in np.argsort(-np.asarray(lengths), kind="stable").tolist():
         length = int(lengths[item])
-        place = bisect.bisect_left(rooms, length)
-        if place < len(rooms):
-            left = rooms[place]
+        place = bisect.bisect_left(free, length)
+        if place < len(free):
+            left = free[place]
             row = open_rows[left].pop()
             if not open_rows[left]:
-                del open_rows[left], rooms[place]
+                del open_rows[left], free[place]
         else:
-            left, row = room, len(rows)
+            left, row = capacity, len(rows)
             rows.append([])
         rows[row].append(item)
         left -= length
         if left > 0:
             if left not in open_rows:
-                bisect.insort(rooms, left)
+                bisect.insort(free, left)
             open_rows.setdefault(left, []).append(row)
     return rows
 
 
 @dataclasses.dataclass(frozen=True)
-class EachOf:
-    """What is done to a crop, done to each of a row; `rng` is passed on where there is one."""
+class MapRow:
+    """Applies `transform` to each item of a row, with the `rng` if grain passes one."""
 
     transform: Callable[..., np.ndarray]
 
@@ -78,14 +81,18 @@ class EachOf:
         return [self.transform(crop, *rng) for crop in row]
 
 
-class Tally:
-    """Counts the steps of crops, those of them that had no room and were cut off, and the room; threads may add to it."""
+class PackingStats:
+    """Thread-safe counters of the rows of a run.
+
+    steps: the steps of all crops. cut: the steps that did not fit in their row. room: the capacity of all rows in steps.
+    """
 
     def __init__(self):
         self.steps = self.cut = self.room = 0
         self._lock = threading.Lock()
 
     def add(self, steps: int, cut: int, room: int) -> None:
+        """Adds to the counters."""
         with self._lock:
             self.steps += steps
             self.cut += cut
@@ -93,20 +100,23 @@ class Tally:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fill:
-    """Makes a row what a model reads: {'events': int32 [num_steps + 1, A]}, its crops one behind the other, PAD on the right."""
+class PadRow:
+    """Concatenates the crops of a row into {'events': int32 [num_steps + 1, A]}, cut off or padded with PAD at the end.
+
+    tally: counts the steps, the steps that are cut off, and the capacity.
+    """
 
     num_steps: int
     num_attributes: int
-    tally: Tally = dataclasses.field(default_factory=Tally, compare=False)
+    tally: PackingStats = dataclasses.field(default_factory=PackingStats, compare=False)
 
     def __call__(self, row: list[np.ndarray]) -> dict[str, np.ndarray]:
-        room, place = self.num_steps + 1, 0
-        events = np.full((room, self.num_attributes), PAD, np.int32)
+        capacity, place = self.num_steps + 1, 0
+        events = np.full((capacity, self.num_attributes), PAD, np.int32)
         for crop in row:
-            fitting = crop[: room - place]
+            fitting = crop[: capacity - place]
             events[place : place + len(fitting)] = fitting
             place += len(fitting)
         steps = sum(map(len, row))
-        self.tally.add(steps, steps - place, room)
+        self.tally.add(steps, steps - place, capacity)
         return {"events": events}

@@ -1,1 +1,1 @@
-"""From a model and a prompt to events: grammar, sampling and the compiled loop."""
+"""Generation: grammars, sampling, and the compiled decoding loop that continues a prompt with a model."""

@@ -1,40 +1,44 @@
-"""The fused decoder: prefill, then a compiled loop of event steps over a preallocated cache that grows bucket by bucket."""
+"""Generation with one model: prefill, then a compiled loop of event steps over a preallocated cache that grows."""
 
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sage_jax.decoding.delayed import draw_step
-from sage_jax.decoding.grammar import Limits
-from sage_jax.decoding.grammars import make_grammar
-from sage_jax.decoding.sampling import Knobs, SamplingConfig, sample
+from sage_jax import struct
+from sage_jax.decoding.delay import delayed_step
+from sage_jax.decoding.grammars.note_events import Constraints, Grammar
+from sage_jax.decoding.grammars.registry import make_grammar
+from sage_jax.decoding.sampling import SamplingConfig, SamplingParams, sample
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import cast_parameters, make_model
-from sage_jax.music import events as ev
+from sage_jax.models.registry import build_model, cast_parameters
 from sage_jax.music.notes import DRUMS, Piece
-from sage_jax.music.representation import Representation
+from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.base import Tokenizer
 
 SMALLEST_BUCKET = 64
-FIRST_CAPACITY = 256  # events; a smaller cache costs hardly less to read, and each size is a program to compile
-PREFILL_ROWS = 8  # rows that are read at once: the scores of more need memory, and are made no faster
+FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
+PREFILL_BATCH = 8  # rows per prefill pass; larger batches need more memory for scores and are not faster
 
 
-@flax.struct.dataclass
-class DecodeState:
-    """All that a decode step reads and writes; donated to it.
+@struct.dataclass
+class DecodeState(struct.Struct):
+    """Everything that an event step reads and writes. Donated to each call.
 
-    carry: what the model knows of the events before. keys: uint32 [B, ..], the data of a key for each row, folded
-    with `step`, so that a row is the same alone as in a batch; typed keys would make each call of a program dearer. step:
-    events drawn; below 0 in the delay pattern until the prompt's last events are fed whole. finished [B]. begun: int32
-    [B, L, A], the L events that are drawn in part, none but in the delay pattern. events: int16 [B, S, A], as many as the
-    cache has room for, PAD where none is drawn yet.
+    carry: the model's carry, see `Backbone`.
+    grammar: the grammar's state.
+    keys: uint32 [B, ...], data of each row's PRNG key. An event folds in `step`, so that a row does not depend on its batch.
+      Typed keys would make each call slower.
+    step: number of generated events; negative while the delay pattern replays the end of the prompt.
+    finished: bool [B].
+    partial_events: int32 [B, L, A], events of which some attributes are chosen; L = 0 except for the delay pattern.
+    events: int16 [B, S, A], the generated events, PAD where there is none yet; S is the capacity of the cache.
     """
 
     cache: Cache
@@ -43,16 +47,16 @@ class DecodeState:
     keys: jax.Array
     step: jax.Array
     finished: jax.Array
-    begun: jax.Array
+    partial_events: jax.Array
     events: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Generation:
-    """What came out of a batch, with times in seconds.
+class GenerationOutput:
+    """The result for one batch. Times are in seconds.
 
-    continuations: for each row the events behind its prompt, int16 [N, A], EOS among them where the model ended the piece.
-    finished: bool [B], the rows that came to their end or to the bar where they stop. steps: event steps of the batch.
+    continuations: for each row the events after its prompt, int16 [N, A], with a final EOS if the model ended the piece.
+    finished: bool [B], rows that reached EOS or their stop bar. steps: event steps of the batch.
     """
 
     continuations: list[np.ndarray]
@@ -63,51 +67,52 @@ class Generation:
     compile_seconds: float
 
 
-def bucket(size: int) -> int:
-    """The length that is allocated for `size` events: a power of two, or one and a half times it."""
+def bucket_length(size: int) -> int:
+    """The length that is allocated for `size` events: a power of two, or three quarters of one."""
     length = SMALLEST_BUCKET
     while length < size:
         length *= 2
     return length * 3 // 4 if length > SMALLEST_BUCKET and size <= length * 3 // 4 else length
 
 
-def capacities(width: int, max_events: int, first: int = FIRST_CAPACITY) -> list[int]:
-    """The rooms, in events, that the cache has in turn while `max_events` events follow a prompt of `width`.
+def cache_capacities(width: int, max_events: int, first: int = FIRST_CAPACITY) -> list[int]:
+    """Cache capacities, in events, used in turn to generate `max_events` events after a prompt of `width` events.
 
-    Each is twice the one before, and the last is the bucket of all: so attention reads at most twice what is filled.
+    Each is twice the one before. The last one is the bucket of the whole length. Attention thus reads at most twice the events
+    that are filled.
     """
-    last = bucket(width + max_events)
-    capacity = max(bucket(width + 1), first)
-    rooms = []
+    last = bucket_length(width + max_events)
+    capacity = max(bucket_length(width + 1), first)
+    capacities = []
     while capacity < last:
-        rooms.append(capacity)
+        capacities.append(capacity)
         capacity *= 2
-    return [*rooms, last]
+    return [*capacities, last]
 
 
 class Generator:
     """Continues prompts with one model.
 
-    Programs are compiled ahead of time: prefill for each batch size and prompt bucket, the loop for each batch size and room
-    of the cache. compilations, compile_seconds: how many there were, and the time they took.
+    Programs are compiled ahead of time: prefill for each batch size and prompt bucket, the loop for each batch size and cache
+    capacity. compilations, compile_seconds: number of compiled programs, and the time spent on them.
     """
 
-    def __init__(self, config: ModelConfig, params, tokenizer: Representation, first_capacity: int = FIRST_CAPACITY):
+    def __init__(self, config: ModelConfig, params, tokenizer: Tokenizer, first_capacity: int = FIRST_CAPACITY):
         self.config = config
         self.tokenizer = tokenizer
-        self.use(params)
-        self.model = make_model(config)
+        self.set_params(params)
+        self.model = build_model(config)
         self.grammar = make_grammar(tokenizer)
         self.compilations, self.compile_seconds = 0, 0.0
-        nothing = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
-        self._end = tokenizer.encode(tokenizer.quantize(nothing))[-1:].astype(np.int32)
-        # The events that are begun before one is complete.
-        self.lag = config.num_attributes - 1 if config.form == "delay" else 0
+        empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
+        self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
+        # Number of partial events: the delay in steps between an event's first and last attribute.
+        self.delay = config.num_attributes - 1 if config.architecture == "delay" else 0
         self._first_capacity = first_capacity
         self._programs = {}
 
-    def use(self, params: Any) -> None:
-        """Has other parameters of the same shapes play from now on; what is compiled stays."""
+    def set_params(self, params: Any) -> None:
+        """Replaces the parameters with others of the same shapes. Compiled programs stay valid."""
         self.params = cast_parameters(self.config, params)
 
     def generate(
@@ -119,44 +124,44 @@ class Generator:
         stop_bar: int | np.ndarray | None = None,
         sampling: SamplingConfig = SamplingConfig(),
         seed: int | np.integer | jax.Array = 0,
-        stop_at_end: bool = True,
+        stop_at_eos: bool = True,
         programs: list[int] | None = None,
         finished: np.ndarray | None = None,
-    ) -> Generation:
+    ) -> GenerationOutput:
         """Continues each prompt (int [N, A], BOS first, no EOS) by at most `max_events` events.
 
-        first_bar, stop_bar: a row begins no earlier than the one and ends before the other, bars counted from its prompt's
-        first; one number for all rows or one for each. seed: a number, a jax key, or a key for each row [B]. stop_at_end:
-        whether the model may end the piece. programs: the only ones to play (128 for drums); None for all. finished: bool [B],
-        rows that are to stay as they are.
+        first_bar, stop_bar: new events lie in bars [first_bar, stop_bar), counted from the prompt's first bar; one value for
+        all rows or one per row. seed: an integer, a JAX key, or a key per row [B]. stop_at_eos: whether the model may end a
+        piece. programs: MIDI programs that may be generated (128 for drums); None for all. finished: bool [B], rows to leave
+        unchanged.
         """
         compiled, began = self.compile_seconds, time.perf_counter()
-        rooms = capacities(bucket(max(map(len, prompts))), max_events + self.lag, self._first_capacity)
-        state = jax.block_until_ready(self.start(prompts, rooms[0], seed=seed, finished=finished))
+        capacities = cache_capacities(bucket_length(max(map(len, prompts))), max_events + self.delay, self._first_capacity)
+        state = jax.block_until_ready(self.prefill(prompts, capacities[0], seed=seed, finished=finished))
         prefill_seconds = time.perf_counter() - began - (self.compile_seconds - compiled)
 
-        limits = self.limits(len(prompts), first_bar, stop_bar, stop_at_end, programs)
+        constraints = self.constraints(len(prompts), first_bar, stop_bar, stop_at_eos, programs)
         compiled_prefill, began = self.compile_seconds, time.perf_counter()
-        state = self.advance(state, max_events, sampling.knobs, limits, rooms)
-        drawn = np.asarray(state.events)
+        state = self.decode(state, max_events, sampling.sampling_params, constraints, capacities)
+        events = np.asarray(state.events)
         decode_seconds = time.perf_counter() - began - (self.compile_seconds - compiled_prefill)
-        continuations = [row[row[:, ev.ONSET] != ev.PAD] for row in drawn]
+        continuations = [row[row[:, ev.ONSET] != ev.PAD] for row in events]
         seconds = (prefill_seconds, decode_seconds, self.compile_seconds - compiled)
-        return Generation(continuations, np.asarray(state.finished), int(state.step), *seconds)
+        return GenerationOutput(continuations, np.asarray(state.finished), int(state.step), *seconds)
 
-    def prepare(self, batch: int, longest_prompt: int, max_events: int, sampling: SamplingConfig = SamplingConfig()) -> float:
-        """Compiles all that `generate` can need for prompts of up to `longest_prompt` events; returns the seconds it took."""
+    def warmup(self, batch: int, longest_prompt: int, max_events: int, sampling: SamplingConfig = SamplingConfig()) -> float:
+        """Compiles each program that `generate` needs for prompts of up to `longest_prompt` events; returns the seconds."""
         compiled = self.compile_seconds
-        for width in sorted({bucket(length) for length in range(1, longest_prompt + 1)}):
-            rooms = capacities(width, max_events + self.lag, self._first_capacity)
-            self._prefill_program(batch, width, rooms[0])
-            for room, larger in zip(rooms, [*rooms[1:], None], strict=True):
-                self._decode_program(batch, room, sampling.top_k)
+        for width in sorted({bucket_length(length) for length in range(1, longest_prompt + 1)}):
+            capacities = cache_capacities(width, max_events + self.delay, self._first_capacity)
+            self._prefill_program(batch, width, capacities[0])
+            for capacity, larger in zip(capacities, [*capacities[1:], None], strict=True):
+                self._decode_program(batch, capacity, sampling.top_k)
                 if larger:
-                    self._grow_program(batch, room, larger)
+                    self._resize_program(batch, capacity, larger)
         return self.compile_seconds - compiled
 
-    def start(
+    def prefill(
         self,
         prompts: list[np.ndarray],
         capacity: int,
@@ -165,8 +170,11 @@ class Generator:
         seed: int | np.integer | jax.Array = 0,
         finished: np.ndarray | None = None,
     ) -> DecodeState:
-        """Reads the prompts, padded to `width` events (their bucket, if None), into a cache with room for `capacity` events."""
-        width = width or bucket(max(map(len, prompts)))
+        """Reads the prompts into a cache with a capacity of `capacity` events.
+
+        width: length to which prompts are padded on the left; None for their bucket length. Other arguments as in `generate`.
+        """
+        width = width or bucket_length(max(map(len, prompts)))
         padded = np.zeros((len(prompts), width, self.config.num_attributes), np.int32)
         for row, prompt in zip(padded, prompts, strict=True):
             row[width - len(prompt) :] = prompt
@@ -177,62 +185,67 @@ class Generator:
         keys = jax.random.key_data(keys)
         return self._prefill_program(len(prompts), width, capacity)(self.params, padded, start, keys, finished)
 
-    def limits(
+    def constraints(
         self,
         batch: int,
         first_bar: int | np.ndarray = 0,
         stop_bar: int | np.ndarray | None = None,
-        may_end: bool = True,
+        allow_eos: bool = True,
         programs: list[int] | None = None,
-    ) -> Limits:
-        """The arguments of `generate` on the device."""
+    ) -> Constraints:
+        """The constraints of `generate` as arrays."""
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
-        bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), batch) for bar in (first_bar, stop_bar))
+        first_bars, stop_bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), batch) for bar in (first_bar, stop_bar))
         playable = np.full(DRUMS + 1, programs is None)
         playable[np.array([] if programs is None else programs, np.int64)] = True
-        return Limits(*bars, jnp.bool_(may_end), jnp.asarray(playable))
+        return Constraints(first_bars, stop_bars, jnp.bool_(allow_eos), jnp.asarray(playable))
 
-    def advance(
-        self, state: DecodeState, max_events: int, knobs: Knobs, limits: Limits, rooms: list[int] | None = None
+    def decode(
+        self,
+        state: DecodeState,
+        max_events: int,
+        sampling_params: SamplingParams,
+        constraints: Constraints,
+        capacities: list[int] | None = None,
     ) -> DecodeState:
-        """Draws on until there are `max_events` events in all, or every row is finished; `state` is given away.
+        """Generates until there are `max_events` events or every row is finished. Donates `state`.
 
-        rooms: those that the cache may grow to; without them it stays as it is, and the loop ends where it is full. Whether
-        events are drawn in one call or in many makes no difference to them.
+        capacities: capacities to which the cache may grow. Without them decoding stops when the cache is full. Splitting a call
+        into several does not change the events.
         """
         batch = len(state.finished)
-        larger = [room for room in rooms or () if room > state.cache.max_events]
+        larger = [capacity for capacity in capacities or () if capacity > state.cache.max_events]
         while True:
-            room = state.cache.max_events
-            program = self._decode_program(batch, room, knobs.top_k)
-            state = program(self.params, state, np.int32(max_events), knobs, limits)
-            if not larger or int(state.cache.length) < room or int(state.step) >= max_events or state.finished.all():
+            capacity = state.cache.max_events
+            program = self._decode_program(batch, capacity, sampling_params.top_k)
+            state = program(self.params, state, np.int32(max_events), sampling_params, constraints)
+            if not larger or int(state.cache.length) < capacity or int(state.step) >= max_events or state.finished.all():
                 return state
-            state = self._grow_program(batch, room, larger[0])(state)
+            state = self._resize_program(batch, capacity, larger[0])(state)
             del larger[0]
 
     def _prefill_program(self, batch: int, width: int, capacity: int):
         key = ("prefill", batch, width, capacity)
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return self._program(key, prefill, lambda: (self.params, *self._start_shapes(batch, width)))
+        return self._program(key, prefill, lambda: (self.params, *self._prefill_shapes(batch, width)))
 
     def _decode_program(self, batch: int, capacity: int, top_k: int):
         def shapes():
-            knobs = SamplingConfig(top_k=top_k).knobs
-            return self.params, self._state_shapes(batch, capacity), np.int32(0), knobs, self.limits(batch)
+            sampling_params = SamplingConfig(top_k=top_k).sampling_params
+            return self.params, self._state_shapes(batch, capacity), np.int32(0), sampling_params, self.constraints(batch)
 
         return self._program(("decode", batch, capacity, top_k), self._decode, shapes, donate=(1,))
 
-    def _grow_program(self, batch: int, capacity: int, larger: int):
-        grow = functools.partial(_grow, capacity=larger)
-        return self._program(("grow", batch, capacity, larger), grow, lambda: (self._state_shapes(batch, capacity),))
+    def _resize_program(self, batch: int, capacity: int, larger: int):
+        resize = functools.partial(_resize, capacity=larger)
+        return self._program(("resize", batch, capacity, larger), resize, lambda: (self._state_shapes(batch, capacity),))
 
     def _state_shapes(self, batch: int, capacity: int) -> DecodeState:
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return jax.eval_shape(prefill, self.params, *self._start_shapes(batch, 1 + self.lag))
+        return jax.eval_shape(prefill, self.params, *self._prefill_shapes(batch, 1 + self.delay))
 
-    def _program(self, key: tuple, function, shapes, donate: tuple[int, ...] = ()):
-        """The compiled `function`, by its `key`; for arguments of the shapes that `shapes` returns."""
+    def _program(self, key: tuple, function: Callable, shapes: Callable[[], tuple], donate: tuple[int, ...] = ()):
+        """`function` compiled for arguments of the shapes that `shapes` returns; cached by `key`."""
         if key not in self._programs:
             began = time.perf_counter()
             self._programs[key] = jax.jit(function, donate_argnums=donate).lower(*shapes()).compile()
@@ -240,8 +253,8 @@ class Generator:
             self.compilations += 1
         return self._programs[key]
 
-    def _start_shapes(self, batch: int, width: int):
-        """Of the arguments of prefill after the parameters."""
+    def _prefill_shapes(self, batch: int, width: int):
+        """Shapes of the prefill program's arguments after the parameters."""
         rows = lambda dtype, *shape: jax.ShapeDtypeStruct((batch, *shape), dtype)
         keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.split(jax.random.key(0), batch)))
         return rows(np.int32, width, self.config.num_attributes), rows(np.int32), keys, rows(bool)
@@ -249,81 +262,85 @@ class Generator:
     def _prefill(self, params, prompts, start, keys, finished, *, capacity: int) -> DecodeState:
         B, _, A = prompts.shape
         read = functools.partial(self._read, params, capacity=capacity)
-        if B > PREFILL_ROWS and B % PREFILL_ROWS == 0:
-            carry, cache = _in_blocks(read, PREFILL_ROWS, prompts, start)
+        if B > PREFILL_BATCH and B % PREFILL_BATCH == 0:
+            carry, cache = _in_batches(read, PREFILL_BATCH, prompts, start)
         else:
             carry, cache = read(prompts, start)
-        whole = prompts.shape[1] - self.lag
+        complete = prompts.shape[1] - self.delay  # the delay pattern still holds the events after these as partial events
         advance = lambda state, event: (self.grammar.advance(state, event), None)
-        grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts[:, :whole], 1, 0))
+        grammar, _ = jax.lax.scan(advance, self.grammar.start(B), jnp.moveaxis(prompts[:, :complete], 1, 0))
         events = jnp.full((B, capacity, A), ev.PAD, jnp.int16)
-        return DecodeState(cache, carry, grammar, keys, jnp.int32(-self.lag), finished, prompts[:, whole:], events)
+        return DecodeState(cache, carry, grammar, keys, jnp.int32(-self.delay), finished, prompts[:, complete:], events)
 
     def _read(self, params, prompts, start, *, capacity: int) -> tuple[Any, Cache]:
-        """The model's carry behind the prompts [B, N, A], and a cache that holds them."""
+        """The model's carry after the prompts [B, N, A], and a cache that holds them."""
         cache = Cache.empty(self.config, len(prompts), capacity).replace(start=start)
-        return self._apply(params, "read", prompts, cache)
+        return self._apply(params, "prefill", prompts, cache)
 
-    def _decode(self, params, state: DecodeState, max_events: jax.Array, knobs: Knobs, limits: Limits) -> DecodeState:
+    def _decode(
+        self, params, state: DecodeState, max_events: jax.Array, sampling_params: SamplingParams, constraints: Constraints
+    ) -> DecodeState:
         def unfinished(state: DecodeState) -> jax.Array:
-            room = state.cache.length < state.cache.max_events
-            return room & (state.step < max_events) & ~state.finished.all()
+            has_capacity = state.cache.length < state.cache.max_events
+            return has_capacity & (state.step < max_events) & ~state.finished.all()
 
-        return jax.lax.while_loop(unfinished, lambda state: self.event_step(params, state, knobs, limits), state)
+        return jax.lax.while_loop(unfinished, lambda state: self.event_step(params, state, sampling_params, constraints), state)
 
-    def event_step(self, params, state: DecodeState, knobs: Knobs, limits: Limits) -> DecodeState:
-        """Draws the next event of every row, its tokens in turn, and reads it into the cache."""
+    def event_step(self, params, state: DecodeState, sampling_params: SamplingParams, constraints: Constraints) -> DecodeState:
+        """Samples the next event of every row, attribute by attribute, and reads it into the cache."""
         keys = jax.vmap(jax.random.fold_in, (0, None))(jax.random.wrap_key_data(state.keys), state.step)
 
         def choose(attribute: int, carry, allowed: jax.Array) -> jax.Array:
             logits = self._apply(params, "next_logits", carry, attribute)
-            return sample(jax.vmap(jax.random.fold_in, (0, None))(keys, attribute), logits, allowed, knobs)
+            return sample(jax.vmap(jax.random.fold_in, (0, None))(keys, attribute), logits, allowed, sampling_params)
 
-        if self.lag:
-            return self._delayed_step(params, state, choose, limits)
+        if self.delay:
+            return self._delayed_step(params, state, choose, constraints)
         carry, cache, event = state.carry, state.cache, []
         for attribute in range(self.config.num_attributes):
-            event.append(choose(attribute, carry, self.grammar.allowed(state.grammar, event, limits)))
-            carry, cache = self._apply(params, "feed", carry, cache, event[-1], attribute)
-        return self._record(state.replace(carry=carry, cache=cache), jnp.stack(event, axis=1), limits)
+            event.append(choose(attribute, carry, self.grammar.allowed(state.grammar, event, constraints)))
+            carry, cache = self._apply(params, "decode_step", carry, cache, event[-1], attribute)
+        return self._record(state.replace(carry=carry, cache=cache), jnp.stack(event, axis=1), constraints)
 
-    def _delayed_step(self, params, state: DecodeState, choose, limits: Limits) -> DecodeState:
-        """As event_step, but the next event's last attribute, and as much of those behind it as belongs to that step."""
+    def _delayed_step(self, params, state: DecodeState, choose: Callable, constraints: Constraints) -> DecodeState:
+        """As event_step, for the delay pattern: completes the oldest partial event and adds an attribute to each other one."""
+        assert isinstance(self.grammar, Grammar), "the delay pattern generates NoteEvents only"
 
-        def choose_or_keep(attribute: int, allowed: jax.Array, there: jax.Array) -> jax.Array:
-            is_prompts = state.step + self.lag - attribute < 0
-            return jnp.where(is_prompts, there, choose(attribute, state.carry, allowed))
+        def choose_or_keep(attribute: int, allowed: jax.Array, current: jax.Array) -> jax.Array:
+            is_prompt = state.step + self.delay - attribute < 0
+            return jnp.where(is_prompt, current, choose(attribute, state.carry, allowed))
 
-        tokens, events = draw_step(self.grammar, state.grammar, state.begun, limits, choose_or_keep)
+        tokens, events = delayed_step(self.grammar, state.grammar, state.partial_events, constraints, choose_or_keep)
         carry, cache = state.carry, state.cache
         for attribute in range(self.config.num_attributes):
-            carry, cache = self._apply(params, "feed", carry, cache, tokens[:, attribute], attribute)
-        state = state.replace(carry=carry, cache=cache, begun=events[:, 1:])
-        return self._record(state, events[:, 0], limits)
+            carry, cache = self._apply(params, "decode_step", carry, cache, tokens[:, attribute], attribute)
+        state = state.replace(carry=carry, cache=cache, partial_events=events[:, 1:])
+        return self._record(state, events[:, 0], constraints)
 
-    def _record(self, state: DecodeState, event: jax.Array, limits: Limits) -> DecodeState:
-        ends = event[:, :1] == ev.EOS
+    def _record(self, state: DecodeState, event: jax.Array, constraints: Constraints) -> DecodeState:
+        """Appends `event` [B, A] to the rows that are not finished, and updates the grammar, `finished` and `step`."""
+        is_eos = event[:, :1] == ev.EOS
         grammar = self.grammar.advance(state.grammar, event)
-        beyond = grammar.bar >= limits.stop_bar
-        event = jnp.where(ends, self._end, event)
-        shown = jnp.where((state.finished | beyond)[:, None], ev.PAD, event).astype(state.events.dtype)
-        place = jnp.maximum(state.step, 0)
-        events = jax.lax.dynamic_update_slice(state.events, shown[:, None, :], (0, place, 0))
-        finished = state.finished | beyond | ends[:, 0]
+        is_beyond = grammar.bar >= constraints.stop_bar
+        event = jnp.where(is_eos, self._eos_event, event)
+        recorded = jnp.where((state.finished | is_beyond)[:, None], ev.PAD, event).astype(state.events.dtype)
+        position = jnp.maximum(state.step, 0)
+        events = jax.lax.dynamic_update_slice(state.events, recorded[:, None, :], (0, position, 0))
+        finished = state.finished | is_beyond | is_eos[:, 0]
         return state.replace(grammar=grammar, step=state.step + 1, finished=finished, events=events)
 
-    def _apply(self, params, method: str, *arguments):
+    def _apply(self, params, method: str, *arguments) -> Any:
         return self.model.apply({"params": params}, *arguments, method=method)
 
 
-def _in_blocks(read, rows: int, *arrays: jax.Array):
-    """`read` of the arrays [B, ..], `rows` rows after another; what it returns for each row is joined, the rest is that of any."""
-    blocks = [array.reshape(-1, rows, *array.shape[1:]) for array in arrays]
+def _in_batches(read: Callable, rows: int, *arrays: jax.Array):
+    """`read` of arrays [B, ...], `rows` rows at a time. Outputs with a row axis are concatenated; scalars are equal in all."""
+    batches = [array.reshape(-1, rows, *array.shape[1:]) for array in arrays]
     join = lambda part: part.reshape(-1, *part.shape[2:]) if part.ndim > 1 else part[0]
-    return jax.tree.map(join, jax.lax.map(lambda block: read(*block), blocks))
+    return jax.tree.map(join, jax.lax.map(lambda batch: read(*batch), batches))
 
 
-def _grow(state: DecodeState, *, capacity: int) -> DecodeState:
+def _resize(state: DecodeState, *, capacity: int) -> DecodeState:
     more = capacity - state.cache.max_events
     events = jnp.pad(state.events, ((0, 0), (0, more), (0, 0)), constant_values=ev.PAD)
-    return state.replace(cache=state.cache.grown(capacity), events=events)
+    return state.replace(cache=state.cache.resize(capacity), events=events)

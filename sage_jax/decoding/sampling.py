@@ -1,23 +1,23 @@
-"""Choosing a token from its logits."""
+"""Choosing a token from its logits: temperature, top-k, top-p and min-p."""
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
+from sage_jax import struct
 from sage_jax.errors import UserError
 
-NEVER = -1e30  # the logit of what may not be chosen
-HALVINGS = 26
+NEG_INF = -1e30  # the logit of an id that must not be chosen
+BISECTION_STEPS = 26
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How tokens are chosen. Raises UserError naming the field.
 
-    temperature: 0 is greedy. top_k: the k likeliest only, 0 for all. top_p: the likeliest that together reach this
-    probability (nucleus sampling, arXiv 1904.09751). min_p: those of at least this share of the likeliest one's
+    temperature: 0 is greedy. top_k: keep the k most likely ids; 0 keeps all. top_p: keep the most likely ids that together
+    reach this probability (nucleus sampling, arXiv 1904.09751). min_p: keep ids with at least this fraction of the largest
     probability (arXiv 2407.01082).
     """
 
@@ -37,51 +37,54 @@ class SamplingConfig:
             raise UserError("sampling.top_p is 0, which leaves nothing to choose; give 1 for no limit")
 
     @property
-    def knobs(self) -> "Knobs":
+    def sampling_params(self) -> "SamplingParams":
+        """The same settings as arrays."""
         values = (jnp.float32(value) for value in (self.temperature, self.top_p, self.min_p))
-        return Knobs(*values, top_k=self.top_k)
+        return SamplingParams(*values, top_k=self.top_k)
 
 
-@flax.struct.dataclass
-class Knobs:
-    """SamplingConfig on the device: all traced, so that turning one compiles nothing, but for top_k."""
+@struct.dataclass
+class SamplingParams(struct.Struct):
+    """SamplingConfig on the device. All fields but top_k are traced: changing one compiles nothing."""
 
     temperature: jax.Array
     top_p: jax.Array
     min_p: jax.Array
-    top_k: int = flax.struct.field(pytree_node=False, default=0)
+    top_k: int = struct.field(pytree_node=False, default=0)
 
 
-def sample(keys: jax.Array, logits: jax.Array, allowed: jax.Array, knobs: Knobs) -> jax.Array:
-    """One id [B] for each row of logits [B, V], with its own key [B], among those `allowed` [B, V]."""
-    logits = jnp.where(allowed, logits, NEVER)
-    warm = jnp.maximum(knobs.temperature, 1e-6)
-    drawn = jax.vmap(jax.random.categorical)(keys, restrict(logits / warm, knobs))
-    return jnp.where(knobs.temperature > 0, drawn, logits.argmax(axis=-1)).astype(jnp.int32)
+def sample(keys: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+    """Samples one id per row, int32 [B], from logits [B, V] among the ids `allowed` [B, V], with a PRNG key per row [B]."""
+    logits = jnp.where(allowed, logits, NEG_INF)
+    temperature = jnp.maximum(sampling_params.temperature, 1e-6)
+    sampled = jax.vmap(jax.random.categorical)(keys, filter_logits(logits / temperature, sampling_params))
+    return jnp.where(sampling_params.temperature > 0, sampled, logits.argmax(axis=-1)).astype(jnp.int32)
 
 
-def restrict(logits: jax.Array, knobs: Knobs) -> jax.Array:
-    """logits [B, V] with NEVER where top-k, then min-p and top-p of what top-k left, rule an id out."""
-    if 0 < knobs.top_k < logits.shape[-1]:
-        least = jax.lax.top_k(logits, knobs.top_k)[0][:, -1:]
-        logits = jnp.where(logits >= least, logits, NEVER)
-    floor = logits.max(axis=-1, keepdims=True) + jnp.log(jnp.maximum(knobs.min_p, 1e-30))
-    nucleus = jax.lax.cond(knobs.top_p < 1, _nucleus, lambda logits, top_p: logits, logits, knobs.top_p)
-    return jnp.where(logits >= floor, nucleus, NEVER)
+def filter_logits(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+    """logits [B, V] with NEG_INF for ids that top-k rules out, then for those that min-p or top-p rules out of the rest."""
+    if 0 < sampling_params.top_k < logits.shape[-1]:
+        smallest = jax.lax.top_k(logits, sampling_params.top_k)[0][:, -1:]
+        logits = jnp.where(logits >= smallest, logits, NEG_INF)
+    floor = logits.max(axis=-1, keepdims=True) + jnp.log(jnp.maximum(sampling_params.min_p, 1e-30))
+    nucleus = jax.lax.cond(sampling_params.top_p < 1, _nucleus, lambda logits, top_p: logits, logits, sampling_params.top_p)
+    return jnp.where(logits >= floor, nucleus, NEG_INF)
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    """By the largest probability p such that all ids of at least p together reach top_p: halving finds it in a quarter of the
-    time of a sort, to within 2^-HALVINGS of the likeliest id's probability. Equally likely ids stay or go together.
+    """Keeps ids of at least probability p: the largest p such that these ids together reach top_p.
+
+    Bisection finds p to within 2^-BISECTION_STEPS of the largest probability, in a quarter of the time of a sort. Ids of equal
+    probability are kept or removed together.
     """
     probability = jax.nn.softmax(logits, axis=-1)
 
-    def halve(_, bounds):
-        enough, too_few = bounds
-        middle = (enough + too_few) / 2
+    def bisect(_, bounds):
+        low, high = bounds  # ids of at least `low` reach top_p; those of at least `high` do not
+        middle = (low + high) / 2
         reaches = jnp.where(probability >= middle, probability, 0).sum(axis=-1, keepdims=True) >= top_p
-        return jnp.where(reaches, middle, enough), jnp.where(reaches, too_few, middle)
+        return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
     peak = probability.max(axis=-1, keepdims=True)
-    least, _ = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(peak), 2 * peak))
-    return jnp.where(probability >= jnp.minimum(least, peak), logits, NEVER)  # the likeliest one always stays
+    threshold, _ = jax.lax.fori_loop(0, BISECTION_STEPS, bisect, (jnp.zeros_like(peak), 2 * peak))
+    return jnp.where(probability >= jnp.minimum(threshold, peak), logits, NEG_INF)  # always keeps the most likely id

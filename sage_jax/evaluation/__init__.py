@@ -1,1 +1,1 @@
-"""What a model is worth: likelihood, continuations against floors, memory, listeners; never a score without its interval."""
+"""Evaluation: likelihood, scored continuations next to baselines, memorization and listening tests, all with intervals."""

@@ -1,32 +1,33 @@
-"""From models, folders of MIDI files and a split nobody trained on to a report."""
+"""Evaluates trained models and folders of MIDI files on one split, and writes a report."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sage_jax.corpus.shards import music_fingerprint
 from sage_jax.environment import commit, describe
 from sage_jax.errors import UserError
 from sage_jax.evaluation import results
+from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.candidates import read_candidates
-from sage_jax.evaluation.floors import FLOORS
-from sage_jax.evaluation.memorisation import longest_shared_runs
+from sage_jax.evaluation.generation import ProgressCallback, SystemOutput
+from sage_jax.evaluation.memorization import longest_shared_ngrams
+from sage_jax.evaluation.model_under_test import SavedRun, TrainedModel, shards_folder
 from sage_jax.evaluation.musicality import histograms
 from sage_jax.evaluation.outputs import save_music, save_numbers, save_prompts
 from sage_jax.evaluation.prompts import cut
 from sage_jax.evaluation.report import write_report
+from sage_jax.evaluation.results import Evaluation
 from sage_jax.evaluation.task import EvaluationConfig, Task
-from sage_jax.evaluation.trained import SavedRun, Show, TrainedModel, shards_of
 from sage_jax.music.notes import Piece
-from sage_jax.music.shards import music_fingerprint
 from sage_jax.training.checkpoint import FOLDER, load_for_sampling
 
-TRUTH = "truth"
-FEW_PIECES = 20  # under which an interval is worth a warning
+REFERENCE = "truth"  # the name of the reference continuations among the systems
+FEW_PIECES = 20  # with fewer pieces the report warns about the intervals
 
 
 def evaluate(
@@ -36,125 +37,136 @@ def evaluate(
     output: pathlib.Path,
     command: str,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Compares the newest checkpoint of each workdir, and folders of MIDI files, by name, on the prompts of the first's shards.
+) -> Evaluation:
+    """Evaluates the newest checkpoint of each workdir, and folders of MIDI files, on prompts from the first workdir's shards.
 
-    Writes prompts/, midi/, evaluation.json, scores.json, report.md and plots to `output`, which also keeps what was decoded, so
-    that a call that was stopped goes on. A workdir without checkpoints gives the prompts and the floors alone. Returns what
-    is in evaluation.json. Raises UserError for whatever a user can mend.
+    workdirs, candidates: folders by system name. If the first workdir has no checkpoint, only the baselines are scored.
+    output: gets prompts/, midi/, evaluation.json, scores.json, report.md and plots. It also keeps the generated events, so that
+    a stopped call resumes. command: the command line, for the report. Raises UserError for mistakes that a user can correct.
     """
     console = console or Console()
     say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-    names = [*workdirs, *candidates]
-    for name in names:
-        if names.count(name) > 1 or name in (*FLOORS, TRUTH):
-            raise UserError(f"two systems are called {name}; name each as NAME=FOLDER, and none {', '.join(FLOORS)} or {TRUTH}")
-    for name, folder in candidates.items():
-        if output.resolve() in folder.resolve().parents:
-            raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it out of there")
-    runs = _runs(config, workdirs)
+    _check_names(workdirs, candidates, output)
+    runs = _load_runs(config, workdirs)
     first = next(iter(workdirs))
-    task = Task.of(config, shards_of(workdirs[first], runs.get(first)), workdirs[first])
+    task = Task.of(config, shards_folder(workdirs[first], runs.get(first)), workdirs[first])
     models = [TrainedModel.of(name, workdirs[name], run, task) for name, run in runs.items()]
-    names = [*(model.name for model in models), *candidates]
-
     prompts = task.prompts
-    sources = len({prompt.name for prompt in prompts})
-    say(f"{len(prompts)} prompts from {sources} of {len(task.pieces)} pieces of the {config.split} split, one every {task.hop} bars")
+    num_pieces = len({prompt.name for prompt in prompts})
+    total = len(task.pieces)
+    say(f"{len(prompts)} prompts from {num_pieces} of {total} pieces of the {config.split} split, one every {task.hop} bars")
 
-    # What is written behind the prompts: files first, of which something may be wrong; floors; models, which take their time.
-    theirs = {
-        name: read_candidates(folder, prompts, config.samples, config.candidates_hold_prompt)
-        for name, folder in candidates.items()
-    }
-    for name, each in theirs.items():
-        for line in each.notes:
+    # Candidates first: a broken folder must fail before the models spend their time.
+    outputs: dict[str, SystemOutput] = {}
+    for name, folder in candidates.items():
+        outputs[name] = read_candidates(folder, prompts, config.samples, config.candidates_include_prompt)
+        for line in outputs[name].notes:
             say(f"{name}: {line}")
     save_prompts(output / "prompts", prompts)
-    written = theirs | task.floors()
+    outputs |= task.baselines()
     likelihoods = {}
     with _progress(console) as progress:
         for model in models:
-            written[model.name] = model.write(task, output / "written", _shown(progress, f"{model.name}: continuations"))
-            likelihoods[model.name] = model.foretell(task, _shown(progress, f"{model.name}: likelihood"))
-    order = [*names, *FLOORS]
-    scored = {name: results.score(prompts, written[name].continuations) for name in order}
+            outputs[model.name] = model.write(task, output / "written", _callback(progress, f"{model.name}: continuations"))
+            likelihoods[model.name] = model.log_likelihood(task, _callback(progress, f"{model.name}: likelihood"))
+    tested = [*(model.name for model in models), *candidates]
+    order = [*tested, *BASELINES]
+    scored = {name: results.score(prompts, outputs[name].continuations) for name in order}
 
-    firsts = {name: [takes[0] for takes in written[name].continuations] for name in order}
-    firsts[TRUTH] = [cut(prompt.reference, prompt.length) for prompt in prompts]
-    truth = histograms(firsts[TRUTH])
-    drums = int(scored["loop"].drums_only.sum())
-    remarks = {name: list(written[name].notes) for name in names} | {"task": _doubts(task, models, sources, drums)}
-    found = {
-        "command": command,
-        "commit": commit(),
-        "versions": describe(),
-        "config": dataclasses.asdict(config),
-        "prompts": {"count": len(prompts), "pieces": sources, "split_pieces": len(task.pieces), "hop": task.hop},
-        "systems": {model.name: {"model": model.generator.config.name, "step": model.step} for model in models}
+    firsts = {name: [samples[0] for samples in outputs[name].continuations] for name in order}
+    firsts[REFERENCE] = [cut(prompt.reference, prompt.length) for prompt in prompts]
+    reference = histograms(firsts[REFERENCE])
+    notes = {name: list(outputs[name].notes) for name in tested}
+    notes["task"] = _caveats(task, models, num_pieces, int(scored["loop"].drums_only.sum()))
+    evaluation = Evaluation.of(
+        command=command,
+        commit=commit(),
+        versions=describe(),
+        config=dataclasses.asdict(config),
+        prompts={"count": len(prompts), "pieces": num_pieces, "split_pieces": len(task.pieces), "hop": task.hop},
+        systems={model.name: {"model": model.generator.config.name, "step": model.step} for model in models}
         | {name: {"candidates": folder.name} for name, folder in candidates.items()},
-        "scores": results.table(prompts, scored),
-        "differences": results.differences(prompts, scored),
-        "likelihood": likelihoods,
-        "faults": {name: dataclasses.asdict(written[name].faults) | {"failures": written[name].failures} for name in names},
-        "remarks": {name: lines for name, lines in remarks.items() if lines},
-        "speed": {name: written[name].speed for name in names if written[name].speed},
-        "memory": _memory(task, {name: written[name].continuations for name in (*names, "markov")}),
-        "character": {name: results.character(prompts, firsts[name], truth) for name in (*order, TRUTH)},
-    }
-    found = results.plain(found)
-    save_music(output / "midi", config.midi, prompts, firsts)
-    save_numbers(output, prompts, scored, found)
-    write_report(found, output)
-    return found
+        scores=results.table(prompts, scored),
+        differences=results.differences(prompts, scored),
+        likelihood=likelihoods,
+        syntax={name: dataclasses.asdict(outputs[name].faults) | {"empty": outputs[name].failures} for name in tested},
+        notes={name: lines for name, lines in notes.items() if lines},
+        decoding={name: outputs[name].speed for name in tested if outputs[name].speed},
+        memorization=_memorization(task, {name: outputs[name].continuations for name in (*tested, "markov")}),
+        descriptive_statistics={
+            name: results.descriptive_statistics(prompts, firsts[name], reference) for name in (*order, REFERENCE)
+        },
+    )
+    save_music(output / "midi", config.num_midi_examples, prompts, firsts)
+    save_numbers(output, prompts, scored, evaluation)
+    write_report(evaluation, output)
+    return evaluation
 
 
-def _runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedRun]:
-    """The checkpoint of each workdir; the first may have none, and gives nothing but shards."""
+def _check_names(workdirs: Mapping[str, pathlib.Path], candidates: Mapping[str, pathlib.Path], output: pathlib.Path) -> None:
+    """Raises UserError if a system's name is not unique or a candidate folder lies in `output`."""
+    names = [*workdirs, *candidates]
+    reserved = (*BASELINES, REFERENCE)
+    for name in names:
+        if names.count(name) > 1 or name in reserved:
+            raise UserError(f"the system name {name} is taken; give each as NAME=FOLDER, other than {', '.join(reserved)}")
+    for name, folder in candidates.items():
+        if output.resolve() in folder.resolve().parents:
+            raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it elsewhere")
+
+
+def _load_runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedRun]:
+    """The checkpoint of each workdir. The first workdir may have none: then it only provides the shards."""
     runs = {}
-    for place, (name, workdir) in enumerate(workdirs.items()):
+    for index, (name, workdir) in enumerate(workdirs.items()):
         if (workdir / FOLDER).is_dir():
-            runs[name] = load_for_sampling(workdir, config.best)
-        elif place:
+            runs[name] = load_for_sampling(workdir, config.use_best_checkpoint)
+        elif index:
             raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
     return runs
 
 
-def _doubts(task: Task, models: list[TrainedModel], sources: int, drums: int) -> list[str]:
-    """What a reader should bear in mind about the task, a line each."""
-    here = music_fingerprint(task.shards.folder)
-    strangers = [f"`{model.name}`" for model in models if model.heard != here]
-    doubts = {
-        f"the prompts are from {sources} pieces alone: whatever their number, they tell of few": sources < FEW_PIECES,
-        "the models were trained on these very pieces": task.config.split == "train",
-        f"{', '.join(strangers)}: trained on other pieces than these shards have, or on shards that are gone; whether these prompts "
-        "were among them is not known": bool(strangers),
-        f"{drums} true continuation(s) have drums alone: no chroma and no ssm, and an index of the two other parts": bool(drums),
+def _caveats(task: Task, models: list[TrainedModel], num_pieces: int, num_drums_only: int) -> list[str]:
+    """What limits the conclusions of this evaluation, one line each."""
+    fingerprint = music_fingerprint(task.shards.folder)
+    others = [f"`{model.name}`" for model in models if model.train_data_fingerprint != fingerprint]
+    caveats = {
+        f"all prompts come from {num_pieces} pieces, so there are few independent samples": num_pieces < FEW_PIECES,
+        "the models were trained on these pieces": task.config.split == "train",
+        f"{', '.join(others)}: trained on different pieces than these shards contain, or the training shards are gone; the "
+        "prompts may be part of the training data": bool(others),
+        f"{num_drums_only} reference continuation(s) contain only drums: their chroma and ssm are undefined, and their NMSI is "
+        "the mean of groove and density": bool(num_drums_only),
     }
-    return [line for line, holds in doubts.items() if holds]
+    return [line for line, applies in caveats.items() if applies]
 
 
-def _memory(task: Task, continuations: Mapping[str, Sequence[Sequence[Piece]]]) -> dict[str, Any]:
-    """The longest run of notes that each continuation shares with the training split, and that the true ones share."""
-    if not task.config.memory:
+def _memorization(
+    task: Task, continuations: Mapping[str, Sequence[Sequence[Piece]]]
+) -> dict[str, dict[str, float | int]]:
+    """Statistics of the longest note n-grams shared with the training split, by system and for the reference."""
+    if not task.config.memorization:
         return {}
     prompts = task.prompts
-    groups = {**continuations, TRUTH: [[prompt.reference] for prompt in prompts]}
+    systems = {**continuations, REFERENCE: [[prompt.reference] for prompt in prompts]}
     pieces = [
-        cut(piece, prompt.length) for takes in groups.values() for prompt, made in zip(prompts, takes, strict=True) for piece in made
+        cut(piece, prompt.length)
+        for by_prompt in systems.values()
+        for prompt, samples in zip(prompts, by_prompt, strict=True)
+        for piece in samples
     ]
-    runs = longest_shared_runs([task.tokenizer.decode(events) for events in task.training], pieces)
-    sizes = [sum(map(len, takes)) for takes in groups.values()]
-    parts = dict(zip(groups, np.split(runs, np.cumsum(sizes)[:-1]), strict=True))
-    high = np.percentile(parts[TRUTH], 95)
+    lengths = longest_shared_ngrams([task.tokenizer.decode(events) for events in task.training], pieces)
+    counts = [sum(map(len, by_prompt)) for by_prompt in systems.values()]
+    by_system = dict(zip(systems, np.split(lengths, np.cumsum(counts)[:-1]), strict=True))
+    reference_p95 = np.percentile(by_system[REFERENCE], 95)
     return {
         name: {
-            "median": float(np.median(part)),
-            "p95": float(np.percentile(part, 95)),
-            "max": int(part.max()),
-            "above_human_p95": float((part > high).mean()),
+            "median": float(np.median(each)),
+            "p95": float(np.percentile(each, 95)),
+            "max": int(each.max()),
+            "above_reference_p95": float((each > reference_p95).mean()),
         }
-        for name, part in parts.items()
+        for name, each in by_system.items()
     }
 
 
@@ -163,7 +175,7 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _shown(progress: Progress, name: str) -> Show:
-    """What is told how much of a task is done."""
+def _callback(progress: Progress, name: str) -> ProgressCallback:
+    """Adds a progress bar, and returns the callback that advances it."""
     task = progress.add_task(name, total=None)
     return lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,15 +1,17 @@
-"""How well a model foretells music: bits per note and per second over whole pieces, comparable whatever its tokens are.
+"""Log-likelihood of whole pieces in bits per note and per second, comparable between tokenizations.
 
-Every token of a piece counts, its meters, tempos, rests and end too, and every note counts once; what differs between
-tokenizations is how many tokens they need, which the sum over a note's tokens leaves out of account. A piece longer than the
-model's context is read in windows that overlap: each event is foretold once, behind at least half a context where the
-piece has that much before it. In training the meter and the tempo that a crop begins with are given; here they count at
-the beginning of a piece, which no model was taught to foretell: what that costs is told apart.
+Every token of a piece counts, including meters, tempos, rests and the end of sequence. The sum over all tokens is divided by
+the number of notes or seconds, so that tokenizations with more or fewer tokens per note are comparable.
+A piece longer than the model's context is scored in overlapping windows. Each event is scored once, with at least half a
+context before it where the piece has that much.
+In training the meter and tempo at the start of a crop are given. Here those at the start of a piece count too, although no
+model was trained to predict them; `Likelihood.opening` reports their cost.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -17,15 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.forms import make_model
-from sage_jax.music.representation import Representation
+from sage_jax.models.registry import build_model
+from sage_jax.tokenizers.base import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """Of P pieces: bits float64 [P, A] of each attribute's tokens, notes int [P], seconds float64 [P] of music.
+    """The likelihood of P pieces.
 
-    opening: float64 [P], the part of `bits` that the meter and tempo at the beginning cost.
+    bits: float64 [P, A], of each attribute's tokens. opening: float64 [P], the part of `bits` for the first meter and tempo.
+    notes: int [P]. seconds: float64 [P], the duration of the music.
     """
 
     bits: np.ndarray
@@ -36,7 +39,7 @@ class Likelihood:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of a piece as the model reads it: events [N, A], of which those from `first` on are to be foretold."""
+    """A window of a piece: events [N, A]. The events from index `first` on are scored."""
 
     piece: int
     events: np.ndarray
@@ -46,20 +49,20 @@ class Window:
 def bits(
     config: ModelConfig,
     params,
-    tokenizer: Representation,
+    tokenizer: Tokenizer,
     pieces: Sequence[np.ndarray],
     context: int,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Likelihood:
-    """The likelihood of `pieces`, the steps [N, A] of each, under a model that was trained on `context` steps."""
-    found = (
+    """The likelihood of `pieces`, each steps [N, A], under a model with a training context of `context` steps."""
+    windows = (
         Window(piece, *window) for piece, steps in enumerate(pieces) for window in tokenizer.windows(np.asarray(steps), context)
     )
-    todo = sorted(found, key=lambda window: len(window.events))
+    todo = sorted(windows, key=lambda window: len(window.events))
     A = config.num_attributes
     total, opening = np.zeros((len(pieces), A)), np.zeros(len(pieces))
-    nats = jax.jit(functools.partial(event_nats, make_model(config)))
+    nats = jax.jit(functools.partial(event_nats, build_model(config)))
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         rows = np.zeros((batch_size, context, A), np.int32)
@@ -83,11 +86,11 @@ def bits(
 
 
 def event_nats(model: nn.Module, params, events: jax.Array) -> jax.Array:
-    """Nats of each token of `events` [B, N, A] given all before it, float32 [B, N, A]; 0 for the first event."""
-    logits = model.apply({"params": params}, events)
+    """Negative log-likelihood of each token of `events` [B, N, A] in nats, float32 [B, N, A]; 0 for the first event."""
+    logits = cast(Sequence[jax.Array], model.apply({"params": params}, events))
     nats = []
     for attribute, block in enumerate(logits):
-        # An onset is foretold at the last token of the event before it, the other attributes within their event.
+        # The last token of an event predicts the next onset; the other attributes are predicted within their event.
         block = block[:, :-1] if attribute == 0 else block[:, 1:]
         chosen = jnp.take_along_axis(block, events[:, 1:, attribute, None], axis=-1)[..., 0]
         nats.append(jax.nn.logsumexp(block.astype(jnp.float32), axis=-1) - chosen)

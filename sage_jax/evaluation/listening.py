@@ -1,7 +1,7 @@
-"""A listening test as a static web page: blind, in random order, with anchors; and the key that says which clip is whose.
+"""Makes a listening test: a static web page that is blind, randomized and anchored, and a key from clips to systems.
 
-Names, orders and the test's id are drawn anew for each test, from the system's own randomness: nothing in the page, in the
-names of files or in their times tells, or lets one work out, which system a clip is from.
+File names, orders and the test's id come from the operating system's randomness. Nothing in the page, in file names or in file
+times reveals the system of a clip.
 """
 
 import collections
@@ -18,27 +18,28 @@ from typing import Any
 
 import numpy as np
 
-from sage_jax.data.crops import evenly
+from sage_jax.data.crops import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.rendering.audio import MAX_SECONDS, SAMPLE_RATE, synthesise, trim, write_mp3
 
-GRID = 96  # ticks per quarter: as the file has it, near enough
-FORMS = 60  # orders of clips, of which each listener gets one
-LOUDNESS, PEAK = 0.08, 0.89  # every clip's root mean square, or less where its peak would go over
-JUDGING = 12.0  # seconds that a judgement takes beside listening
-NAMES = ("*.mid", "*.midi")
+TICKS_PER_QUARTER = 96  # fine enough to keep the timing of the file
+FORMS = 60  # randomized orders of clips; each listener gets one
+LOUDNESS, PEAK = 0.08, 0.89  # the RMS of every clip, reduced where the peak would exceed PEAK
+RESPONSE_SECONDS = 12.0  # estimated time of a response, without listening
+PATTERNS = ("*.mid", "*.midi")
 
 
 @dataclasses.dataclass(frozen=True)
 class ListeningConfig:
-    """What a listener is asked. Raises UserError naming the flag.
+    """Settings of a listening test. Raises UserError naming the flag.
 
-    clips: pieces of each system that are used, at most. ratings, pairs: judgements of one listener, single clips from 1 to 5 and
-    pairs of clips that continue one opening. prompt_bars: the bars that were given. anchors: systems whose quality is known, such
-    as the true continuation and a floor. post: an address that answers can be sent to, or nothing.
+    clips: the maximum number of pieces of each system. ratings: clips that a listener rates from 1 to 5.
+    pairs: pairs of clips with the same prompt that a listener compares. prompt_bars: bars of the prompt.
+    anchors: systems of known quality, such as the reference and a baseline. title: of the page.
+    post: URL that accepts answers by POST; empty for download only.
     """
 
     clips: int = 10
@@ -54,9 +55,9 @@ class ListeningConfig:
             if getattr(self, field) < low:
                 raise UserError(f"--{field} is {getattr(self, field)}; give at least {low}")
         if not self.ratings + self.pairs:
-            raise UserError("--ratings and --pairs are both 0; ask something")
+            raise UserError("--ratings and --pairs are both 0; set at least one")
         if self.post and not self.post.startswith(("http://", "https://")):
-            raise UserError(f"--post is {self.post!r}; give an address that begins with https://")
+            raise UserError(f"--post is {self.post!r}; give a URL that begins with https://")
 
 
 def make_test(
@@ -65,49 +66,51 @@ def make_test(
     config: ListeningConfig,
     say: Callable[[str], None] = print,
 ) -> pathlib.Path:
-    """Writes the page and its clips to the new folder `site`, and the key beside it; returns the path of the key.
+    """Writes the page and its clips to the new folder `site`, and the key next to it. Returns the path of the key.
 
-    outputs: by system a folder of MIDI files; files of one name continue one opening. Raises UserError for folders that do not
-    fit each other, where `site` is there already, and where nothing can be heard.
+    outputs: a folder of MIDI files for each system; files of the same name continue the same prompt.
+    Raises UserError for folders with different files, files without notes, and an existing `site`.
     """
+    if not outputs:
+        raise UserError("--outputs: give a folder for each system, such as --outputs model=generated truth=originals")
     for anchor in config.anchors:
         if anchor not in outputs:
-            raise UserError(f"--anchors: there is no output called {anchor}; choose of {', '.join(outputs)}")
+            raise UserError(f"--anchors: there is no output named {anchor}; choose from {', '.join(outputs)}")
     if len(outputs) < 2 and not config.ratings:
-        raise UserError("--outputs: pairs need two systems at least")
+        raise UserError("--outputs: pairs need at least two systems")
     site = site.resolve()
     key = key_path(site)
     for path in (site, key):
         if path.exists():
-            raise UserError(f"{path} is there already, and answers may belong to it; choose another --output, or move it away")
+            raise UserError(f"{path} exists, and answers may belong to it; choose another --output, or move it away")
     names = _common_names(outputs)
     if not config.anchors:
-        say("no --anchors: without a system of known quality, ratings cannot be compared with those of another test")
+        say("no --anchors: without a system of known quality, ratings are not comparable with those of another test")
     rng = np.random.default_rng(secrets.randbits(128))
     try:
         site.parent.mkdir(parents=True, exist_ok=True)
-        aside = tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}.")
+        staging = tempfile.TemporaryDirectory(dir=site.parent, prefix=f".{site.name}.")
     except OSError as error:
         raise UserError(f"cannot write {site}: {error.strerror}; choose another --output") from error
-    with aside:  # made here, and only then put in its place
-        fresh = pathlib.Path(aside.name) / "site"
-        (fresh / "clips").mkdir(parents=True)
+    with staging:  # renamed to `site` when complete
+        made = pathlib.Path(staging.name) / "site"
+        (made / "clips").mkdir(parents=True)
         clips, owners = {}, {}
-        for name in evenly(names, config.clips):
+        for name in subsample_evenly(names, config.clips):
             for system, folder in outputs.items():
                 clip = secrets.token_hex(6)
-                piece = read_midi(folder / name, GRID)
+                piece = read_midi(folder / name, TICKS_PER_QUARTER)
                 if not len(piece.notes):
-                    raise UserError(f"{folder / name} has no notes; silence cannot be judged, take it out of every folder")
+                    raise UserError(f"{folder / name} has no notes and cannot be judged; remove it from every folder")
                 if piece.seconds(piece.end) > MAX_SECONDS:
-                    raise UserError(f"{folder / name} is over {MAX_SECONDS / 60:.0f} minutes long; nobody will listen to that")
-                seconds = _record(piece, fresh / "clips" / f"{clip}.mp3")
-                clips[clip] = _picture(piece, seconds, config.prompt_bars)
+                    raise UserError(f"{folder / name} is longer than {MAX_SECONDS / 60:.0f} minutes; give shorter files")
+                seconds = _record(piece, made / "clips" / f"{clip}.mp3")
+                clips[clip] = _piano_roll(piece, seconds, config.prompt_bars)
                 owners[clip] = {"system": system, "piece": name}
             say(f"{name}: {len(outputs)} clips")
         clips = dict(sorted(clips.items()))
         for clip in clips:
-            os.utime(fresh / "clips" / f"{clip}.mp3", (0, 0))
+            os.utime(made / "clips" / f"{clip}.mp3", (0, 0))
         forms = [_form(owners, config, rng) for _ in range(FORMS)]
         listening = sum(clips[clip]["seconds"] for form in forms for item in form for clip in item) / FORMS
         test = {
@@ -115,47 +118,48 @@ def make_test(
             "title": config.title,
             "post": config.post,
             "format": "mp3",
-            "minutes": (listening + JUDGING * len(forms[0])) / 60,
+            "minutes": (listening + RESPONSE_SECONDS * len(forms[0])) / 60,
             "clips": clips,
             "forms": forms,
         }
         page = importlib.resources.files("sage_jax.evaluation").joinpath("listening.html").read_text()
         # A closing tag inside a title must not end the script.
-        (fresh / "index.html").write_text(page.replace("/*TEST*/", json.dumps(test).replace("<", "\\u003c")))
+        (made / "index.html").write_text(page.replace("/*TEST*/", json.dumps(test).replace("<", "\\u003c")))
         answer = {"test": test["id"], "systems": list(outputs), "anchors": list(config.anchors), "clips": owners}
         write_json(key, answer, indent=1)
-        fresh.rename(site)
+        made.rename(site)
     return key
 
 
 def key_path(site: pathlib.Path) -> pathlib.Path:
-    """Where the key of the test in the folder `site` stands: beside it, so that the folder can go to a web server as it is."""
+    """The path of the key of the test in the folder `site`: next to it, so that the folder can be published as it is."""
     site = site.resolve()
     return site.with_name(f"{site.name}.key.json")
 
 
 def _common_names(outputs: Mapping[str, pathlib.Path]) -> list[str]:
+    """The file names that all folders share, sorted. Raises UserError if the folders differ."""
     found = {}
     for system, folder in outputs.items():
         if not folder.is_dir():
             raise UserError(f"--outputs: {system} is {folder}, which is not a folder; give a folder of MIDI files")
-        found[system] = {path.name for pattern in NAMES for path in folder.glob(pattern)}
+        found[system] = {path.name for pattern in PATTERNS for path in folder.glob(pattern)}
         if not found[system]:
             raise UserError(f"--outputs: {folder} of {system} has no MIDI file")
     everything = sorted(set.union(*found.values()))
     for name in everything:
         lacking = [system for system in outputs if name not in found[system]]
         if lacking:
-            there = next(system for system in outputs if name in found[system])
+            owner = next(system for system in outputs if name in found[system])
             raise UserError(
-                f"--outputs: {lacking[0]} lacks {name}, which {there} has; files of one name continue one opening, so write "
-                f"{outputs[lacking[0]] / name}, or take {name} out of every folder"
+                f"--outputs: {lacking[0]} lacks {name}, which {owner} has; files of one name continue one prompt, so add "
+                f"{outputs[lacking[0]] / name}, or remove {name} from every folder"
             )
     return everything
 
 
 def _record(piece: Piece, path: pathlib.Path) -> float:
-    """Writes the sound of `piece`, as loud as all clips are; returns its length in seconds."""
+    """Writes `piece` as audio at the common loudness; returns its duration in seconds."""
     samples = trim(synthesise(piece), float(piece.seconds(piece.end)))
     loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     peak = float(np.abs(samples).max(initial=0))
@@ -165,8 +169,8 @@ def _record(piece: Piece, path: pathlib.Path) -> float:
     return len(samples) / SAMPLE_RATE
 
 
-def _picture(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:
-    """What the page draws: notes as [start, end, pitch, voice], seconds, voice -1 for drums; where the prompt ends."""
+def _piano_roll(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:
+    """The piano roll of the page: notes as [start, end, pitch, voice] in seconds, voice -1 for drums; the end of the prompt."""
     notes = piece.notes
     programs = [program for program in dict.fromkeys(notes["program"].tolist()) if program != DRUMS]
     voices = {program: number for number, program in enumerate(programs)} | {DRUMS: -1}
@@ -181,9 +185,9 @@ def _picture(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:
 
 
 def _form(owners: Mapping[str, Mapping[str, str]], config: ListeningConfig, rng: np.random.Generator) -> list[list[str]]:
-    """An order of judgements: single clips first, each system as often as the others, then pairs, each two systems as often.
+    """A randomized order: first single clips, balanced over systems, then pairs, balanced over pairs of systems.
 
-    No opening comes twice in a row where that can be helped, and which clip of a pair is A is drawn anew.
+    The same prompt does not follow itself where avoidable. The order within a pair is random.
     """
     by_system: dict[str, list[str]] = {}
     for clip, owner in owners.items():
@@ -199,7 +203,7 @@ def _form(owners: Mapping[str, Mapping[str, str]], config: ListeningConfig, rng:
 
 
 def _balanced(groups: list[list[Any]], count: int, rng: np.random.Generator) -> list[Any]:
-    """At most `count` items, taken from shuffled groups in turn, and shuffled."""
+    """At most `count` items, taken in turn from the shuffled groups, in random order."""
     shuffled = [[group[place] for place in rng.permutation(len(group))] for group in groups]
     shuffled = [shuffled[place] for place in rng.permutation(len(shuffled))]
     turns = [group[turn] for turn in range(max(map(len, shuffled), default=0)) for group in shuffled if turn < len(group)]
@@ -207,7 +211,7 @@ def _balanced(groups: list[list[Any]], count: int, rng: np.random.Generator) -> 
 
 
 def _apart(items: list[Any], piece: Callable[[Any], str]) -> list[Any]:
-    """`items` so that none follows one of the same piece where that can be helped: next is always a piece with most left."""
+    """Orders `items` so that none follows one of the same piece where avoidable: greedily by the most remaining items."""
     waiting, order = list(items), []
     while waiting:
         left = collections.Counter(map(piece, waiting))

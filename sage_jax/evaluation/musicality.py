@@ -1,7 +1,7 @@
-"""What a piece is like by itself, against no other: measures as MusPy states them, and counts to draw.
+"""Descriptive measures of a single piece, as defined by MusPy, and histograms of note attributes.
 
-From MusPy (arXiv 2008.01951) and the measures that the Multitrack Music Transformer reports (arXiv 2207.06983): closer to
-what real music has is better, not higher.
+From MusPy (arXiv 2008.01951), as reported by the Multitrack Music Transformer (arXiv 2207.06983). Values closer to those of
+real music are better; higher values are not.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
 
 def pitch_class_entropy(piece: Piece) -> float:
-    """-sum p log2 p over the pitch classes of notes, 0 to log2 12; drums are left out, nan without other notes."""
+    """-sum p log2 p over the pitch classes of notes, 0 to log2 12. Excludes drums; nan without pitched notes."""
     counts = pitch_classes(piece)
     if not counts.any():
         return float("nan")
@@ -23,7 +23,7 @@ def pitch_class_entropy(piece: Piece) -> float:
 
 
 def scale_consistency(piece: Piece) -> float:
-    """The largest share of the notes that one major or natural minor scale holds; drums are left out, nan without others."""
+    """The largest share of notes in one major or natural minor scale. Excludes drums; nan without pitched notes."""
     counts = pitch_classes(piece)
     if not counts.any():
         return float("nan")
@@ -32,10 +32,10 @@ def scale_consistency(piece: Piece) -> float:
 
 
 def groove_consistency(piece: Piece, bar_ticks: int) -> float:
-    """1 - the mean share of a bar's ticks where it has an onset and the next bar has none, or the other way round.
+    """1 - the mean share of tick positions at which only one of two successive bars has an onset.
 
-    All instruments count, and bars are `bar_ticks` long from tick 0 on, whatever the meter. As in MusPy a piece that ends
-    with a bar has an empty one behind it. nan for a piece of one bar.
+    All instruments count. Bars have `bar_ticks` ticks from tick 0 on, regardless of the meter. As in MusPy, a piece that ends
+    at a bar line is followed by an empty bar. nan for a piece of one bar.
     """
     bars = piece.end // bar_ticks + 1
     if bars < 2:
@@ -46,19 +46,19 @@ def groove_consistency(piece: Piece, bar_ticks: int) -> float:
 
 
 def pitch_classes(piece: Piece) -> np.ndarray:
-    """Notes of each pitch class [12]; drums are left out."""
+    """The number of notes of each pitch class, [12], without drums."""
     return np.bincount(piece.notes["pitch"][piece.notes["program"] != DRUMS] % 12, minlength=12)
 
 
 HISTOGRAMS = ("pitch class", "duration", "velocity", "instrument")
-DURATIONS = np.array([0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0])  # quarters; where bins end, the last one open
+DURATIONS = np.array([0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0])  # upper bin edges in quarters; the last bin is open
 
 
 def histograms(pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
-    """Shares of the notes of `pieces` in each bin of HISTOGRAMS; all 0 without notes.
+    """Histograms of the notes of `pieces`, normalized to sum 1; all 0 without notes.
 
-    pitch class [12], without drums; duration [9], in the bins of DURATIONS; velocity [16], eight values each; instrument [17],
-    General MIDI's 16 families and drums.
+    pitch class: [12], without drums. duration: [9], in the bins of DURATIONS. velocity: [16], eight values each.
+    instrument: [17], General MIDI's 16 families and drums.
     """
     notes = np.concatenate([piece.notes for piece in pieces])
     quarters = notes["duration"] / np.repeat([piece.ticks_per_quarter for piece in pieces], [len(p.notes) for p in pieces])
@@ -73,5 +73,5 @@ def histograms(pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """The area that two histograms share, 0 to 1: 1 - their total variation distance."""
+    """The overlap of two histograms, 0 to 1: 1 - their total variation distance."""
     return float(np.minimum(one, other).sum())

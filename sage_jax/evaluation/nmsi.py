@@ -1,17 +1,17 @@
-"""NMSI: how much a continuation resembles the true one, in four parts, for a batch of pieces at once.
+"""NMSI: the similarity of a continuation to the reference, in four parts, for a batch of pieces at once.
 
 The index that arXiv 2510.00395 reports was never published precisely. This is NMSI-b1, in which each part lies in [0, 1]:
 
-  chroma   mean over bars of cos(c(g), c(r)), c: onsets by pitch class, drums apart
+  chroma   mean over bars of cos(c(g), c(r)), c: onsets by pitch class, without drums
   groove   mean over bars of cos(o(g), o(r)), o: onsets of all instruments by position in the bar, in sixteenths
-  ssm      1 - mean over pairs of beats i != j of |S_g - S_r|, S: cosines between what sounds in two beats, by pitch class
+  ssm      1 - mean over pairs of beats i != j of |S_g - S_r|, S: cosines between the sounding pitch classes of two beats
   density  1 - sum |d(g) - d(r)| / sum max(d(g), d(r)), d: onsets of all instruments in each beat
 
-g is the generated continuation and r the true one, both from the first tick behind the prompt; NMSI is 25 times the sum.
-Bars and beats are the true piece's, in sixteenths from there, for both: what g has too little of is silence, what it has too
-much of is cut. A beat is a quarter counted from the bar line; the last one of a bar may be shorter.
+g is the generated continuation and r the reference, both from the first tick after the prompt; NMSI is 25 times the sum.
+The bars and beats of the reference, on a grid of sixteenths, apply to both. Where g is shorter than r it counts as silence, and
+where it is longer it is cut. A beat is a quarter, counted from the bar line; the last beat of a bar may be shorter.
 
-Letters: B pairs, N bars, P positions in the longest bar, M beats, T sixteenths.
+Dimensions: B pairs, N bars, P positions in the longest bar, M beats, T sixteenths.
 """
 
 import dataclasses
@@ -22,18 +22,19 @@ import numpy as np
 from sage_jax.music.notes import DRUMS, Piece
 
 STEPS_PER_QUARTER = 4
-MAX_BARS, LEAST_BARS, LEAST_NOTES = 16, 4, 8
-CHUNK = 128  # pairs that are in work at once, which bounds memory
+MAX_BARS, MIN_BARS, MIN_NOTES = 16, 4, 8
+CHUNK = 128  # pairs scored at once, to bound memory
 PARTS = ("chroma", "groove", "ssm", "density")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Each part of B pairs and the index, float64 [B], parts in [0, 1] and `nmsi` in [0, 100].
+    """The scores of B pairs, float64 [B]: the parts in [0, 1], `nmsi` and `nmsi_max` in [0, 100].
 
-    drums_only: bool [B], true pieces without a pitched note, whose chroma and ssm are undefined (nan): their index is the
-    mean of the two other parts. nmsi_max: the index where a bar's chroma and groove are those of the most similar true bar,
-    whichever that is, and an empty bar is a uniform one, as smg-metrics has it: it forgives every change of order.
+    drums_only: bool [B], references without a pitched note. Their chroma and ssm are undefined (nan), and their NMSI is the
+    mean of the two other parts.
+    nmsi_max: the variant of smg-metrics, which ignores the order of bars. It compares each generated bar's chroma and groove
+    with those of the most similar reference bar, and takes an empty bar as uniform.
     """
 
     chroma: np.ndarray
@@ -45,19 +46,20 @@ class Scores:
     nmsi_max: np.ndarray
 
 
-def why_not(reference: Piece, bars: int) -> str | None:
-    """Why the first `bars` bars of a true continuation are too little to be compared with; None where they are not."""
-    if bars < LEAST_BARS:
-        return f"{bars} bars, fewer than {LEAST_BARS}"
+def exclusion_reason(reference: Piece, bars: int) -> str | None:
+    """Why the first `bars` bars of a reference are too short or too sparse to score against; None if they are usable."""
+    if bars < MIN_BARS:
+        return f"{bars} bars, fewer than {MIN_BARS}"
     notes = int((reference.notes["onset"] < reference.bar_start(bars)).sum())
-    return f"{notes} notes, fewer than {LEAST_NOTES}" if notes < LEAST_NOTES else None
+    return f"{notes} notes, fewer than {MIN_NOTES}" if notes < MIN_NOTES else None
 
 
 def score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Sequence[int] | None = None) -> Scores:
-    """The scores of each candidate against the reference of the same index.
+    """Scores each candidate against the reference of the same index.
 
-    Both are continuations that begin at tick 0, on any grid. bars: how many of each count; None for all that the reference
-    has, 16 at most. Raises ValueError for a reference that is too short or too empty, for none at all, and where numbers differ.
+    Both are continuations that begin at tick 0, on any grid. bars: the number of bars to score of each pair; None for all bars
+    of the reference, at most 16. Raises ValueError for a reference that is too short or too sparse, and for empty or unequal
+    lists.
     """
     bars = [min(piece.num_bars, MAX_BARS) for piece in references] if bars is None else list(bars)
     if not references:
@@ -65,7 +67,7 @@ def score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Sequen
     if not len(references) == len(candidates) == len(bars):
         raise ValueError(f"{len(references)} references, {len(candidates)} candidates and {len(bars)} bars do not pair up")
     for index, (reference, count) in enumerate(zip(references, bars, strict=True)):
-        if reason := why_not(reference, count):
+        if reason := exclusion_reason(reference, count):
             raise ValueError(f"reference {index} has {reason}")
     parts = (slice(start, start + CHUNK) for start in range(0, len(references), CHUNK))
     chunks = [_score(references[part], candidates[part], bars[part]) for part in parts]
@@ -75,10 +77,11 @@ def score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Sequen
 
 @dataclasses.dataclass(frozen=True)
 class Grids:
-    """Bars and beats of B references, in sixteenths from the first tick; what is past a piece's end has index N or M.
+    """Bars and beats of B references, in sixteenths from the first tick. Past a piece's end the bar index is N and the beat
+    index M.
 
-    bar, position, beat: int [B, T + 1], of each sixteenth. beat_starts: int [B, M + 1]. bars, beats, ends: int [B], counts.
-    bar_lengths: int [B, N], 0 past the end.
+    bar, position, beat: int [B, T + 1], of each sixteenth. beat_starts: int [B, M + 1].
+    bars, beats, ends: int [B], the number of bars, beats and sixteenths. bar_lengths: int [B, N], 0 past the end.
     """
 
     bar: np.ndarray
@@ -98,7 +101,7 @@ class Grids:
         edges = np.stack([np.append(line, np.full(N + 1 - len(line), line[-1])) for line in lines])
         lengths = np.diff(edges, axis=1)
         steps = np.arange(T + 1)
-        bar = (steps[None, :, None] >= edges[:, None, 1:]).sum(axis=-1)  # N from the end of a padded piece on
+        bar = (steps[None, :, None] >= edges[:, None, 1:]).sum(axis=-1)  # N past a piece's end
         bar = np.where(steps[None] < edges[:, -1:], bar, N)
         position = steps[None] - np.take_along_axis(edges, bar, axis=1)
         new_beat = (position % STEPS_PER_QUARTER == 0) & (bar < N)
@@ -113,8 +116,12 @@ class Grids:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What is compared. onsets: int [B, N, 12] by pitch class. groove: int [B, N, P]. sounding: float [B, M, 12], sixteenths
-    by pitch class. density: int [B, M]. pitched: bool [B], whether there is a note that is not a drum."""
+    """The compared features.
+
+    onsets: int [B, N, 12], pitched onsets by pitch class. groove: int [B, N, P], all onsets by position.
+    sounding: float [B, M, 12], the sounding sixteenths of each pitch class. density: int [B, M], all onsets.
+    pitched: bool [B], whether there is a pitched note.
+    """
 
     onsets: np.ndarray
     groove: np.ndarray
@@ -130,7 +137,7 @@ class Features:
         bar, beat, position = grids.bar[row, onset], grids.beat[row, onset], grids.position[row, onset]
         count = lambda index, *shape: np.bincount(index, minlength=np.prod(shape)).reshape(shape)
         tone, owner = pitch[~drum] % 12, row[~drum]
-        # What sounds changes where notes begin and end: summed up once it is what sounds, twice its length so far.
+        # +1 at onsets and -1 at ends: the first cumulative sum counts sounding notes, the second their sixteenths so far.
         changes = count((owner * T + onset[~drum]) * 12 + tone, B, T, 12)
         changes = changes - count((owner * T + end[~drum]) * 12 + tone, B, T, 12)
         length = np.cumsum(np.cumsum(changes, axis=1, dtype=np.int32), axis=1, dtype=np.int32)
@@ -146,16 +153,16 @@ class Features:
 
 def _bar_lines(piece: Piece, bars: int) -> np.ndarray:
     lines = nearest_steps(piece.bars.start(np.arange(bars + 1)), piece.ticks_per_quarter, STEPS_PER_QUARTER)
-    return np.unique(lines)  # a bar shorter than half a sixteenth is none
+    return np.unique(lines)  # drops bars that round to no sixteenth
 
 
 def nearest_steps(ticks: np.ndarray, ticks_per_quarter: int | np.ndarray, steps_per_quarter: int) -> np.ndarray:
-    """The nearest of `steps_per_quarter` steps to each tick, halves up."""
+    """Each tick rounded to steps of `steps_per_quarter`, halves up."""
     return (2 * ticks.astype(np.int64) * steps_per_quarter + ticks_per_quarter) // (2 * ticks_per_quarter)
 
 
 def _notes(pieces: Sequence[Piece], ends: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(row, onset, end, pitch, drum) of the notes that begin before `ends`, cut there; of equals, the longest stays."""
+    """(row, onset, end, pitch, drum) of the notes that begin before `ends`, cut there. Keeps the longest of equal notes."""
     lengths = [len(piece.notes) for piece in pieces]
     row = np.repeat(np.arange(len(pieces)), lengths)
     notes = np.concatenate([piece.notes for piece in pieces])
@@ -174,20 +181,20 @@ def _notes(pieces: Sequence[Piece], ends: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Sequence[int]) -> Scores:
     grids = Grids.of(references, bars)
-    true, made = Features.of(references, grids), Features.of(candidates, grids)
+    reference, generated = Features.of(references, grids), Features.of(candidates, grids)
     real_bar = np.arange(grids.bar_lengths.shape[1]) < grids.bars[:, None]
-    chroma = _mean_cosine(true.onsets, made.onsets, real_bar)
-    groove = _mean_cosine(true.groove, made.groove, real_bar)
-    ssm = 1 - _ssm_distance(true.sounding, made.sounding, grids.beats)
-    most = np.maximum(true.density, made.density).sum(axis=1)
-    density = 1 - np.abs(true.density - made.density).sum(axis=1) / np.maximum(most, 1)
+    chroma = _mean_cosine(reference.onsets, generated.onsets, real_bar)
+    groove = _mean_cosine(reference.groove, generated.groove, real_bar)
+    ssm = 1 - _ssm_distance(reference.sounding, generated.sounding, grids.beats)
+    most = np.maximum(reference.density, generated.density).sum(axis=1)
+    density = 1 - np.abs(reference.density - generated.density).sum(axis=1) / np.maximum(most, 1)
 
-    drums_only = ~true.pitched
+    drums_only = ~reference.pitched
     index = lambda chroma, groove: np.where(
         drums_only, 50 * (groove + density), 25 * (chroma + groove + ssm + density)
     )
     nearest = [
-        _mean_nearest(_filled(getattr(true, name), size), _filled(getattr(made, name), size), real_bar)
+        _mean_nearest(_filled(getattr(reference, name), size), _filled(getattr(generated, name), size), real_bar)
         for name, size in (("onsets", 12), ("groove", grids.bar_lengths[..., None]))
     ]
     undefined = lambda part: np.where(drums_only, np.nan, part)
@@ -195,7 +202,7 @@ def _score(references: Sequence[Piece], candidates: Sequence[Piece], bars: Seque
 
 
 def _mean_cosine(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """The mean over `real` rows [B, N] of the cosines of [B, N, ..]: one of them empty counts 0, both do not count."""
+    """The mean cosine over `real` rows [B, N] of [B, N, ..]: 0 if one row is empty; pairs of empty rows are excluded."""
     norms = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
     cosine = (one * other).sum(axis=-1) / np.where(norms > 0, norms, 1)
     counted = real & (one.any(axis=-1) | other.any(axis=-1))
@@ -204,9 +211,9 @@ def _mean_cosine(one: np.ndarray, other: np.ndarray, real: np.ndarray) -> np.nda
 
 
 def _ssm_distance(one: np.ndarray, other: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean over pairs i != j of the first `counts` rows [B] of |cos(x_i, x_j) - cos(y_i, y_j)|; an empty row has cosine 0."""
+    """The mean over i != j, within the first `counts` rows [B], of |cos(x_i, x_j) - cos(y_i, y_j)|; 0 for empty rows."""
     difference = np.abs(_cosines(one) - _cosines(other))
-    # Padding is empty in both, so its differences are 0; so is the diagonal where it is left out.
+    # Padding is empty in both, so its differences are 0; the diagonal is set to 0 to exclude it.
     difference[:, np.arange(one.shape[1]), np.arange(one.shape[1])] = 0
     return difference.sum(axis=(1, 2), dtype=np.float64) / (counts * (counts - 1))
 
@@ -217,18 +224,18 @@ def _cosines(rows: np.ndarray) -> np.ndarray:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows [.., n] with length 1; an empty one stays empty."""
+    """Rows [.., n] scaled to unit norm; empty rows stay 0."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 
 
-def _filled(rows: np.ndarray, size) -> np.ndarray:
-    """[B, N, ..] with length 1; an empty row becomes uniform over its first `size` entries."""
+def _filled(rows: np.ndarray, size: int | np.ndarray) -> np.ndarray:
+    """Rows [B, N, ..] scaled to unit norm; empty rows become uniform over their first `size` entries."""
     uniform = np.arange(rows.shape[-1]) < size
     return unit_rows(np.where(rows.any(axis=-1, keepdims=True), rows, uniform))
 
 
-def _mean_nearest(true: np.ndarray, made: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """The mean over the rows made of the largest cosine with any true row, of unit rows [B, N, ..], where they are `real`."""
-    cosines = np.where(real[:, None, :], made @ true.swapaxes(1, 2), 0)
+def _mean_nearest(reference: np.ndarray, generated: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """The mean over generated rows of the largest cosine with a reference row; unit rows [B, N, ..], masked by `real`."""
+    cosines = np.where(real[:, None, :], generated @ reference.swapaxes(1, 2), 0)
     return (cosines.max(axis=2) * real).sum(axis=1) / real.sum(axis=1)

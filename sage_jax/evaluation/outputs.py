@@ -1,70 +1,74 @@
-"""The files that an evaluation leaves: prompts for other systems, music to listen to, numbers."""
+"""The files that an evaluation writes: prompts for other systems, MIDI examples, and numbers as JSON."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from sage_jax.data.crops import evenly
+from sage_jax.data.crops import subsample_evenly
 from sage_jax.evaluation.prompts import Prompt, cut
-from sage_jax.evaluation.results import Scored, plain
+from sage_jax.evaluation.results import Evaluation, SystemScores, to_jsonable
 from sage_jax.files import write_json
 from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import Piece
 
 
 def save_prompts(folder: pathlib.Path, prompts: Sequence[Prompt]) -> None:
-    """A MIDI file of each prompt, and prompts.json with what another system needs to know: where it ends, and how much to write."""
+    """Writes a MIDI file of each prompt, and prompts.json with the position of each and the length to generate."""
     _clear(folder)
     rows = []
     for index, prompt in enumerate(prompts):
         save_midi(prompt.prompt, folder / f"{index:04d}.mid")
-        quarters = prompt.prompt.ticks_per_quarter
+        ticks_per_quarter = prompt.prompt.ticks_per_quarter
         rows.append(
             {
                 "file": f"{index:04d}.mid",
                 "piece": prompt.name,
                 "first_bar": prompt.start,
                 "prompt_bars": prompt.prompt_bars,
-                "prompt_quarters": prompt.end / quarters,
+                "prompt_quarters": prompt.end / ticks_per_quarter,
                 "bars_to_write": prompt.bars,
-                "quarters_to_write": prompt.length / quarters,
+                "quarters_to_write": prompt.length / ticks_per_quarter,
             }
         )
     write_json(folder / "prompts.json", rows, indent=1)
 
 
 def _clear(folder: pathlib.Path) -> None:
-    """Removes what an earlier call wrote to `folder`, numbered MIDI files, so that it is not taken for this one's."""
+    """Removes the numbered MIDI files of an earlier call."""
     for path in folder.glob("[0-9][0-9][0-9][0-9].mid"):
         path.unlink()
 
 
 def save_music(folder: pathlib.Path, count: int, prompts: Sequence[Prompt], firsts: Mapping[str, Sequence[Piece]]) -> None:
-    """MIDI files of `count` prompts, spread evenly, with what each system wrote behind them: a folder for each system."""
+    """Writes `count` evenly spaced prompts, each followed by a system's continuation, as MIDI: a folder for each system.
+
+    firsts: by system, one continuation of each prompt.
+    """
     for system in folder.glob("*"):
         _clear(system)
-    for index in evenly(list(range(len(prompts))), count):
+    for index in subsample_evenly(list(range(len(prompts))), count):
         for name, pieces in firsts.items():
             save_midi(_joined(prompts[index], pieces[index]), folder / name / f"{index:04d}.mid")
 
 
-def save_numbers(output: pathlib.Path, prompts: Sequence[Prompt], scored: Mapping[str, Scored], found: Mapping[str, Any]) -> None:
-    """scores.json, by prompt, for statistics of one's own; evaluation.json, with everything that was found."""
+def save_numbers(
+    output: pathlib.Path, prompts: Sequence[Prompt], scored: Mapping[str, SystemScores], evaluation: Evaluation
+) -> None:
+    """Writes scores.json, with the scores of each prompt, and evaluation.json, with the whole result."""
     by_prompt = [
         {"prompt": index, "piece": prompt.name, "bar": prompt.start, "bars": prompt.bars}
         | {"drums_only": bool(scored["loop"].drums_only[index])}
-        | {name: {number: values[index] for number, values in each.values.items()} for name, each in scored.items()}
+        | {system: {name: values[index] for name, values in each.values.items()} for system, each in scored.items()}
         for index, prompt in enumerate(prompts)
     ]
-    write_json(output / "scores.json", plain(by_prompt), indent=1)
-    write_json(output / "evaluation.json", found, indent=1)
+    write_json(output / "scores.json", to_jsonable(by_prompt), indent=1)
+    write_json(output / "evaluation.json", evaluation.to_json(), indent=1)
 
 
 def _joined(prompt: Prompt, continuation: Piece) -> Piece:
-    """The prompt and what follows it, cut where the task ends, as one piece."""
+    """The prompt followed by the continuation, which is cut at the end of the task, as one piece."""
     notes = cut(continuation, prompt.length).notes.copy()
     notes["onset"] += prompt.end
     return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))

@@ -1,7 +1,7 @@
-"""How sure a mean is: intervals over prompts that come from few pieces, paired differences, and how many prompts they need.
+"""Confidence intervals of means over clustered prompts, and power analysis of paired differences.
 
-Prompts of one piece are alike, so it is pieces that are drawn again, each with all of its prompts (a cluster bootstrap): an
-interval that takes prompts for independent would be too narrow.
+Prompts of one piece are correlated. The bootstrap therefore resamples pieces, each with all of its prompts (cluster bootstrap).
+An interval that assumes independent prompts would be too narrow.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ POWER = 0.8
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval of 95% confidence, nan without one; how many values it rests on, and from how many clusters."""
+    """A mean with its 95% confidence interval, nan for a single cluster; the number of values, and of their clusters."""
 
     mean: float
     low: float
@@ -29,27 +29,26 @@ class Estimate:
 
 
 def interval(mean: float | None, low: float | None, high: float | None, digits: int = 1, sign: bool = False) -> str:
-    """'mean (low to high)'; what is None or nan is left out, and without a mean it is a dash."""
+    """Formats 'mean (low to high)'; without an interval only the mean, and without a mean a dash."""
     form = f"{{:{'+' if sign else ''}.{digits}f}}"
     known = [form.format(value) for value in (mean, low, high) if value is not None and not np.isnan(value)]
     return "{} ({} to {})".format(*known) if len(known) == 3 else known[0] if known else "-"
 
 
 def estimate(values: np.ndarray, clusters: np.ndarray, seed: int = 0) -> Estimate:
-    """The mean of `values` [P], such as one for each prompt, and its interval over their clusters [P], such as its piece.
+    """The mean of `values` [P], and its confidence interval over their clusters [P], such as the pieces of prompts.
 
-    A value that is nan is left out. For the difference of two systems on the same prompts, give the differences: that is the
-    paired bootstrap.
+    Values that are nan are excluded. Pass the differences of two systems on the same prompts for a paired bootstrap.
     """
     known = ~np.isnan(values)
     return ratio(values[known], np.ones(known.sum()), np.asarray(clusters)[known], seed)
 
 
 def ratio(amounts: np.ndarray, counts: np.ndarray, clusters: np.ndarray, seed: int = 0) -> Estimate:
-    """sum(amounts) / sum(counts) with its interval, such as bits per note: both [P], of which those of one cluster are drawn together.
+    """sum(amounts) / sum(counts), such as bits per note, with its confidence interval. Both are [P], as are their clusters.
 
-    The interval is the percentile bootstrap's, expanded for few clusters as a t interval is (Hesterberg 2015, The American
-    Statistician 69): without that, five pieces would give two thirds of the width that they ought to. There is none for one.
+    The interval is the cluster bootstrap's percentile interval, expanded for few clusters like a t interval (Hesterberg 2015,
+    The American Statistician 69). Without the expansion, five clusters would give two thirds of the right width.
     """
     names, owner = np.unique(np.asarray(clusters), return_inverse=True)
     amount, count = (np.bincount(owner, weights=each, minlength=len(names)) for each in (amounts, counts))
@@ -66,7 +65,7 @@ def ratio(amounts: np.ndarray, counts: np.ndarray, clusters: np.ndarray, seed: i
             vectorized=True,
             n_resamples=RESAMPLES,
             batch=max(1, 1_000_000 // len(names)),
-            confidence_level=1 - 2 * tail,
+            confidence_level=float(1 - 2 * tail),
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
@@ -80,13 +79,13 @@ def _not_zero(values: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """What the differences of two systems over prompts say about how many prompts a difference needs.
+    """Power analysis of the paired difference between two systems, from their scores on `prompts` prompts.
 
-    spread: the standard deviation that one prompt would have, were prompts independent: that of the mean over pieces times
-    the root of the number of prompts; nan for prompts of one piece. prompts: how many there were.
+    std: the effective standard deviation of one prompt's difference, as if prompts were independent. It is the standard error
+    over pieces times the square root of the number of prompts; nan for prompts of one piece.
     """
 
-    spread: float
+    std: float
     prompts: int
 
     @classmethod
@@ -98,19 +97,19 @@ class Power:
         count = len(names)
         if count < 2:
             return cls(float("nan"), len(differences))
-        # The variance of a mean over clusters: that of their sums about their share of the mean.
+        # The variance of a mean over clusters, from the sums of each cluster's deviations from the mean.
         residues = np.bincount(owner, weights=differences - differences.mean(), minlength=count)
         variance = count / (count - 1) * (residues**2).sum() / len(differences) ** 2
         return cls(float(np.sqrt(variance * len(differences))), len(differences))
 
-    def needed(self, difference: float) -> float:
-        """Prompts that show `difference` with a power of 80% at a level of 5%, two-sided, with as many to a piece as here."""
-        return float(np.ceil((_z() * self.spread / difference) ** 2))
+    def required_prompts(self, difference: float) -> float:
+        """Prompts that detect `difference` with 80% power at a two-sided 5% level, at the same number of prompts per piece."""
+        return float(np.ceil((_z() * self.std / difference) ** 2))
 
-    def resolved(self, prompts: int | None = None) -> float:
-        """The least difference that as many prompts show with that power."""
-        return float(_z() * self.spread / np.sqrt(prompts or self.prompts))
+    def minimum_detectable_effect(self, prompts: int | None = None) -> float:
+        """The smallest difference that `prompts` prompts detect with that power; None for the number analyzed."""
+        return float(_z() * self.std / np.sqrt(prompts or self.prompts))
 
 
 def _z() -> float:
-    return stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(POWER)
+    return float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(POWER))

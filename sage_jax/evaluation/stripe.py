@@ -1,7 +1,7 @@
-"""Chroma similarity and self-similarity distance as StrIPE states them literally, the ancestors of NMSI's parts.
+"""StrIPE's chroma similarity (CS) and self-similarity matrix distance (SSMD), the predecessors of two parts of NMSI.
 
-StrIPE (arXiv 2502.10491) works on piano rolls of 16 steps per quarter. These are kept for comparison with its numbers and are
-no part of the index.
+StrIPE (arXiv 2502.10491) defines them on piano rolls of 16 steps per quarter. They are reported for comparison with its
+numbers, and are not part of NMSI.
 """
 
 import numpy as np
@@ -15,11 +15,12 @@ SSM_STEPS = 2  # an eighth of a quarter
 
 
 def stripe(reference: Piece, candidate: Piece, quarters: int) -> tuple[float, float]:
-    """(CS, SSMD) of the first `quarters` quarters of two continuations, both times 100: for a copy, 100 less its silent units, and 0.
+    """(CS, SSMD) of the first `quarters` quarters of two continuations, both times 100.
 
-    CS: the mean over units of two quarters of the cosine between onset counts by pitch class. SSMD: the mean over all pairs of
-    units of an eighth of a quarter of the difference between cosines of what sounds, by pitch class. An empty unit has cosine
-    0 with all. Drums are left out, and tracks are not told apart, where StrIPE's task has three.
+    CS: the mean cosine between onset counts by pitch class, over units of two quarters.
+    SSMD: the mean absolute difference between the two self-similarity matrices of sounding pitch classes, over pairs of units
+    of an eighth of a quarter. An empty unit has cosine 0 with every unit. A copy has SSMD 0, and CS 100 less the share of its
+    silent units. Drums are excluded, and all tracks are merged, whereas StrIPE's task has three tracks.
     """
     steps = quarters * STEPS_PER_QUARTER
     one, other = (_rolls(piece, steps) for piece in (reference, candidate))
@@ -30,7 +31,7 @@ def stripe(reference: Piece, candidate: Piece, quarters: int) -> tuple[float, fl
 
 
 def _rolls(piece: Piece, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """([steps, 12] notes that begin, [steps, 12] notes that sound), by pitch class."""
+    """The onset roll and the sounding-note roll by pitch class, each [steps, 12]."""
     notes = piece.notes[piece.notes["program"] != DRUMS]
     nearest = lambda ticks: nearest_steps(ticks, piece.ticks_per_quarter, STEPS_PER_QUARTER)
     onset, duration = nearest(notes["onset"]), np.maximum(nearest(notes["duration"]), 1)

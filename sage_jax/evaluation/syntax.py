@@ -1,26 +1,26 @@
-"""What is wrong with events as a model wrote them, and with notes as another system's file has them."""
+"""Counts syntax errors in generated tokens and implausible notes in generated music."""
 
 import dataclasses
 import operator
 
 import numpy as np
 
-from sage_jax.music import events as ev
-from sage_jax.music.events import NoteEvents
 from sage_jax.music.notes import DRUMS, Piece
-from sage_jax.music.representation import Representation
+from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.note_events import NoteEvents
 
-DRUM_KEYS = (27, 87)  # what General MIDI level 2 has a sound for
-PITCHED_KEYS = (12, 119)  # C0 to B8: eight octaves and more, beyond any orchestra's instrument but the organ
+DRUM_KEYS = (27, 87)  # the drum sounds of General MIDI level 2
+PITCHED_KEYS = (12, 119)  # C0 to B8, wider than the range of any orchestral instrument except the organ
 
 
 @dataclasses.dataclass(frozen=True)
-class Faults:
+class SyntaxErrors:
     """Counts that add up over pieces.
 
-    tokens, notes: how many there were. invalid: tokens that mean nothing where they stand. reversals: events before the one
-    that they follow. duplicates: notes that begin with an equal one of the same instrument and pitch. unplayable: notes no
-    instrument plays, of pitches under 12 or over 119, and drums that General MIDI has no sound for.
+    tokens, notes: totals. invalid: tokens that are illegal at their position. reversals: events earlier than their predecessor.
+    duplicates: notes with the onset, instrument and pitch of another note.
+    unplayable: pitches under 12 or over 119, and drum keys without a General MIDI sound.
     """
 
     tokens: int = 0
@@ -30,28 +30,28 @@ class Faults:
     duplicates: int = 0
     unplayable: int = 0
 
-    def __add__(self, other: "Faults") -> "Faults":
-        return Faults(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
+    def __add__(self, other: "SyntaxErrors") -> "SyntaxErrors":
+        return SyntaxErrors(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
-    def __sub__(self, other: "Faults") -> "Faults":
-        return Faults(*map(operator.sub, dataclasses.astuple(self), dataclasses.astuple(other)))
+    def __sub__(self, other: "SyntaxErrors") -> "SyntaxErrors":
+        return SyntaxErrors(*map(operator.sub, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
-def faults_of_steps(representation: Representation, steps: np.ndarray) -> Faults:
-    """The faults of `steps` [N, A]: counted token by token in NoteEvents, and elsewhere in the notes that they tell.
+def step_errors(tokenizer: Tokenizer, steps: np.ndarray) -> SyntaxErrors:
+    """The errors of `steps` [N, A]: token by token for NoteEvents, otherwise only those of the decoded notes.
 
-    Raises ValueError for steps of another representation that it can't decode, which its grammar never draws.
+    Raises ValueError for undecodable steps of another tokenizer than NoteEvents; its grammar never generates them.
     """
-    if isinstance(representation, NoteEvents):
-        return faults_of_events(representation, steps)
-    told = int((steps[:, 0] > ev.EOS).sum())
-    return dataclasses.replace(faults_of_notes(representation.decode(steps)), tokens=told * steps.shape[1])
+    if isinstance(tokenizer, NoteEvents):
+        return event_errors(tokenizer, steps)
+    num_steps = int((steps[:, 0] > ev.EOS).sum())
+    return dataclasses.replace(note_errors(tokenizer.decode(steps)), tokens=num_steps * steps.shape[1])
 
 
-def faults_of_events(tokenizer: NoteEvents, events: np.ndarray) -> Faults:
-    """The faults of `events` [N, A], whoever wrote them and whether or not `tokenizer` could decode them.
+def event_errors(tokenizer: NoteEvents, events: np.ndarray) -> SyntaxErrors:
+    """The errors of `events` [N, A], which need not be decodable.
 
-    BOS, EOS and PAD events count nothing, and nothing is read behind EOS. Sampled under the grammar, events have no invalid
+    BOS, EOS and PAD events are not counted, and neither is anything after EOS. Events sampled under the grammar have no invalid
     token, no reversal and no duplicate.
     """
     events = np.asarray(events, np.int64)
@@ -59,19 +59,19 @@ def faults_of_events(tokenizer: NoteEvents, events: np.ndarray) -> Faults:
     events = events[: stop[0]] if len(stop) else events
     events = events[~(events <= ev.EOS).all(axis=1)]
     wrong = _invalid(tokenizer, events)
-    sound = events[~wrong.any(axis=1)]
-    advance, position = np.divmod(sound[:, ev.ONSET] - ev.FIRST, tokenizer.max_position)
-    # A meter begins a bar where it stands, so that what follows may be anywhere in it.
-    after_meter = np.append(False, sound[:-1, ev.INSTRUMENT] == ev.METER_CHANGE)
+    valid = events[~wrong.any(axis=1)]
+    advance, position = np.divmod(valid[:, ev.ONSET] - ev.FIRST, tokenizer.max_position)
+    # A meter change begins a bar at its own position, so the next event may have any position.
+    after_meter = np.append(False, valid[:-1, ev.INSTRUMENT] == ev.METER_CHANGE)
     reversals = (advance == 0) & (np.diff(position, prepend=0) < 0) & ~after_meter
-    decoded = faults_of_notes(tokenizer.decode(sound)) if len(sound) else Faults()
+    decoded = note_errors(tokenizer.decode(valid)) if len(valid) else SyntaxErrors()
     return dataclasses.replace(
         decoded, tokens=events.size, invalid=int(wrong.sum()), reversals=int(reversals.sum())
     )
 
 
 def _invalid(tokenizer: NoteEvents, events: np.ndarray) -> np.ndarray:
-    """bool [N, A]: the tokens that mean nothing where they stand."""
+    """Marks the tokens that are illegal at their position, bool [N, A]."""
     kind, sizes = events[:, ev.INSTRUMENT], tokenizer.vocab_sizes
     known_kind = (kind >= ev.REST) & (kind < sizes[ev.INSTRUMENT])
     is_note = known_kind & NoteEvents.is_note(events)
@@ -85,11 +85,11 @@ def _invalid(tokenizer: NoteEvents, events: np.ndarray) -> np.ndarray:
     return ~right
 
 
-def faults_of_notes(piece: Piece) -> Faults:
-    """The faults that notes can have; a MIDI file has no tokens, and no time that goes back."""
+def note_errors(piece: Piece) -> SyntaxErrors:
+    """The errors that notes can have: duplicates and unplayable notes."""
     notes = piece.notes
     drum = notes["program"] == DRUMS
     low, high = (np.where(drum, keys, others) for keys, others in zip(DRUM_KEYS, PITCHED_KEYS, strict=True))
     unplayable = (notes["pitch"] < low) | (notes["pitch"] > high)
     distinct = len(np.unique(notes[["onset", "program", "pitch"]]))
-    return Faults(notes=len(notes), duplicates=len(notes) - distinct, unplayable=int(unplayable.sum()))
+    return SyntaxErrors(notes=len(notes), duplicates=len(notes) - distinct, unplayable=int(unplayable.sum()))

@@ -1,31 +1,34 @@
-"""What systems are asked to do on a set of pieces that nobody trained on, and what needs no model: how that scores at least."""
+"""The continuation task: prompts and references from a held-out split, and the baselines' continuations."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from sage_jax.corpus.shards import VOCABULARY, TokenShards, read_json
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
-from sage_jax.evaluation.continuation import Written
-from sage_jax.evaluation.floors import MarkovChain, later, loop, other
-from sage_jax.evaluation.nmsi import LEAST_BARS, MAX_BARS
+from sage_jax.evaluation.baselines import MarkovChain, next_bars, other_piece, repeat_prompt
+from sage_jax.evaluation.generation import SystemOutput
+from sage_jax.evaluation.nmsi import MAX_BARS, MIN_BARS
 from sage_jax.evaluation.prompts import Prompt, choose_prompts
-from sage_jax.music.events import NoteEvents
 from sage_jax.music.notes import Piece
-from sage_jax.music.shards import VOCABULARY, TokenShards, read_json
+from sage_jax.tokenizers.note_events import NoteEvents
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How systems are compared. Raises UserError naming the field.
+    """Settings of an evaluation. Raises UserError naming the field.
 
-    split: of the token shards. prompts: how many, at most; prompt_bars: bars of each; max_bars: the most that are written
-    behind one. samples: continuations of each prompt. batch_size: rows decoded at once. max_events: the most of a row. best:
-    the checkpoint with the lowest validation loss instead of the newest. likelihood_pieces: how many pieces of the split are
-    foretold, spread evenly over it, 0 for all. memory: whether to look for runs of notes from the training set.
-    candidates_hold_prompt: whether the files of --candidates begin with their prompt. midi: prompts whose continuations by
-    every system are written as MIDI.
+    split: the split of the token shards.
+    prompts: the maximum number of prompts. prompt_bars: bars of each prompt. max_bars: the maximum bars to continue it by.
+    samples: continuations of each prompt. batch_size: rows decoded at once. max_events: the maximum events of a continuation.
+    seed: of all sampling. sampling: temperature and truncation of the models' distributions.
+    use_best_checkpoint: evaluates the checkpoint with the lowest validation loss instead of the newest.
+    likelihood_pieces: pieces of the split to compute the likelihood of, spread evenly over it; 0 for all.
+    memorization: computes the longest note n-grams shared with the training split.
+    candidates_include_prompt: whether the files of --candidates begin with their prompt.
+    num_midi_examples: prompts for which every system's continuation is written as MIDI.
     """
 
     split: str
@@ -37,11 +40,11 @@ class EvaluationConfig:
     max_events: int
     seed: int
     sampling: SamplingConfig
-    best: bool
+    use_best_checkpoint: bool
     likelihood_pieces: int
-    memory: bool
-    candidates_hold_prompt: bool
-    midi: int
+    memorization: bool
+    candidates_include_prompt: bool
+    num_midi_examples: int
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":
@@ -51,8 +54,8 @@ class EvaluationConfig:
             raise UserError(f"config.{error}" if isinstance(error, UserError) else f"config: {error}") from error
 
     def __post_init__(self):
-        lows = dict(prompts=2, prompt_bars=1, max_bars=LEAST_BARS, samples=1, batch_size=1, max_events=1)
-        for field, low in {**lows, "seed": 0, "likelihood_pieces": 0, "midi": 0}.items():
+        lows = dict(prompts=2, prompt_bars=1, max_bars=MIN_BARS, samples=1, batch_size=1, max_events=1)
+        for field, low in {**lows, "seed": 0, "likelihood_pieces": 0, "num_midi_examples": 0}.items():
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**31:
                 raise UserError(f"{field} is {value!r}; give a whole number of at least {low}")
@@ -62,10 +65,10 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Prompts of a split and their true continuations.
+    """Prompts of a split and their reference continuations.
 
-    shards, training: the split to be evaluated on, and what models were trained on; tokenizer: of both. pieces: of the split.
-    prompts: how they were chosen is told by `choose_prompts`, which also found the hop between them.
+    shards: the evaluated split. training: the training split. tokenizer: of both. pieces: the decoded pieces of the split.
+    prompts, hop: the prompts, and the bars between two of them in a piece, from `choose_prompts`.
     """
 
     config: EvaluationConfig
@@ -78,7 +81,7 @@ class Task:
 
     @classmethod
     def of(cls, config: EvaluationConfig, folder: pathlib.Path, workdir: pathlib.Path) -> "Task":
-        """The task that the token shards in `folder` set, which `workdir` has them from. Raises UserError where they can't."""
+        """The task on the token shards in `folder`. Raises UserError for unusable shards, naming `workdir` in the remedy."""
         vocabulary = read_json(folder / VOCABULARY)
         if vocabulary is None:
             raise UserError(f"{folder} holds no token shards; run launch.preprocess with --workdir={workdir} first")
@@ -91,10 +94,14 @@ class Task:
         prompts, hop = choose_prompts(shards.names, pieces, config.prompts, config.prompt_bars, config.max_bars)
         return cls(config, shards, training, tokenizer, pieces, prompts, hop)
 
-    def floors(self) -> dict[str, Written]:
-        """What is written behind the prompts without a model, by the names of FLOORS."""
+    def baselines(self) -> dict[str, SystemOutput]:
+        """The continuations of each of BASELINES, by its name."""
         config, prompts = self.config, self.prompts
         chain = MarkovChain(self.tokenizer, list(self.training))
-        floors = {"loop": [loop(prompts)], "other": [other(prompts)], "later": [later(prompts)]}
-        floors["markov"] = [chain.continuations(prompts, config.seed + sample) for sample in range(config.samples)]
-        return {name: Written([list(takes) for takes in zip(*made, strict=True)]) for name, made in floors.items()}
+        samples = {
+            "loop": [repeat_prompt(prompts)],
+            "other": [other_piece(prompts)],
+            "later": [next_bars(prompts)],
+            "markov": [chain.continuations(prompts, config.seed + sample) for sample in range(config.samples)],
+        }
+        return {name: SystemOutput([list(each) for each in zip(*pieces, strict=True)]) for name, pieces in samples.items()}

@@ -1,1 +1,1 @@
-"""The music transformer and its key-value sharing."""
+"""Music transformers: attention with shared key-value heads, flat and event-level architectures, the KV cache."""

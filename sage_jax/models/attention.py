@@ -1,15 +1,29 @@
-"""Attention with shared key-value heads: mha, gqa, mqa and as_kvhs are one module.
+"""Causal self-attention with shared key-value heads: mha, gqa, mqa and as_kvhs in one module.
 
-Shapes: B batch, N events, A tokens of an event in this call (one for each attribute, or one alone while decoding or where an
-event is one token), T = N A tokens, S keys, K key-value heads per key, L lanes, D model width, h head width. Query heads come
-as X groups of Y = K V: of a lane's U V heads, U are of different groups. "All A" are the keys that an event has, one for each
-token, or in as_kvhs for each attribute.
+Shape legend, used by all modules of this package:
+  B  rows of the batch
+  N  events in this call
+  A  tokens of each event in this call: one per attribute; 1 in event-level models and while one token is decoded
+  T  query tokens, N A
+  E  keys of each event in a KV head (ModelConfig.keys_per_event)
+  S  events of a key buffer: N for new keys, the capacity for cached ones
+  D  embed_dim
+  h  head_dim
+  F  hidden width of an MLP
+  V  vocabulary size of one attribute
+  K  KV heads (ModelConfig.cached_kv_heads)
+  X  groups of query heads (ModelConfig.num_query_groups)
+  Y  query heads in each of those groups
+  G  KV groups (ModelConfig.kv_groups)
+  Q  keys of each event in a KV group, M = Q S keys in all
+  U  groups of query heads that attend to one KV group
+  R  query heads of each of those groups that attend to one KV group, Y / K
 
-A lane is one set of keys and values with the query heads that read it. Scope all has K lanes of all tokens; scope own has
-K lanes for each attribute, of that attribute's tokens only, and a group of heads for each attribute, so that the heads of each
-can be shared out among devices alike. Scope mixed has both kinds; behind a cache, whose lanes hold all
-tokens, its own heads are rows of them too, deaf to the other attributes: on two CPU cores one product of more rows was up to
-1.3 times as fast as two, and never clearly slower. Everything below the projections is the same for all.
+A KV group is one set of keys and values together with the query heads that attend to it. Scope "all" has one KV group per KV
+head, over the tokens of all attributes: G = K, Q = E, U = X. Scope "own" has one per KV head and attribute, over that
+attribute's tokens: G = K E, Q = 1, U = 1. Scope "mixed" computes both kinds and concatenates their query heads. With a cache,
+mixed scope uses the groups of scope "all" for every head, and a mask restricts own-scope heads to their attribute: one large
+matrix product is faster on a CPU than two small ones.
 """
 
 import functools
@@ -20,171 +34,216 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sage_jax.models import fused
+from sage_jax.models import flash_attention
 from sage_jax.models.cache import KEYS_EVENTS, KeysValues
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.product import as_matrix, product
+from sage_jax.models.dense import dense, fan_in_init
 
-MASKED = -1e30  # finite, so that a row without any key gives 0 and not NaN
-LEAST = -1e20
+NEG_INF = -1e30  # finite, so that a query without any key gives 0 and not NaN
+MIN_ROW_MAX = -1e20  # keeps exp(NEG_INF - maximum) at 0 for such a query
+
+Rope = tuple[jax.Array, jax.Array]  # cos and sin, each [N, h / 2]
 
 
-class Past(NamedTuple):
-    """What one layer remembers of the events before: as in Cache, but cached is None where the cache is known to be empty."""
+class LayerCache(NamedTuple):
+    """One layer's part of a `Cache`; `cached` is None where the cache is known to be empty."""
 
     cached: KeysValues | None
-    pending: KeysValues
+    partial_event: KeysValues
     length: jax.Array | int
     start: jax.Array
 
 
+class Source(NamedTuple):
+    """Keys and values of one buffer: `scores` is the einsum of queries and keys; the mask broadcasts to [B, G, T, U, R, M]."""
+
+    scores: str
+    keys: jax.Array
+    values: jax.Array
+    mask: jax.Array
+
+
 class Attention(nn.Module):
-    """Causal self-attention over tokens, keys and values made by each token's own attribute in as_kvhs."""
+    """Causal self-attention over tokens. In as_kvhs each attribute's tokens have their own key-value projection."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, past: Past | None = None, first: int = 0, pieces: jax.Array | None = None):
-        """x [B, N, A, D] -> [B, N, A, D], and the keys and values of these events, each [B, K, all A, N, h].
+    def __call__(
+        self,
+        x: jax.Array,
+        rope: Rope,
+        layer_cache: LayerCache | None = None,
+        first: int = 0,
+        segment_ids: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeysValues]:
+        """x [B, N, A, D] -> [B, N, A, D], and the keys and values of these events, each [B, K, E, N, h].
 
-        rotation: (cos, sin) [N, h / 2] of the events. past: what came before them, None for nothing. first: the attribute of
-        x[:, :, 0]; where that is not 0, the tokens before it are past.pending. pieces: int [B, N], of each event the piece whose
-        events alone it hears; None for one piece.
+        rope: rotary tables of the N events. layer_cache: the events before them, None for none. first: attribute of
+        x[:, :, 0]; if it is not 0, layer_cache.partial_event holds the earlier tokens of the event. segment_ids: int [B, N];
+        attention is restricted to equal ids. None means one segment per row.
         """
         config = self.config
-        D, K, h, X = config.width, config.cached_heads, config.head_width, config.head_groups
-        Y = config.heads // X
-        last = nn.initializers.normal((X * Y * h * 2 * config.layers) ** -0.5)
-        dense = as_matrix(nn.initializers.lecun_normal())
-        query = self.param("query", dense, (D, X, Y, h)).astype(x.dtype)
+        D, K, h, X = config.embed_dim, config.cached_kv_heads, config.head_dim, config.num_query_groups
+        Y = config.num_heads // X
+        output_init = nn.initializers.normal((X * Y * h * 2 * config.num_layers) ** -0.5)
+        kernel_init = fan_in_init(nn.initializers.lecun_normal())
+        query = self.param("query", kernel_init, (D, X, Y, h)).astype(x.dtype)
         B, N, A, _ = x.shape
-        keys_per_event = config.keys_per_event
+        E = config.keys_per_event
         if config.tokens_per_event == 1:
-            first = keys_per_event - 1  # its one token hears all that the event has
-        # A kernel for each attribute is a parameter of its own: XLA copies a slice of a larger one before each product.
-        specialised = [f"key_value_{a}" for a in range(keys_per_event)]
-        names = specialised if config.sharing == "as_kvhs" else ["key_value"]
-        kernels = [self.param(name, dense, (D, 2, K, h)).astype(x.dtype) for name in names]
-        output = self.param("output", as_matrix(last, 3), (X, Y, h, D)).astype(x.dtype)
+            first = E - 1  # the event's single token attends to all of its keys
+        # Each attribute's kernel is a separate parameter: XLA would copy a slice of a joint one before each product.
+        names = [f"key_value_{a}" for a in range(E)] if config.kv_sharing == "as_kvhs" else ["key_value"]
+        kernels = [self.param(name, kernel_init, (D, 2, K, h)).astype(x.dtype) for name in names]
+        output = self.param("output", fan_in_init(output_init, 3), (X, Y, h, D)).astype(x.dtype)
 
-        q = rotate(product(x, query), rotation)
-        of_event = config.tokens_per_event < keys_per_event
-        sources = jnp.broadcast_to(x, (B, N, keys_per_event, D)) if of_event else x
-        k, v = jnp.moveaxis(_project(sources, kernels, 0 if of_event else first), 3, 0)
-        k = rotate(k, rotation).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
+        q = apply_rope(dense(x, query), rope)
+        one_token = config.tokens_per_event < E  # projected once per attribute
+        sources = jnp.broadcast_to(x, (B, N, E, D)) if one_token else x
+        k, v = jnp.moveaxis(_project(sources, kernels, 0 if one_token else first), 3, 0)
+        k = apply_rope(k, rope).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
         if A < config.tokens_per_event:
+            assert layer_cache is not None, "a part of an event is read into a cache only"
             k, v = (
-                jax.lax.dynamic_update_slice(pending, new, (0, 0, first, 0, 0))
-                for pending, new in zip(past.pending, (k, v), strict=True)
+                jax.lax.dynamic_update_slice(partial, new, (0, 0, first, 0, 0))
+                for partial, new in zip(layer_cache.partial_event, (k, v), strict=True)
             )
-        fuses = config.attention == "fused" or config.attention == "auto" and fused.has_kernel(x.dtype, h)
-        attend = _attend_fused if fuses and config.can_fuse and past is None else _attend_in_blocks
-        mixed = attend(q, (k, v), past, pieces, config, first)
-        return product(mixed, output, 3), (k, v)
+        flash = config.attention_impl == "flash" or (config.attention_impl == "auto" and flash_attention.has_kernel(x.dtype, h))
+        if flash and config.supports_flash_attention and layer_cache is None:
+            attended = _attend_flash(q, (k, v), segment_ids, config)
+        else:
+            attended = _attend_in_chunks(q, (k, v), layer_cache, segment_ids, config, first)
+        return dense(attended, output, 3), (k, v)
 
 
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary positions (RoFormer, arXiv 2104.09864) over events: x [B, N, ..., h], the two halves of h as pairs."""
-    cos, sin = (part.reshape(1, len(part), *(1,) * (x.ndim - 3), -1) for part in rotation)
+def apply_rope(x: jax.Array, rope: Rope) -> jax.Array:
+    """Rotary position embedding (RoFormer, arXiv 2104.09864) of x [B, N, ..., h] by event; pairs are the two halves of h."""
+    cos, sin = (part.reshape(1, len(part), *(1,) * (x.ndim - 3), -1) for part in rope)
     low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
 
 
-def rotations(events: jax.Array, head_width: int, base: float) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin), each [N, h / 2], of the event numbers [N]."""
-    frequency = base ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
+def rope_frequencies(events: jax.Array, head_dim: int, base: float) -> Rope:
+    """(cos, sin), each [N, h / 2], for the event indices [N]."""
+    frequency = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle = events.astype(jnp.float32)[:, None] * frequency[None, :]
     return jnp.cos(angle), jnp.sin(angle)
 
 
 def _project(x: jax.Array, kernels: list[jax.Array], first: int) -> jax.Array:
-    """x [B, N, A, D] through the one kernel [D, 2, K, h] for all, or through each attribute's own -> [B, N, A, 2, K, h]."""
+    """x [B, N, A, D] -> [B, N, A, 2, K, h], by one shared kernel [D, 2, K, h] or by one per attribute, from `first` on."""
     if len(kernels) == 1:
-        return product(x, kernels[0])
-    return jnp.stack([product(x[:, :, a], kernels[first + a]) for a in range(x.shape[2])], axis=2)
+        return dense(x, kernels[0])
+    return jnp.stack([dense(x[:, :, a], kernels[first + a]) for a in range(x.shape[2])], axis=2)
 
 
-def _attend_fused(q, fresh: KeysValues, past: None, pieces, config: ModelConfig, first: int):
-    """As _attend_in_blocks, for models that `ModelConfig.can_fuse` is true of."""
-    own = config.own_groups
-    parts = [fused.attend_own(q[:, :, :, :own], fresh, pieces)] if own else []
+def _attend_flash(q: jax.Array, new_kv: KeysValues, segment_ids: jax.Array | None, config: ModelConfig) -> jax.Array:
+    """_attend_in_chunks without a cache, for models with `ModelConfig.supports_flash_attention`."""
+    own = config.num_own_scope_groups
+    parts = [flash_attention.attend_own(q[:, :, :, :own], new_kv, segment_ids)] if own else []
     if q.shape[3] > own:
-        parts.append(fused.attend_all(q[:, :, :, own:], fresh, pieces))
+        parts.append(flash_attention.attend_all(q[:, :, :, own:], new_kv, segment_ids))
     return jnp.concatenate(parts, axis=3)
 
 
-def _attend_in_blocks(q, fresh: KeysValues, past: Past | None, pieces, config: ModelConfig, first: int):
-    """q [B, N, A, X, Y, h] over what is past and over itself -> [B, N, A, X, Y, h], `query_block` events at a time.
+def _attend_in_chunks(
+    q: jax.Array,
+    new_kv: KeysValues,
+    layer_cache: LayerCache | None,
+    segment_ids: jax.Array | None,
+    config: ModelConfig,
+    first: int,
+) -> jax.Array:
+    """q [B, N, A, X, Y, h] -> [B, N, A, X, Y, h]: attends to the cache and the new keys, `query_chunk_size` events at a time.
 
-    A block meets no fresh key that is later than its last event at all.
+    A chunk's scores cover the new keys up to its own last event.
     """
-    N, block = q.shape[1], config.query_block
-    if N <= block:
-        return _attend(q, fresh, past, pieces, config, 0, first)
-    attend = jax.checkpoint(_attend, static_argnums=(4, 5, 6)) if config.recompute == "attention" else _attend
+    N, chunk = q.shape[1], config.query_chunk_size
+    if N <= chunk:
+        return _attend(q, new_kv, layer_cache, segment_ids, config, 0, first)
+    attend = jax.checkpoint(_attend, static_argnums=(4, 5, 6)) if config.remat == "scores" else _attend
     outs = []
-    for low in range(0, N, block):
-        high = min(low + block, N)
-        keys_values = tuple(part[:, :, :, :high] for part in fresh)
-        so_far = None if pieces is None else pieces[:, :high]
-        outs.append(attend(q[:, low:high], keys_values, past, so_far, config, low, first))
+    for low in range(0, N, chunk):
+        high = min(low + chunk, N)
+        visible_kv = new_kv[0][:, :, :, :high], new_kv[1][:, :, :, :high]
+        visible_ids = None if segment_ids is None else segment_ids[:, :high]
+        outs.append(attend(q[:, low:high], visible_kv, layer_cache, visible_ids, config, low, first))
     return jnp.concatenate(outs, axis=1)
 
 
-def _attend(q, fresh: KeysValues, past: Past | None, pieces, config: ModelConfig, low: int, first: int):
-    """One block of queries, the first of which belongs to fresh event `low`; the groups of scope own come first."""
-    own = config.own_groups
-    if own in (0, q.shape[3]) or (past is not None and past.cached is not None):
-        return _attend_lanes(q, own, fresh, past, pieces, low, first)
+def _attend(
+    q: jax.Array,
+    new_kv: KeysValues,
+    layer_cache: LayerCache | None,
+    segment_ids: jax.Array | None,
+    config: ModelConfig,
+    low: int,
+    first: int,
+) -> jax.Array:
+    """Attention of one chunk of queries, which begins at new event `low`. Own-scope head groups come first in X."""
+    own = config.num_own_scope_groups
+    if own in (0, q.shape[3]) or (layer_cache is not None and layer_cache.cached is not None):
+        return _attend_groups(q, own, new_kv, layer_cache, segment_ids, low, first)
     parts = [
-        _attend_lanes(q[:, :, :, :own], own, fresh, past, pieces, low, first),
-        _attend_lanes(q[:, :, :, own:], 0, fresh, past, pieces, low, first),
+        _attend_groups(q[:, :, :, :own], own, new_kv, layer_cache, segment_ids, low, first),
+        _attend_groups(q[:, :, :, own:], 0, new_kv, layer_cache, segment_ids, low, first),
     ]
     return jnp.concatenate(parts, axis=3)
 
 
-def _attend_lanes(q, own: int, fresh: KeysValues, past: Past | None, pieces, low: int, first: int):
-    """As _attend, in lanes of all tokens; or in lanes of one attribute, where all groups are `own` ones."""
+def _attend_groups(
+    q: jax.Array,
+    own: int,
+    new_kv: KeysValues,
+    layer_cache: LayerCache | None,
+    segment_ids: jax.Array | None,
+    low: int,
+    first: int,
+) -> jax.Array:
+    """_attend with one kind of KV group: one per attribute if all X head groups have scope own (own == X), else over all."""
     B, N, A, X, _, h = q.shape
-    K, attributes, S = fresh[0].shape[1:4]
+    K, E, S = new_kv[0].shape[1:4]
     by_attribute = own == X
-    lanes = K * attributes if by_attribute else K
-    rows = _to_lanes(q, K, by_attribute)
-    rows = rows * jnp.asarray(h**-0.5, q.dtype)
+    G = K * E if by_attribute else K
+    queries = _to_kv_groups(q, K, by_attribute)
+    queries = queries * jnp.asarray(h**-0.5, q.dtype)
 
-    def of_keys(numbers):  # [.., all A, S] -> [.., L, 1, 1, 1, keys of the lane], a number or flag for each key
-        numbers = jnp.broadcast_to(numbers[:, None], (numbers.shape[0], K, *numbers.shape[1:]))
-        return numbers.reshape(numbers.shape[0], lanes, 1, 1, 1, -1)
+    def per_key(values):  # [.., E, S], a number of each key -> [.., G, 1, 1, 1, M]
+        values = jnp.broadcast_to(values[:, None], (values.shape[0], K, *values.shape[1:]))
+        return values.reshape(values.shape[0], G, 1, 1, 1, -1)
 
-    def is_heard(S):  # [1, 1, 1, U, 1, keys of the lane]: own heads in a lane of all tokens hear one attribute
+    def scope_mask(S):  # [1, 1, 1, U, 1, M]: in a group over all attributes, own-scope heads attend to one
         if by_attribute or not own:
             return True
-        heard = np.concatenate([np.eye(own, dtype=bool), np.ones((X - own, own), bool)])
-        return jnp.broadcast_to(heard[:, :, None], (X, own, S)).reshape(1, 1, 1, X, 1, -1)
+        mask = np.concatenate([np.eye(own, dtype=bool), np.ones((X - own, own), bool)])
+        return jnp.broadcast_to(mask[:, :, None], (X, own, S)).reshape(1, 1, 1, X, 1, -1)
 
-    key_token = jnp.arange(S)[None, None, :] * attributes + jnp.arange(attributes)[None, :, None]
-    query_token = ((low + jnp.arange(N))[:, None] * attributes + first + jnp.arange(A)[None, :]).reshape(-1)
-    seen = of_keys(key_token) <= query_token[None, None, :, None, None, None]  # [1, L, T, 1, 1, keys]
-    if past is not None:
-        key_event = jnp.broadcast_to(past.length + jnp.arange(S), (1, attributes, S))
-        seen &= of_keys(key_event) >= past.start[:, None, None, None, None, None]
-    if pieces is not None:
-        of_queries = jnp.repeat(pieces[:, low:], A, axis=1)
-        seen &= of_keys(jnp.broadcast_to(pieces[:, None], (B, attributes, S))) == of_queries[:, None, :, None, None, None]
-    keys, values = (part.reshape(B, lanes, -1, h) for part in fresh)
-    sources = [("bltuvh,blsh->bltuvs", keys, values, seen & is_heard(S))]
-    if past is not None and past.cached is not None:
-        S = past.cached[0].shape[KEYS_EVENTS]
-        key_event = of_keys(jnp.broadcast_to(jnp.arange(S), (1, attributes, S)))
-        seen = (key_event < past.length) & (key_event >= past.start[:, None, None, None, None, None])
-        keys, values = (part.reshape(B, lanes, *shape) for part, shape in zip(past.cached, ((h, -1), (-1, h)), strict=True))
-        sources.append(("bltuvh,blhs->bltuvs", keys, values, seen & is_heard(S)))
-    return _from_lanes(_softmax_average(rows, sources), K, by_attribute).reshape(q.shape)
+    key_token = jnp.arange(S)[None, None, :] * E + jnp.arange(E)[None, :, None]
+    query_token = ((low + jnp.arange(N))[:, None] * E + first + jnp.arange(A)[None, :]).reshape(-1)
+    mask = per_key(key_token) <= query_token[None, None, :, None, None, None]  # [1, G, T, 1, 1, M]
+    if layer_cache is not None:
+        key_event = jnp.broadcast_to(layer_cache.length + jnp.arange(S), (1, E, S))
+        mask &= per_key(key_event) >= layer_cache.start[:, None, None, None, None, None]
+    if segment_ids is not None:
+        query_segment = jnp.repeat(segment_ids[:, low:], A, axis=1)
+        key_segment = per_key(jnp.broadcast_to(segment_ids[:, None], (B, E, S)))
+        mask &= key_segment == query_segment[:, None, :, None, None, None]
+    keys, values = (part.reshape(B, G, -1, h) for part in new_kv)
+    sources = [Source("bgturh,bgmh->bgturm", keys, values, mask & scope_mask(S))]
+    if layer_cache is not None and layer_cache.cached is not None:
+        cached_keys, cached_values = layer_cache.cached
+        S = cached_keys.shape[KEYS_EVENTS]
+        key_event = per_key(jnp.broadcast_to(jnp.arange(S), (1, E, S)))
+        mask = (key_event < layer_cache.length) & (key_event >= layer_cache.start[:, None, None, None, None, None])
+        keys, values = cached_keys.reshape(B, G, h, -1), cached_values.reshape(B, G, -1, h)
+        sources.append(Source("bgturh,bghm->bgturm", keys, values, mask & scope_mask(S)))
+    return _from_kv_groups(_softmax_average(queries, sources), K, by_attribute).reshape(q.shape)
 
 
-def _to_lanes(q, K: int, by_attribute: bool):
-    """q [B, N, A, X, Y, h] -> [B, L, T, U, V, h]: one product serves all tokens and heads of a lane."""
+def _to_kv_groups(q: jax.Array, K: int, by_attribute: bool) -> jax.Array:
+    """q [B, N, A, X, Y, h] -> [B, G, T, U, R, h], so that one matrix product serves all queries of a KV group."""
     B, N, A, X, Y, h = q.shape
     q = q.reshape(B, N * A, X, K, Y // K, h)
     if by_attribute:
@@ -192,30 +251,30 @@ def _to_lanes(q, K: int, by_attribute: bool):
     return q.transpose(0, 3, 1, 2, 4, 5)
 
 
-def _from_lanes(rows, K: int, by_attribute: bool):
-    """_to_lanes undone: [B, L, T, U, V, h] -> [B, T, X, K, V, h]."""
+def _from_kv_groups(x: jax.Array, K: int, by_attribute: bool) -> jax.Array:
+    """Inverse of _to_kv_groups up to a reshape: [B, G, T, U, R, h] -> [B, T, X, K, R, h]."""
     if not by_attribute:
-        return rows.transpose(0, 2, 3, 1, 4, 5)
-    B, L, T, _, V, h = rows.shape
-    return rows.reshape(B, K, L // K, T, V, h).transpose(0, 3, 2, 1, 4, 5)
+        return x.transpose(0, 2, 3, 1, 4, 5)
+    B, G, T, _, R, h = x.shape
+    return x.reshape(B, K, G // K, T, R, h).transpose(0, 3, 2, 1, 4, 5)
 
 
-def _softmax_average(rows, sources):
-    """rows [B, L, T, U, V, h], scaled, over all sources -> [B, L, T, U, V, h].
+def _softmax_average(queries: jax.Array, sources: list[Source]) -> jax.Array:
+    """Scaled queries [B, G, T, U, R, h] -> attention output of the same shape, with one softmax over the keys of all sources.
 
-    sources: (the product of rows and keys as an einsum, keys, values [B, L, S, h], seen broadcastable to [B, L, T, U, V, S]).
-    The softmax is in float32. A row that sees no key gives 0: so the first tokens of BOS, in scope own, have a value that
-    does not depend on how much room the cache has.
+    The softmax is in float32. A query without any visible key gives 0, for example the first tokens of BOS in scope own: the
+    result must not depend on the capacity of the cache.
     """
     scores = []
-    for product_of_keys, keys, _, seen in sources:
-        of_source = jnp.einsum(product_of_keys, rows, keys, preferred_element_type=jnp.float32)
-        scores.append(jnp.where(seen, of_source, MASKED))
+    for source in sources:
+        product = jnp.einsum(source.scores, queries, source.keys, preferred_element_type=jnp.float32)
+        scores.append(jnp.where(source.mask, product, NEG_INF))
     peaks = (jax.lax.stop_gradient(part.max(axis=-1, keepdims=True)) for part in scores)
-    peak = functools.reduce(jnp.maximum, peaks, LEAST)
-    total, out = 0.0, 0.0
-    for part, (_, _, values, _) in zip(scores, sources, strict=True):
+    peak = functools.reduce(jnp.maximum, peaks, jnp.float32(MIN_ROW_MAX))
+    total, out = jnp.float32(0), jnp.float32(0)
+    for part, source in zip(scores, sources, strict=True):
         weights = jnp.exp(part - peak)
         total += weights.sum(axis=-1, keepdims=True)
-        out += jnp.einsum("bltuvs,blsh->bltuvh", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
-    return (out / jnp.maximum(total, 1e-30)).astype(rows.dtype)
+        weights = weights.astype(source.values.dtype)
+        out += jnp.einsum("bgturm,bgmh->bgturh", weights, source.values, preferred_element_type=jnp.float32)
+    return (out / jnp.maximum(total, 1e-30)).astype(queries.dtype)

@@ -1,21 +1,23 @@
-"""What every model is made of: tables of embeddings and heads for each attribute, and the layers between them.
+"""The base class of all models: an embedding table and an output head for each attribute, and the layers between them.
 
-Shapes as in attention.py: B batch, N events, A attributes, D model width.
+Shapes as in attention.py.
 """
+
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sage_jax.models.attention import Attention, Past, rotations
-from sage_jax.models.cache import Cache
+from sage_jax.models.attention import Attention, LayerCache, Rope, rope_frequencies
+from sage_jax.models.cache import Cache, KeysValues
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.product import PRODUCT, as_matrix, product
+from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init
 
-# What is kept of a layer, where not all of it is.
-KEPT = {
-    "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
-    "layers": jax.checkpoint_policies.nothing_saveable,
+# What the backward pass keeps of each layer. ModelConfig.remat has two more values: "none", and "scores" (see attention.py).
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.save_only_these_names(DENSE_OUTPUT),
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -25,9 +27,9 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        return (wide * jax.lax.rsqrt(mean_square + 1e-6) * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+        x32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        return (x32 * jax.lax.rsqrt(mean_square + 1e-6) * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
 class GatedMLP(nn.Module):
@@ -37,83 +39,98 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width, hidden = self.config.width, self.config.mlp_width
-        gate_up = self.param("gate_up", as_matrix(nn.initializers.lecun_normal()), (width, 2, hidden)).astype(x.dtype)
-        last = nn.initializers.normal((hidden * 2 * self.config.layers) ** -0.5)
-        down = self.param("down", last, (hidden, width)).astype(x.dtype)
-        gate, up = jnp.moveaxis(product(x, gate_up), -2, 0)
-        return product(nn.silu(gate) * up, down)
+        D, F = self.config.embed_dim, self.config.mlp_dim
+        gate_up = self.param("gate_up", fan_in_init(nn.initializers.lecun_normal()), (D, 2, F)).astype(x.dtype)
+        down_init = nn.initializers.normal((F * 2 * self.config.num_layers) ** -0.5)
+        down = self.param("down", down_init, (F, D)).astype(x.dtype)
+        gate, up = jnp.moveaxis(dense(x, gate_up), -2, 0)
+        return dense(nn.silu(gate) * up, down)
 
 
 class Block(nn.Module):
-    """One layer: attention and a gated MLP, each added to what comes in."""
+    """One pre-norm layer: attention and a gated MLP, each with a residual connection."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, rotation, past: Past | None, first: int, pieces: jax.Array | None = None):
+    def __call__(
+        self, x: jax.Array, rope: Rope, layer_cache: LayerCache | None, first: int, segment_ids: jax.Array | None = None
+    ) -> tuple[jax.Array, KeysValues]:
+        """x [B, N, A, D] -> [B, N, A, D], and the events' keys and values. Arguments as in `Attention`."""
         normed = RMSNorm(name="attention_norm")(x)
-        mixed, fresh = Attention(self.config, name="attention")(normed, rotation, past, first, pieces)
-        x = x + mixed
-        return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), fresh
+        attended, new_kv = Attention(self.config, name="attention")(normed, rope, layer_cache, first, segment_ids)
+        x = x + attended
+        return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), new_kv
 
 
 class Backbone(nn.Module):
-    """The base of all models. Stateless: the cache is an argument and a return value.
+    """Base class of all models. Stateless: the cache is an argument and a return value.
 
-    Beside `__call__`, which tells the logits of whole pieces, a model has three methods to be decoded with, which pass on a carry,
-    whatever it needs to know to foretell the next token:
-      read(events [B, N, A], cache) -> carry, cache: reads whole events into a cache that holds nothing yet;
-      next_logits(carry, attribute) -> float32 [B, V_a]: of the next token, which is one of `attribute`;
-      feed(carry, cache, token [B], attribute) -> carry, cache: reads that token, once it is chosen.
-    The room is the caller's to watch: a full cache is overwritten at its end.
+    `__call__` returns teacher-forced logits. `prefill`, `next_logits` and `decode_step` are the decoding interface. They pass
+    on a carry: model-specific state from which the next token is predicted.
     """
 
     config: ModelConfig
-    embedding_scale = 0.02  # standard deviation of the embeddings to begin with
+    embedding_scale: ClassVar[float] = 0.02  # standard deviation of the initial embeddings
 
     def setup(self):
         self.make_embeddings()
         config = self.config
         self.heads = [
-            self.param(f"head_{a}", nn.initializers.normal(config.width**-0.5), (config.width, size))
+            self.param(f"head_{a}", nn.initializers.normal(config.embed_dim**-0.5), (config.embed_dim, size))
             for a, size in enumerate(config.vocab_sizes)
         ]
-        self.blocks = [Block(config, name=f"block_{layer}") for layer in range(config.layers)]
+        self.blocks = [Block(config, name=f"block_{layer}") for layer in range(config.num_layers)]
         self.norm = RMSNorm()
 
     def make_embeddings(self):
+        """Creates the embedding table [V, D] of each attribute."""
         config = self.config
         self.embeddings = [
-            self.param(f"embedding_{a}", nn.initializers.normal(self.embedding_scale), (size, config.width))
+            self.param(f"embedding_{a}", nn.initializers.normal(self.embedding_scale), (size, config.embed_dim))
             for a, size in enumerate(config.vocab_sizes)
         ]
 
     def logits(self, hidden: jax.Array, attribute: int) -> jax.Array:
-        """hidden [..., D] of what stands before -> float32 logits [..., V_a]: one block of the vocabulary."""
+        """Hidden states [..., D] -> float32 logits [..., V] of the next token, which belongs to `attribute`."""
         head = self.heads[attribute].astype(hidden.dtype)
         return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
 
-    def through_layers(
-        self, x: jax.Array, cache: Cache | None, first: int = 0, empty: bool = True, pieces: jax.Array | None = None
-    ):
-        """x [B, N, T, D] -> hidden states [B, N, T, D], and keys and values of these events for `Cache.write`.
+    def prefill(self, events: jax.Array, cache: Cache) -> tuple[Any, Cache]:
+        """Reads whole events [B, N, A] into an empty cache; returns the carry and the cache."""
+        raise NotImplementedError
 
-        T: tokens of an event, those from attribute `first` on. empty: that the cache holds nothing yet, so that its room need
-        not be looked at. pieces: int [B, N], of each event a number of the piece that it belongs to, whose events alone it hears;
-        None where a row has one piece.
+    def next_logits(self, carry: Any, attribute: int) -> jax.Array:
+        """Float32 logits [B, V] of the next token, which belongs to `attribute`."""
+        raise NotImplementedError
+
+    def decode_step(self, carry: Any, cache: Cache, token: jax.Array, attribute: int) -> tuple[Any, Cache]:
+        """Reads the chosen token [B] of `attribute`; returns the next carry and the cache.
+
+        The caller must not exceed the capacity of the cache: a write past the end overwrites the last event.
+        """
+        raise NotImplementedError
+
+    def apply_layers(
+        self, x: jax.Array, cache: Cache | None, first: int = 0, empty: bool = True, segment_ids: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
+        """x [B, N, A, D] -> final hidden states [B, N, A, D], and each layer's keys and values for `Cache.write`.
+
+        first: attribute of x[:, :, 0]. empty: whether the cache holds no events yet, so that its buffers are not read.
+        segment_ids: int [B, N]; attention is restricted to equal ids. None means one segment per row.
         """
         config = self.config
-        length = 0 if empty else cache.length
-        rotation = rotations(length + jnp.arange(x.shape[1]), config.head_width, config.rope_base)
-        through = lambda block, x, past: block(x, rotation, past, first, pieces)
-        if cache is None and config.recompute in KEPT:
-            through = nn.remat(through, policy=KEPT[config.recompute])
-        fresh = []
+        length = 0 if empty or cache is None else cache.length
+        rope = rope_frequencies(length + jnp.arange(x.shape[1]), config.head_dim, config.rope_theta)
+        apply = lambda block, x, layer_cache: block(x, rope, layer_cache, first, segment_ids)
+        if cache is None and config.remat in REMAT_POLICIES:
+            apply = nn.remat(apply, policy=REMAT_POLICIES[config.remat])
+        new_kv = []
         for layer, block in enumerate(self.blocks):
-            past = None
+            layer_cache = None
             if cache is not None:
-                past = Past(None if empty else cache.layers[layer], cache.pending[layer], length, cache.start)
-            x, keys_values = through(block, x, past)
-            fresh.append(keys_values)
-        return self.norm(x), tuple(fresh)
+                cached = None if empty else cache.layers[layer]
+                layer_cache = LayerCache(cached, cache.partial_event[layer], length, cache.start)
+            x, keys_values = apply(block, x, layer_cache)
+            new_kv.append(keys_values)
+        return self.norm(x), tuple(new_kv)

@@ -1,174 +1,181 @@
-"""The shape of a model, checked once."""
+"""ModelConfig: sizes and options of a model, validated on construction."""
 
 import dataclasses
 
 from sage_jax.errors import UserError
 
-SHARINGS = ("mha", "gqa", "mqa", "as_kvhs")
-SCOPES = ("all", "own", "mixed")
+KV_SHARINGS = ("mha", "gqa", "mqa", "as_kvhs")
+ATTRIBUTE_SCOPES = ("all", "own", "mixed")
 DTYPES = ("float32", "bfloat16")
-FORMS = ("flat", "nested", "pooled", "compound", "delay")
-INNERS = ("mlp", "attention", "gru")
-ATTENTIONS = ("auto", "blocks", "fused")
-RECOMPUTED = ("nothing", "attention", "products", "layers")
+ARCHITECTURES = ("flat", "nested", "pooled", "compound", "delay")
+EVENT_DECODERS = ("mlp", "attention", "gru")
+POOLINGS = ("sum", "concat")
+ATTENTION_IMPLS = ("auto", "chunked", "flash")
+REMATS = ("none", "scores", "dots", "full")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer over events of A = len(vocab_sizes) tokens. Raises UserError naming the field.
 
-    vocab_sizes: the size of each attribute's block of the vocabulary.
-    form: how the layers meet the tokens. "flat": one after another. The others run the layers once for an event, over its
-      pooled embeddings, and foretell the next event from one state: "pooled" all its attributes in parallel, "compound" the
-      first one and then the others in parallel, "nested" one after another through a small decoder, "delay" in parallel
-      too, but each attribute one event later than the one before it.
-    ahead: attributes of the next event, the first of the cycle, that a step of the layers reads beside the rest of the last
-      one, in a nested or pooled model: what is foretold after them is then foretold by the layers' attention knowing them.
-    pooling: whether the embeddings of an event's tokens are added ("sum") or joined and projected ("concat").
-    inner, inner_width: what the decoder of a nested model is made of: a residual "mlp" of this hidden width for each
-      attribute, one layer of "attention" over the event's tokens, or a "gru". 0: as wide as the model.
-    sharing: "mha" (a key-value head per query head), "gqa" (kv_heads of them), "mqa" (one), or "as_kvhs"
-      (heads_per_attribute of them for each attribute, a token being read through the heads of its own attribute).
-    scope: which tokens a query head of as_kvhs reads: "all" of them, those of its "own" attribute, or "mixed": half the
-      heads all, half their own.
-    dtype: what is computed in; parameters are stored in float32.
-    attention: how training and validation attend: in "blocks" of `query_block` events, whose memory grows with it, or "fused",
-      through jax.nn.dot_product_attention (cuDNN's flash attention on a GPU in bfloat16), where each head hears as many keys as
-      there are queries: all but the forms of one token for an event with the scopes all and mixed, which stay in blocks.
-      "auto": fused where cuDNN does it, as elsewhere all scores would exist at a time.
-    recompute: what is computed again for the gradient instead of being kept. "nothing": fastest where it fits; "attention":
-      the scores of blocks, so that only those of one exist at a time; "products": all of a layer but what comes out of its
-      kernels; "layers": all but what goes into each layer.
+    vocab_sizes: vocabulary size of each attribute.
+    architecture: "flat" runs the backbone once per token. The others run it once per event on pooled embeddings and predict the
+      next event from one hidden state. "pooled": all attributes independently. "compound": the first attribute, then the others
+      independently. "nested": one attribute after another with a small event decoder. "delay": independently, with attribute a
+      of event n at step n + a.
+    lookahead: of nested and pooled models. The backbone's input at step n has the first `lookahead` attributes of event n + 1
+      and the remaining attributes of event n. Later attributes are then predicted with attention conditioned on the former.
+    pooling: "sum" of the embeddings of an event's tokens, or "concat" with a projection.
+    event_decoder, event_decoder_dim: decoder of a nested model and its hidden size, 0 for embed_dim. "mlp": a residual MLP per
+      attribute. "attention": one layer over the event's tokens. "gru": a gated recurrent unit.
+    embed_dim, num_layers, num_heads, head_dim, mlp_dim: sizes of the backbone.
+    kv_sharing: "mha": one KV head per query head. "gqa": num_kv_heads KV heads. "mqa": one. "as_kvhs": kv_heads_per_attribute
+      for each attribute; keys and values of a token come from the projection of its own attribute.
+    attribute_scope: tokens that a query head of as_kvhs attends to. "all": every attribute. "own": one attribute. "mixed": half
+      of the heads each.
+    rope_theta: base of the rotary frequencies.
+    dtype: of the computation. Parameters are stored in float32.
+    query_chunk_size: events per chunk of queries in chunked attention. Memory grows with it.
+    attention_impl: of training and validation. "chunked": one chunk of queries after another. "flash":
+      jax.nn.dot_product_attention, which is cuDNN's flash attention on a GPU in bfloat16. It needs as many keys as queries;
+      event-level models with scope all or mixed fall back to chunked. "auto": flash where cuDNN has a kernel.
+    remat: what the backward pass recomputes. "none": nothing; the fastest if memory suffices. "scores": attention scores, one
+      chunk at a time. "dots": all but the outputs of dense layers. "full": all but the input of each layer.
     """
 
     vocab_sizes: tuple[int, ...]
-    form: str = "flat"
-    ahead: int = 0
+    architecture: str = "flat"
+    lookahead: int = 0
     pooling: str = "sum"
-    inner: str = "mlp"
-    inner_width: int = 0
-    width: int = 512
-    layers: int = 12
-    heads: int = 10
-    head_width: int = 64
-    mlp_width: int = 1536
-    sharing: str = "as_kvhs"
-    scope: str = "mixed"
-    heads_per_attribute: int = 1
-    kv_heads: int = 0
-    rope_base: float = 10_000.0
+    event_decoder: str = "mlp"
+    event_decoder_dim: int = 0
+    embed_dim: int = 512
+    num_layers: int = 12
+    num_heads: int = 10
+    head_dim: int = 64
+    mlp_dim: int = 1536
+    kv_sharing: str = "as_kvhs"
+    attribute_scope: str = "mixed"
+    kv_heads_per_attribute: int = 1
+    num_kv_heads: int = 0
+    rope_theta: float = 10_000.0
     dtype: str = "float32"
-    query_block: int = 64
-    attention: str = "auto"
-    recompute: str = "attention"
+    query_chunk_size: int = 64
+    attention_impl: str = "auto"
+    remat: str = "scores"
 
     def __post_init__(self):
         object.__setattr__(self, "vocab_sizes", tuple(int(size) for size in self.vocab_sizes))
-        for field in ("width", "layers", "heads", "head_width", "mlp_width", "heads_per_attribute", "query_block"):
+        sizes = ("embed_dim", "num_layers", "num_heads", "head_dim", "mlp_dim")
+        for field in (*sizes, "kv_heads_per_attribute", "query_chunk_size"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"model.{field} is {value!r}; give a whole number of at least 1")
-        choices = dict(form=FORMS, pooling=("sum", "concat"), inner=INNERS, sharing=SHARINGS, scope=SCOPES, dtype=DTYPES)
-        choices |= dict(attention=ATTENTIONS, recompute=RECOMPUTED)
+        choices = dict(architecture=ARCHITECTURES, pooling=POOLINGS, event_decoder=EVENT_DECODERS, kv_sharing=KV_SHARINGS)
+        choices |= dict(attribute_scope=ATTRIBUTE_SCOPES, dtype=DTYPES, attention_impl=ATTENTION_IMPLS, remat=REMATS)
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")
-        ahead = self.ahead
-        if not isinstance(ahead, int) or isinstance(ahead, bool) or not 0 <= ahead < self.num_attributes:
-            raise UserError(f"model.ahead is {ahead!r}; give a whole number from 0 to {self.num_attributes - 1}")
-        if ahead and self.form not in ("nested", "pooled"):
-            raise UserError(f"model.ahead is {ahead}; only the forms nested and pooled read attributes ahead, not {self.form}")
-        if not isinstance(self.inner_width, int) or self.inner_width < 0:
-            raise UserError(f"model.inner_width is {self.inner_width!r}; give a whole number, 0 for model.width")
-        if self.head_width % 2:
-            raise UserError(f"model.head_width is {self.head_width}; rotary positions need an even one")
-        if not self.rope_base > 1:
-            raise UserError(f"model.rope_base is {self.rope_base}; give a number above 1")
-        if self.sharing == "gqa" and (self.kv_heads < 1 or self.heads % self.kv_heads):
-            raise UserError(f"model.kv_heads is {self.kv_heads}; gqa needs a divisor of model.heads = {self.heads}")
-        if self.sharing == "as_kvhs":
+        lookahead = self.lookahead
+        if not isinstance(lookahead, int) or isinstance(lookahead, bool) or not 0 <= lookahead < self.num_attributes:
+            raise UserError(f"model.lookahead is {lookahead!r}; give a whole number from 0 to {self.num_attributes - 1}")
+        if lookahead and self.architecture not in ("nested", "pooled"):
+            raise UserError(f"model.lookahead is {lookahead}, but architecture {self.architecture} has none; give 0")
+        if not isinstance(self.event_decoder_dim, int) or self.event_decoder_dim < 0:
+            raise UserError(f"model.event_decoder_dim is {self.event_decoder_dim!r}; give a whole number, 0 for embed_dim")
+        if self.head_dim % 2:
+            raise UserError(f"model.head_dim is {self.head_dim}; rotary positions need an even one")
+        if not self.rope_theta > 1:
+            raise UserError(f"model.rope_theta is {self.rope_theta}; give a number above 1")
+        if self.kv_sharing == "gqa" and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
+            heads = f"model.num_heads = {self.num_heads}"
+            raise UserError(f"model.num_kv_heads is {self.num_kv_heads}; gqa needs a divisor of {heads}")
+        if self.kv_sharing == "as_kvhs":
             self._check_groups()
 
     def _check_groups(self):
-        # Each set of keys is read by an equal number of query heads: K sets in scope all, A K in scope own.
-        needed = {"all": 1, "own": self.keys_per_event, "mixed": 2 * self.keys_per_event}[self.scope]
-        if self.heads % (needed * self.heads_per_attribute):
+        # Every KV group serves the same number of query heads: K groups in scope all, A K in scope own, both in scope mixed.
+        A, K, scope = self.keys_per_event, self.kv_heads_per_attribute, self.attribute_scope
+        needed = {"all": 1, "own": A, "mixed": 2 * A}[scope] * K
+        if self.num_heads % needed:
             raise UserError(
-                f"model.heads is {self.heads}; scope {self.scope} with heads_per_attribute = {self.heads_per_attribute} "
-                f"needs a multiple of {needed * self.heads_per_attribute}"
+                f"model.num_heads is {self.num_heads}; attribute_scope {scope} with kv_heads_per_attribute = {K} "
+                f"needs a multiple of {needed}"
             )
 
     @property
     def num_attributes(self) -> int:
+        """A."""
         return len(self.vocab_sizes)
 
     @property
-    def order(self) -> tuple[int, ...]:
-        """The attributes in the order in which they are foretold from one step of the layers, if not flat."""
-        return tuple((self.ahead + place) % self.num_attributes for place in range(self.num_attributes))
+    def decode_order(self) -> tuple[int, ...]:
+        """The attributes in the order in which an event-level model predicts them from one hidden state."""
+        return tuple((self.lookahead + index) % self.num_attributes for index in range(self.num_attributes))
 
     @property
     def tokens_per_event(self) -> int:
-        """The places that an event takes in the layers."""
-        return self.num_attributes if self.form == "flat" else 1
+        """Backbone positions per event: A in a flat model, else 1."""
+        return self.num_attributes if self.architecture == "flat" else 1
 
     @property
     def keys_per_event(self) -> int:
-        """The keys that an event has in each key-value head: one for each token.
+        """E: keys of each event in a KV head, one per token.
 
-        Where an event is one token, as_kvhs gives it one for each attribute all the same, each by the attribute's projection.
+        With as_kvhs there are always A, even if an event is one token: each attribute's projection gives one.
         """
-        return self.num_attributes if self.sharing == "as_kvhs" else self.tokens_per_event
+        return self.num_attributes if self.kv_sharing == "as_kvhs" else self.tokens_per_event
 
     @property
-    def cached_heads(self) -> int:
-        """K: the key-value heads that the cache holds for each key of an event."""
-        return {"mha": self.heads, "gqa": self.kv_heads, "mqa": 1, "as_kvhs": self.heads_per_attribute}[self.sharing]
+    def cached_kv_heads(self) -> int:
+        """K: KV heads of each key. In as_kvhs every attribute has this number of its own."""
+        kv_heads = {"mha": self.num_heads, "gqa": self.num_kv_heads, "mqa": 1, "as_kvhs": self.kv_heads_per_attribute}
+        return kv_heads[self.kv_sharing]
 
     @property
-    def cached_lanes(self) -> tuple[int, int]:
-        """(L, Q): the lanes of the cache, and the keys that each event has in one.
+    def kv_groups(self) -> tuple[int, int]:
+        """(G, Q): KV groups of the cache, and keys of each event in a group.
 
-        A lane for each key-value head, or, where every query head reads one attribute only, for each head and attribute.
+        One group per KV head with all E keys. If all query heads have scope own: one per KV head and attribute, with one key.
         """
-        if self.own_heads == self.heads:
-            return self.cached_heads * self.keys_per_event, 1
-        return self.cached_heads, self.keys_per_event
+        if self.num_own_scope_heads == self.num_heads:
+            return self.cached_kv_heads * self.keys_per_event, 1
+        return self.cached_kv_heads, self.keys_per_event
 
     @property
-    def own_heads(self) -> int:
-        """The query heads that read only the tokens of one attribute."""
-        if self.sharing != "as_kvhs" or self.scope == "all":
+    def num_own_scope_heads(self) -> int:
+        """Query heads that attend to the tokens of a single attribute."""
+        if self.kv_sharing != "as_kvhs" or self.attribute_scope == "all":
             return 0
-        return self.heads if self.scope == "own" else self.heads // 2
+        return self.num_heads if self.attribute_scope == "own" else self.num_heads // 2
 
     @property
-    def can_fuse(self) -> bool:
-        """Whether each head hears as many keys as there are queries, or, alone, those of one attribute."""
-        return self.keys_per_event == self.tokens_per_event or self.own_heads == self.heads
+    def supports_flash_attention(self) -> bool:
+        """Whether every head has as many keys as queries, over all tokens or over the events of one attribute."""
+        return self.keys_per_event == self.tokens_per_event or self.num_own_scope_heads == self.num_heads
 
     @property
-    def own_groups(self) -> int:
-        """The groups of query heads that read only the tokens of one attribute: one for each."""
-        return self.num_attributes if self.own_heads else 0
+    def num_own_scope_groups(self) -> int:
+        """Groups of own-scope query heads: one per attribute, or none."""
+        return self.num_attributes if self.num_own_scope_heads else 0
 
     @property
-    def head_groups(self) -> int:
-        """X: the groups of equal size that query heads come in, those of scope own first, then the others in as many."""
-        return self.own_groups * self.heads // self.own_heads if self.own_heads else 1
+    def num_query_groups(self) -> int:
+        """X: groups of equally many query heads. Those of scope own come first; with scope mixed as many groups follow."""
+        return self.num_own_scope_groups * self.num_heads // self.num_own_scope_heads if self.num_own_scope_heads else 1
 
     @property
     def name(self) -> str:
-        """A short name for tables: the sharing with its heads and scope, after the form where it is not flat.
+        """A short name for tables, such as "mha", "as_kvhs-mixed-1" or "nested2-gru-mqa".
 
-        The form has with it what it reads ahead, and its decoder and its pooling where they are not the default ones.
+        It has the architecture unless flat, the lookahead unless 0, decoder and pooling unless default, and the KV sharing.
         """
         sharing = {
-            "as_kvhs": f"as_kvhs-{self.scope}-{self.heads_per_attribute}",
-            "gqa": f"gqa-{self.kv_heads}",
-        }.get(self.sharing, self.sharing)
-        if self.form == "flat":
+            "as_kvhs": f"as_kvhs-{self.attribute_scope}-{self.kv_heads_per_attribute}",
+            "gqa": f"gqa-{self.num_kv_heads}",
+        }.get(self.kv_sharing, self.kv_sharing)
+        if self.architecture == "flat":
             return sharing
-        inner = [self.inner] if self.form == "nested" and self.inner != "mlp" else []
+        decoder = [self.event_decoder] if self.architecture == "nested" and self.event_decoder != "mlp" else []
         pooling = [self.pooling] if self.pooling != "sum" else []
-        return "-".join([f"{self.form}{self.ahead or ''}", *inner, *pooling, sharing])
+        return "-".join([f"{self.architecture}{self.lookahead or ''}", *decoder, *pooling, sharing])

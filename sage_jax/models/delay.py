@@ -1,7 +1,7 @@
-"""The delay pattern: attribute a of event n is foretold a steps after its first one (MusicGen, arXiv 2306.05284).
+"""The delay pattern (MusicGen, arXiv 2306.05284): attribute a of an event is predicted a steps after its first attribute.
 
-So each attribute knows those before it, no parameter is added, and the layers run once for an event; what foretells the later
-attributes of an event knows the first ones of the events behind it too.
+Each attribute is thus conditioned on the earlier ones of its event, without additional parameters and with one backbone step
+per event. The later attributes of an event are also conditioned on the first attributes of the events after it.
 """
 
 import jax
@@ -12,24 +12,29 @@ from sage_jax.models.pooled import EventCarry, Pooled
 
 
 class Delay(Pooled):
-    """At step t it reads attribute a of event t - a, for each a, and foretells that of event t + 1 - a.
+    """Step t reads attribute a of event t - a, for each a, and predicts attribute a of event t + 1 - a.
 
-    The carry's event is such a step: its tokens belong to events on end, and are fed in any order, but the last attribute last.
+    carry.event holds one delayed step: its attribute a belongs to event t - a. Decoding may read the attributes of a step in
+    any order, except that the last one comes last.
     """
 
-    def __call__(self, events: jax.Array, pieces: None = None) -> tuple[jax.Array, ...]:
-        """As Pooled, but for one piece in a row. Behind the last event the steps go on until it is foretold, with nothing in place of the ones unknown."""
+    def __call__(self, events: jax.Array, segment_ids: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """As Pooled, but one segment per row: `segment_ids` must be None.
+
+        The steps continue after the last event until all of its attributes are predicted; their unknown inputs are PAD.
+        """
+        assert segment_ids is None, "the delay pattern does not support segments"
         N, A = events.shape[1:]
-        hidden, _ = self.through_layers(self.pooled(delayed(events, max(N, N + A - 2))), None)
+        hidden, _ = self.apply_layers(self.pooled(delayed(events, max(N, N + A - 2))), None)
         later = (self.logits(hidden[:, a - 1 : a - 1 + N, 0], a) for a in range(1, A))
         return (self.logits(hidden[:, :N, 0], 0), *later)
 
-    def read(self, events: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
-        return super().read(delayed(events, events.shape[1]), cache)
+    def prefill(self, events: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
+        return super().prefill(delayed(events, events.shape[1]), cache)
 
 
 def delayed(events: jax.Array, steps: int) -> jax.Array:
-    """events [B, N, A] -> [B, steps, A]: at step t attribute a of event t - a, PAD (0) where there is no such event."""
+    """events [B, N, A] -> [B, steps, A]: step t has attribute a of event t - a, or PAD (0) if there is no such event."""
     N, A = events.shape[1:]
     columns = []
     for a in range(A):

@@ -1,7 +1,4 @@
-"""The flat music transformer: a token per attribute, five to an event, predicted attribute by attribute.
-
-Shapes as in attention.py: B batch, N events, A attributes, D model width.
-"""
+"""The flat transformer: one backbone position per token, tokens predicted attribute by attribute. Shapes as in attention.py."""
 
 import flax.linen as nn
 import jax
@@ -12,47 +9,46 @@ from sage_jax.models.cache import Cache
 
 
 class Transformer(Backbone):
-    """Events in, logits of the next token of each token out; the carry is the hidden state [B, D] of the last token."""
+    """A decoder over tokens. Its carry is the hidden state [B, D] of the last token."""
 
     def make_embeddings(self):
         super().make_embeddings()
         config = self.config
         self.attribute_embedding = self.param(
-            "attribute_embedding", nn.initializers.normal(0.02), (config.num_attributes, config.width)
+            "attribute_embedding", nn.initializers.normal(0.02), (config.num_attributes, config.embed_dim)
         )
 
-    def __call__(self, events: jax.Array, pieces: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """events [B, N, A] -> float32 logits [B, N, V_a] of each attribute a; `pieces` as in `through_layers`.
+    def __call__(self, events: jax.Array, segment_ids: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """events [B, N, A] -> float32 logits [B, N, V] of each attribute. `segment_ids` as in `apply_layers`.
 
-        Those of the attributes after the first are for the same event, those of the first are for the event after it.
+        At position n, logits of the first attribute are for event n + 1, those of the other attributes for event n.
         """
-        x, _ = self.through_layers(self._embed(events, 0), None, pieces=pieces)
+        x, _ = self.apply_layers(self._embed(events, 0), None, segment_ids=segment_ids)
         A = self.config.num_attributes
         return tuple(self.logits(x[:, :, a - 1], a) for a in range(A))
 
     def extend(self, tokens: jax.Array, cache: Cache, first: int = 0, empty: bool = False) -> tuple[jax.Array, Cache]:
-        """Reads tokens [B, N, A'] of the attributes `first` to `first` + A' - 1 behind what the cache holds.
+        """Reads tokens [B, N, A] of the attributes from `first` on, after the events of the cache. N is 1 for partial events.
 
-        Returns the hidden states [B, N, A', D] and the cache; its length grows when the last attribute has been read. N is 1
-        unless whole events are given.
+        Returns the hidden states [B, N, A, D] and the cache, whose length grows once the last attribute is read.
         """
-        x, fresh = self.through_layers(self._embed(tokens, first), cache, first, empty)
-        whole = first + tokens.shape[2] == self.config.num_attributes
-        return x, cache.write(fresh, after=x) if whole else cache.replace(pending=fresh)
+        x, new_kv = self.apply_layers(self._embed(tokens, first), cache, first, empty)
+        is_complete = first + tokens.shape[2] == self.config.num_attributes
+        return x, cache.write(new_kv, after=x) if is_complete else cache.replace(partial_event=new_kv)
 
-    def read(self, events: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    def prefill(self, events: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         hidden, cache = self.extend(events, cache, empty=True)
         return hidden[:, -1, -1], cache
 
     def next_logits(self, carry: jax.Array, attribute: int) -> jax.Array:
         return self.logits(carry, attribute)
 
-    def feed(self, carry: jax.Array, cache: Cache, token: jax.Array, attribute: int) -> tuple[jax.Array, Cache]:
+    def decode_step(self, carry: jax.Array, cache: Cache, token: jax.Array, attribute: int) -> tuple[jax.Array, Cache]:
         hidden, cache = self.extend(token[:, None, None], cache, attribute)
         return hidden[:, 0, 0], cache
 
     def _embed(self, tokens: jax.Array, first: int) -> jax.Array:
-        """tokens [B, N, A'] of the attributes from `first` on -> [B, N, A', D]."""
+        """tokens [B, N, A] of the attributes from `first` on -> [B, N, A, D]."""
         parts = [
             jnp.take(self.embeddings[first + a], tokens[:, :, a], axis=0) + self.attribute_embedding[first + a][None, None]
             for a in range(tokens.shape[2])

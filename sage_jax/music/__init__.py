@@ -1,1 +1,1 @@
-"""Notes, tokens and corpora: numpy and pretty_midi only, never jax."""
+"""Pieces of music, MIDI files, and quantization to a tick grid. Uses numpy and pretty_midi, never jax."""

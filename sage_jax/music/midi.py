@@ -1,4 +1,7 @@
-"""MIDI files to pieces and back. reading.py decides what a file means; pretty_midi and symusic read what it has decided."""
+"""MIDI files to pieces and back.
+
+reading.py interprets a file. The pretty_midi and symusic readers then parse its normalized rewrite, as an independent check.
+"""
 
 import collections
 import contextlib
@@ -15,16 +18,16 @@ import pretty_midi
 
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
-from sage_jax.music.grid import to_piece
-from sage_jax.music.loss import GridLoss
 from sage_jax.music.messages import MidiError
-from sage_jax.music.notes import DRUMS, NOTE, Piece
-from sage_jax.music.reading import MICROSECONDS, ParsedMidi, read_bytes
+from sage_jax.music.notes import DRUMS, NOTE_FIELDS, Piece
+from sage_jax.music.quantization import to_piece
+from sage_jax.music.quantization_stats import QuantizationStats
+from sage_jax.music.reading import MICROSECONDS_PER_MINUTE, ParsedMidi, read_bytes
 from sage_jax.music.writing import midi_bytes
 
-MAX_BYTES = 8 << 20  # about three million events; parsing more takes minutes
-WRITTEN_RESOLUTION = 480  # ticks per quarter in written files, or the nearest multiple of the grid below it
-WAYS_OUT = {
+MAX_BYTES = 8 << 20  # about three million events
+OUTPUT_TICKS_PER_QUARTER = 480  # of written files, rounded down to a multiple of the piece's resolution
+ADVICE = {
     "no_ticks": "save it again from a music program with metrical time, not SMPTE time",
     "too_long": "split it into shorter files",
     "broken": "save it again from a music program",
@@ -32,7 +35,7 @@ WAYS_OUT = {
 
 
 class BadMidi(UserError):
-    """A MIDI file that can't be read; `reason` is a short slug to count by."""
+    """A MIDI file that cannot be read. `reason` is a short slug for counting."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -43,9 +46,13 @@ class BadMidi(UserError):
 
 
 def read_midi(
-    path, ticks_per_quarter: int = 12, *, max_bytes: int = MAX_BYTES, loss: GridLoss | None = None
+    path, ticks_per_quarter: int = 12, *, max_bytes: int = MAX_BYTES, loss: QuantizationStats | None = None
 ) -> Piece:
-    """The piece in the MIDI file at `path`. Raises BadMidi, which names the file, for a file that is none."""
+    """The piece in the MIDI file at `path`, quantized to `ticks_per_quarter`.
+
+    loss: counters to which every change is added.
+    Raises BadMidi, whose message names the file, if it is missing, too large, damaged or not MIDI.
+    """
     midi = parse_direct(path, max_bytes=max_bytes)
     try:
         return to_piece(midi, ticks_per_quarter, loss=loss)
@@ -54,7 +61,7 @@ def read_midi(
 
 
 def check_file(path, max_bytes: int) -> pathlib.Path:
-    """`path`, where there is a file of a size that may be read. Raises BadMidi."""
+    """`path`, if it is a non-empty file of at most `max_bytes`. Raises BadMidi otherwise."""
     path = pathlib.Path(path)
     try:
         size = path.stat().st_size
@@ -66,57 +73,59 @@ def check_file(path, max_bytes: int) -> pathlib.Path:
         raise BadMidi("empty", f"{path} is empty; give a MIDI file with notes")
     if size > max_bytes:
         raise BadMidi(
-            "too_large", f"{path} has {size:,} bytes, over the limit of {max_bytes:,}; split it into shorter files"
+            "too_large", f"{path} has {size:,} bytes, above the limit of {max_bytes:,}; split it into shorter files"
         )
     return path
 
 
 def parse_direct(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
-    """What the file at `path` says. Raises BadMidi."""
+    """Parses the file at `path` with this package's own reader. Raises BadMidi."""
     path = check_file(path, max_bytes)
     with bad_midi(path):
         return read_bytes(path.read_bytes())
 
 
-def parse_columns(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
-    """What the file at `path` says, its notes, tempos and meters as pretty_midi reads them. Raises BadMidi."""
+def parse_pretty_midi(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
+    """As `parse_direct`, but pretty_midi reads the notes, tempos and meters from the normalized file. Raises BadMidi."""
     midi = parse_direct(path, max_bytes=max_bytes)
     with bad_midi(path):
-        read = columns_of(_pretty(to_bytes(midi)))
+        read = pretty_midi_to_parsed(_load_pretty_midi(to_bytes(midi)))
+    # pretty_midi stores seconds; rounding restores whole ticks and whole microseconds per quarter.
     whole = {name: np.rint(getattr(read, name)) for name in ("start", "end", "tempo_ticks")}
-    whole["qpm"] = MICROSECONDS / np.rint(MICROSECONDS / read.qpm)
+    whole["qpm"] = MICROSECONDS_PER_MINUTE / np.rint(MICROSECONDS_PER_MINUTE / read.qpm)
     meters = [(round(tick), *meter) for tick, *meter in read.meters]
     return dataclasses.replace(midi, **whole, pitch=read.pitch, velocity=read.velocity, program=read.program, meters=meters)
 
 
 @contextlib.contextmanager
 def bad_midi(path) -> Iterator[None]:
-    """Raises BadMidi, which names the file at `path` and the way out, for whatever reading its bytes raises."""
+    """Turns errors of the block into BadMidi, whose message names the file at `path` and a remedy."""
     try:
         yield
     except MidiError as error:
-        raise BadMidi(error.reason, f"{path} can't be read as MIDI: {error}; {WAYS_OUT[error.reason]}") from error
+        raise BadMidi(error.reason, f"{path} can't be read as MIDI: {error}; {ADVICE[error.reason]}") from error
     except OSError as error:
         raise BadMidi("unreadable", f"{path}: {error.strerror}; give the path of a MIDI file") from error
     except MemoryError as error:
-        raise BadMidi("too_large", f"{path} needs more memory than there is; split it into shorter files") from error
+        raise BadMidi("too_large", f"{path} needs more memory than is available; split it into shorter files") from error
     except ValueError as error:
-        raise BadMidi("too_long", f"{path}: {error}; preprocess.reader=direct reads it") from error
+        raise BadMidi("too_long", f"{path}: {error}; use preprocess.reader=direct") from error
 
 
 def to_bytes(midi: ParsedMidi) -> bytes:
-    """What was read, as a file in which nothing is ambiguous, with the same ticks. Raises ValueError for ticks beyond MIDI's."""
+    """An unambiguous MIDI file with the same notes, tempos, meters and ticks. Raises ValueError if MIDI cannot hold them."""
     notes = np.stack([midi.start, midi.end, midi.program, midi.pitch, midi.velocity], axis=1).astype(np.int64)
     tempos = zip(midi.tempo_ticks.astype(np.int64).tolist(), midi.qpm.tolist(), strict=True)
-    return midi_bytes(notes, tempos, midi.meters, midi.ticks_per_quarter)
+    meters = [(int(tick), numerator, denominator) for tick, numerator, denominator in midi.meters]
+    return midi_bytes(notes, tempos, meters, midi.ticks_per_quarter)
 
 
-def _pretty(data: bytes) -> pretty_midi.PrettyMIDI:
-    """A file of `to_bytes` as pretty_midi reads it."""
+def _load_pretty_midi(data: bytes) -> pretty_midi.PrettyMIDI:
+    """Parses the bytes of a MIDI file with pretty_midi."""
     library = pretty_midi.pretty_midi
     limit = library.MAX_TICK
     try:
-        # pretty_midi takes more than ten million ticks for damage: minutes of music where a quarter has many.
+        # pretty_midi rejects files above ten million ticks, which is only minutes of music at high resolutions.
         library.MAX_TICK = np.inf
         return pretty_midi.PrettyMIDI(io.BytesIO(data))
     finally:
@@ -124,40 +133,40 @@ def _pretty(data: bytes) -> pretty_midi.PrettyMIDI:
 
 
 def from_midi(
-    midi: pretty_midi.PrettyMIDI, ticks_per_quarter: int = 12, *, loss: GridLoss | None = None
+    midi: pretty_midi.PrettyMIDI, ticks_per_quarter: int = 12, *, loss: QuantizationStats | None = None
 ) -> Piece:
-    """The piece in `midi`, as `to_piece` makes it."""
-    return to_piece(columns_of(midi), ticks_per_quarter, loss=loss)
+    """The piece in `midi`, quantized by `to_piece`."""
+    return to_piece(pretty_midi_to_parsed(midi), ticks_per_quarter, loss=loss)
 
 
-def columns_of(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
-    """What pretty_midi's objects say, as arrays, in ticks of its resolution and parts of them."""
+def pretty_midi_to_parsed(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
+    """pretty_midi's objects as arrays. Times are in ticks of its resolution and may be fractional."""
     tracks = [track for track in midi.instruments if track.notes]
     programs = [DRUMS if track.is_drum else int(track.program) for track in tracks]
     fields = operator.attrgetter("start", "end", "pitch", "velocity")
     values = itertools.chain.from_iterable(fields(note) for track in tracks for note in track.notes)
     start, end, pitch, velocity = np.fromiter(values, np.float64).reshape(-1, 4).T
-    clock = _Clock(*midi.get_tempo_changes(), midi.resolution)
-    # Tracks that pretty_midi makes of one channel share the list of what came before their first note.
+    to_ticks = _TickClock(*midi.get_tempo_changes(), midi.resolution)
+    # pretty_midi may split a channel into several tracks, which then share a list of early controls: count each list once.
     controls = [each for track in midi.instruments for each in (track.control_changes, track.pitch_bends)]
     return ParsedMidi(
         ticks_per_quarter=midi.resolution,
-        start=clock(start),
-        end=clock(end),
+        start=to_ticks(start),
+        end=to_ticks(end),
         pitch=pitch.astype(np.int64),
         velocity=velocity.astype(np.int64),
         program=np.repeat(np.array(programs, np.int64), [len(track.notes) for track in tracks]),
-        tempo_ticks=clock.ticks,
-        qpm=clock.qpm,
-        meters=[(float(clock(change.time)), change.numerator, change.denominator) for change in midi.time_signature_changes],
+        tempo_ticks=to_ticks.ticks,
+        qpm=to_ticks.qpm,
+        meters=[(float(to_ticks(meter.time)), meter.numerator, meter.denominator) for meter in midi.time_signature_changes],
         tracks=len(tracks),
         controls=sum({id(each): len(each) for each in controls}.values()),
         oddities=collections.Counter(),
     )
 
 
-class _Clock:
-    """Seconds to ticks (float64) through a tempo map, times [C] in seconds and qpm [C]."""
+class _TickClock:
+    """Converts seconds to ticks (float64) by a tempo map: `times` [C] in seconds and `qpm` [C]."""
 
     def __init__(self, times: np.ndarray, qpm: np.ndarray, ticks_per_quarter: int):
         self.times, self.qpm = np.asarray(times, np.float64), np.asarray(qpm, np.float64)
@@ -170,22 +179,32 @@ class _Clock:
 
 
 def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:
-    """`piece` in pretty_midi's objects: a track for each program, and one more for each note that would cut its equal."""
-    return _pretty(piece_to_bytes(piece))
+    """`piece` as pretty_midi's objects: a track for each program, and further tracks for overlapping notes of one pitch."""
+    return _load_pretty_midi(piece_to_bytes(piece))
 
 
 def piece_to_bytes(piece: Piece) -> bytes:
-    """`piece` as a MIDI file. Raises ValueError for a rest too long for one."""
-    scale = max(1, WRITTEN_RESOLUTION // piece.ticks_per_quarter)
-    onset, program, pitch, duration, velocity = (piece.notes[name].astype(np.int64) for name in NOTE.names)
+    """The bytes of a MIDI file with `piece`. Raises ValueError for a rest that is too long for MIDI."""
+    scale = max(1, OUTPUT_TICKS_PER_QUARTER // piece.ticks_per_quarter)
+    onset, program, pitch, duration, velocity = (piece.notes[name].astype(np.int64) for name in NOTE_FIELDS)
     notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity], axis=1)
     tempos = [(tick * scale, qpm) for tick, qpm in piece.tempos.tolist()]
     meters = [(tick * scale, numerator, denominator) for tick, numerator, denominator in piece.meters.tolist()]
     return midi_bytes(notes, tempos, meters, piece.ticks_per_quarter * scale)
 
 
+def at_resolution(piece: Piece, ticks_per_quarter: int, *, loss: QuantizationStats | None = None) -> Piece:
+    """`piece` itself if it has `ticks_per_quarter`; otherwise `piece` quantized to that grid.
+
+    loss: counters to which every change is added.
+    """
+    if piece.ticks_per_quarter == ticks_per_quarter:
+        return piece
+    return to_piece(read_bytes(piece_to_bytes(piece)), ticks_per_quarter, loss=loss)
+
+
 def save_midi(piece: Piece, path: str | os.PathLike) -> None:
-    """Writes `piece` to a MIDI file that appears whole or not at all. Raises UserError where it can't be written."""
+    """Writes `piece` to a MIDI file, atomically. Raises UserError if it cannot be written."""
     try:
         data = piece_to_bytes(piece)
     except ValueError as error:

@@ -1,27 +1,29 @@
-"""A piece of music: notes, tempo map and time signatures on a tick grid."""
+"""A piece of music: notes, a tempo map and time signatures on a tick grid."""
 
 import dataclasses
 import functools
 
 import numpy as np
 
-DRUMS = 128  # the program of drum notes, one past General MIDI's 0..127
+DRUMS = 128  # program number of drum notes; General MIDI programs are 0..127
 DEFAULT_QPM = 120.0
 DEFAULT_METER = (4, 4)
 
-NOTE = np.dtype([(field, "i4") for field in ("onset", "program", "pitch", "duration", "velocity")])
+NOTE_FIELDS = ("onset", "program", "pitch", "duration", "velocity")
+NOTE = np.dtype([(field, "i4") for field in NOTE_FIELDS])
 TEMPO = np.dtype([("tick", "i4"), ("qpm", "f8")])
 METER = np.dtype([("tick", "i4"), ("numerator", "i4"), ("denominator", "i4")])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Piece:
-    """Notes with the tempo map and the time signatures; onsets, durations and ticks count from 0 on one grid.
+    """Notes with a tempo map and time signatures. Onsets, durations and ticks share one grid and count from 0.
 
     notes: NOTE array in canonical order (onset, program, pitch, duration, velocity); program DRUMS for drums.
-    tempos: TEMPO array, quarters per minute, the first at tick 0.
-    meters: METER array, the first at tick 0. Every one begins a bar, so the bar before it may be cut short (a pickup).
-    Raises ValueError where an array breaks these rules.
+    tempos: TEMPO array in quarters per minute; the first entry is at tick 0.
+    meters: METER array; the first entry is at tick 0. Each entry starts a bar and may cut the previous bar short (a pickup).
+    ticks_per_quarter: resolution of the grid.
+    Raises ValueError for arrays that break these rules.
     """
 
     notes: np.ndarray
@@ -38,7 +40,7 @@ class Piece:
         _check_changes("tempos", self.tempos)
         _check_changes("meters", self.meters)
         if not (self.tempos["qpm"] > 0).all():
-            raise ValueError("a tempo must be more than 0 quarters per minute")
+            raise ValueError("a tempo must be above 0 quarters per minute")
         if (self.meters["numerator"] < 1).any() or (self.meters["denominator"] < 1).any():
             raise ValueError("a time signature needs a numerator and a denominator of at least 1")
         whole = 4 * self.ticks_per_quarter * self.meters["numerator"].astype(np.int64)
@@ -48,15 +50,18 @@ class Piece:
 
     @classmethod
     def from_notes(cls, notes, ticks_per_quarter: int = 12, qpm: float = DEFAULT_QPM, meter=DEFAULT_METER) -> "Piece":
-        """A piece of one tempo and one meter; `notes` are (onset, program, pitch, duration, velocity) rows."""
+        """A piece with one tempo and one time signature; `notes` are (onset, program, pitch, duration, velocity) rows."""
         if not isinstance(notes, np.ndarray):
             notes = np.array([tuple(note) for note in notes], NOTE)
         return cls(notes, np.array([(0, qpm)], TEMPO), np.array([(0, *meter)], METER), ticks_per_quarter)
 
     @classmethod
     def from_changes(cls, notes: np.ndarray, tempos: np.ndarray, meters: np.ndarray, ticks_per_quarter: int) -> "Piece":
-        """A piece whose changes of tempo or meter may begin late, behind the default, and of which the last one at a tick holds."""
-        tempos, meters = _from_zero(tempos, (0, DEFAULT_QPM)), _from_zero(meters, (0, *DEFAULT_METER))
+        """A piece from tempo and meter changes in order of time.
+
+        The defaults hold before the first change. Of several changes at one tick the last one holds.
+        """
+        tempos, meters = _complete_changes(tempos, (0, DEFAULT_QPM)), _complete_changes(meters, (0, *DEFAULT_METER))
         return cls(notes, tempos, meters, ticks_per_quarter)
 
     def __eq__(self, other) -> bool:
@@ -81,33 +86,33 @@ class Piece:
 
     @property
     def num_bars(self) -> int:
-        """Bars up to and with the one in which the last note ends."""
+        """Number of bars, including the bar in which the last note ends."""
         return self.bar_of(self.end - 1) + 1 if self.end else 0
 
     @property
     def first_bar(self) -> int:
-        """The bar in which the first note begins. There must be one."""
+        """The bar in which the first note begins. The piece must have a note."""
         return self.bar_of(int(self.notes["onset"][0]))
 
     def bar_start(self, bar: int) -> int:
-        """The tick at which a bar begins, which may lie behind the last note."""
+        """The tick at which a bar begins. The bar may lie after the last note."""
         return int(self.bars.start(np.array([bar]))[0])
 
     def bar_of(self, tick: int) -> int:
-        """The bar in which a tick stands, which may lie after the last note."""
+        """The bar that contains a tick. The tick may lie after the last note."""
         return int(self.bars.locate(np.array([tick]))[0][0])
 
     def bar_lines(self, until: int | None = None) -> np.ndarray:
-        """Ticks at which bars begin, from 0, below `until` (by default the end of the last note)."""
+        """Start ticks of all bars that begin before `until` (default: the end of the last note)."""
         until = self.end if until is None else until
         if until <= 0:
             return np.zeros(0, np.int64)
         return self.bars.start(np.arange(self.bar_of(until - 1) + 1))
 
     def slice_bars(self, start: int, stop: int) -> "Piece":
-        """The notes that begin in bars `start` to `stop` - 1, moved to tick 0, with the meter and tempo in force.
+        """The notes that begin in bars [start, stop), shifted to tick 0, with the tempos and meters in force there.
 
-        Notes keep their duration, also past the last bar.
+        Notes keep their duration, even past the last bar. Raises ValueError unless 0 <= start <= stop.
         """
         if not 0 <= start <= stop:
             raise ValueError(f"bars {start} to {stop} are not a range")
@@ -117,14 +122,21 @@ class Piece:
         notes["onset"] -= low
         return Piece(notes, _window(self.tempos, low, high), _window(self.meters, low, high), self.ticks_per_quarter)
 
+    def cut_at(self, tick: int) -> "Piece":
+        """The notes and changes before `tick` > 0. Notes that sound longer end at `tick`."""
+        notes = self.notes[self.notes["onset"] < tick].copy()
+        notes["duration"] = np.minimum(notes["duration"], tick - notes["onset"])
+        tempos, meters = (changes[changes["tick"] < tick] for changes in (self.tempos, self.meters))
+        return Piece(notes, tempos, meters, self.ticks_per_quarter)
+
     def transpose(self, semitones: int) -> "Piece":
-        """Every note but the drums moved by `semitones`. Raises ValueError where one would leave MIDI's 0..127."""
+        """The piece with all notes except drums moved by `semitones`. Raises ValueError if a pitch leaves 0..127."""
         notes = self.notes.copy()
         notes["pitch"][notes["program"] != DRUMS] += semitones
         return dataclasses.replace(self, notes=notes)
 
     def seconds(self, ticks) -> np.ndarray:
-        """The times of `ticks` (any shape) in seconds, through the tempo map."""
+        """The times of `ticks` (any shape) in seconds, float64 of the same shape."""
         ticks = np.asarray(ticks, np.float64)
         starts = self.tempos["tick"].astype(np.float64)
         per_tick = 60.0 / (self.tempos["qpm"] * self.ticks_per_quarter)
@@ -135,7 +147,10 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class BarGrid:
-    """Where bars begin: one row per time signature (starts and lengths in ticks, the number of its first bar)."""
+    """Bar lines, one row per time signature.
+
+    starts: tick of the time signature. lengths: ticks per bar. first_bars: number of the first bar in this time signature.
+    """
 
     starts: np.ndarray
     lengths: np.ndarray
@@ -145,11 +160,11 @@ class BarGrid:
     def from_meters(cls, meters: np.ndarray, ticks_per_quarter: int) -> "BarGrid":
         starts = meters["tick"].astype(np.int64)
         lengths = bar_ticks(meters["numerator"].astype(np.int64), meters["denominator"], ticks_per_quarter)
-        bars = -(-np.diff(starts) // lengths[:-1])  # a bar that the next meter cuts short is a bar
+        bars = -(-np.diff(starts) // lengths[:-1])  # a bar cut short by the next meter counts as a bar
         return cls(starts, lengths, np.concatenate([[0], np.cumsum(bars)]))
 
     def locate(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(bar, position in the bar in ticks, row of the grid) of each tick."""
+        """(bar, ticks since the start of the bar, row of this grid) of each tick."""
         row = np.searchsorted(self.starts, ticks, "right") - 1
         bar, position = np.divmod(ticks - self.starts[row], self.lengths[row])
         return self.first_bars[row] + bar, position, row
@@ -161,7 +176,7 @@ class BarGrid:
 
 
 def bar_ticks(numerator, denominator, ticks_per_quarter: int):
-    """The length of a bar in ticks (exact only where the denominator divides it)."""
+    """Ticks per bar, rounded down if the denominator does not divide them."""
     return 4 * ticks_per_quarter * numerator // denominator
 
 
@@ -178,14 +193,15 @@ def canonical(notes: np.ndarray) -> np.ndarray:
     return notes[index]
 
 
-def _from_zero(changes: np.ndarray, default: tuple) -> np.ndarray:
-    """`changes` with the default before them unless one stands at tick 0, and of several at one tick the last."""
+def _complete_changes(changes: np.ndarray, default: tuple) -> np.ndarray:
+    """`changes` with `default` added unless one is at tick 0, and only the last of several changes at one tick."""
     if not len(changes) or changes["tick"][0] > 0:
         changes = np.concatenate([np.array([default], changes.dtype), changes])
     return changes[np.append(np.diff(changes["tick"]) > 0, True)]
 
 
 def _window(changes: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The changes in force in [low, high), with ticks relative to `low`."""
     first = np.searchsorted(changes["tick"], low, "right") - 1
     last = max(first + 1, np.searchsorted(changes["tick"], high, "left"))
     window = changes[first:last].copy()
@@ -199,11 +215,11 @@ def _check_notes(notes: np.ndarray) -> None:
     for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127)):
         values = notes[field]
         if values.min() < low or values.max() > high:
-            raise ValueError(f"a note's {field} lies outside {low}..{high}")
+            raise ValueError(f"a note's {field} is outside {low}..{high}")
     if notes["onset"].min() < 0 or notes["duration"].min() < 1:
         raise ValueError("a note begins before tick 0 or lasts less than one tick")
 
 
 def _check_changes(name: str, changes: np.ndarray) -> None:
     if not len(changes) or changes["tick"][0] != 0 or (np.diff(changes["tick"]) <= 0).any():
-        raise ValueError(f"{name} must begin at tick 0 and go forward in time")
+        raise ValueError(f"{name} must begin at tick 0 and have increasing ticks")

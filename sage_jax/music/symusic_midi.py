@@ -1,7 +1,8 @@
-"""MIDI files through symusic, an extra: what reading.py has decided, as a third party's parser in C++ reads it."""
+"""The symusic reader: an optional C++ parser that checks reading.py independently."""
 
 import dataclasses
 import importlib.util
+from typing import Any
 
 import numpy as np
 
@@ -9,32 +10,34 @@ from sage_jax.errors import UserError
 from sage_jax.music.messages import MidiError
 from sage_jax.music.midi import MAX_BYTES, bad_midi, parse_direct, to_bytes
 from sage_jax.music.notes import DRUMS
-from sage_jax.music.reading import MICROSECONDS, ParsedMidi
+from sage_jax.music.reading import MICROSECONDS_PER_MINUTE, ParsedMidi
 
-MAX_TICK = 2**31  # symusic has 32 bits for a tick
+MAX_TICK = 2**31  # symusic stores ticks as 32-bit integers
 
 
 def is_installed() -> bool:
+    """Whether symusic can be imported."""
     return importlib.util.find_spec("symusic") is not None
 
 
 def check_installed() -> None:
-    """Raises UserError where symusic is not installed."""
+    """Raises UserError if symusic is not installed."""
     if not is_installed():
         raise UserError(
-            "preprocess.reader is 'symusic', which is not installed; pip install -e '.[symusic]', or take 'direct', which reads the same"
+            "preprocess.reader is 'symusic', which is not installed; pip install -e '.[symusic]', "
+            "or use 'direct', which gives the same result"
         )
 
 
 def parse_symusic(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
-    """What the file at `path` says, its notes, tempos and meters as symusic reads them. Raises BadMidi."""
+    """As `parse_direct`, but symusic reads the notes, tempos and meters from the normalized file. Raises BadMidi."""
     import symusic
 
     midi = parse_direct(path, max_bytes=max_bytes)
     with bad_midi(path):
         if midi.end.max(initial=0) >= MAX_TICK:
-            raise MidiError("too_long", f"it has {midi.end.max():,.0f} ticks, and symusic counts up to {MAX_TICK:,}")
-        score = symusic.Score.from_midi(to_bytes(midi))
+            raise MidiError("too_long", f"it has {midi.end.max():,.0f} ticks, above symusic's limit of {MAX_TICK:,}")
+        score: Any = symusic.Score.from_midi(to_bytes(midi))  # symusic's annotations lack the attributes of a score
     tracks = [(DRUMS if track.is_drum else track.program, track.notes.numpy()) for track in score.tracks]
     start, duration, pitch, velocity = (
         np.concatenate([notes[name] for _, notes in tracks] or [np.zeros(0)]).astype(np.int64)
@@ -49,6 +52,6 @@ def parse_symusic(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
         velocity=velocity,
         program=np.repeat(np.array([program for program, _ in tracks], np.int64), [len(notes["time"]) for _, notes in tracks]),
         tempo_ticks=tempos["time"].astype(np.float64),
-        qpm=MICROSECONDS / tempos["mspq"],
+        qpm=MICROSECONDS_PER_MINUTE / tempos["mspq"],
         meters=list(zip(*(meters[name].tolist() for name in ("time", "numerator", "denominator")), strict=True)),
     )

@@ -1,10 +1,11 @@
-"""Notes, tempos and meters as the bytes of a standard MIDI file in which nothing is ambiguous.
+"""Writes notes, tempos and meters as an unambiguous standard MIDI file.
 
-Every program has a channel of a port to itself, drums channel 10, and notes of one pitch that overlap go to separate tracks. So any
-reader finds the notes that were written.
+Each program has its own channel and port; drums use channel 10. Overlapping notes of one pitch go to separate tracks. So every
+reader recovers the same notes.
 """
 
 import heapq
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 
@@ -13,40 +14,42 @@ import pretty_midi
 
 from sage_jax.music.messages import END_OF_TRACK, METER, NOTE_OFF, NOTE_ON, PORT, PROGRAM, TEMPO
 from sage_jax.music.notes import DRUMS
-from sage_jax.music.reading import CHANNELS, DRUM_CHANNEL, MICROSECONDS
+from sage_jax.music.reading import CHANNELS, DRUM_CHANNEL, MICROSECONDS_PER_MINUTE
 
 TRACK_NAME = 0x03
 MAX_TRACKS = 2**16 - 1
-MAX_DELTA = 2**28  # ticks that fit into four bytes of seven bits
+MAX_DELTA = 2**28  # exclusive limit of a delta time in ticks: four bytes with seven bits each
 OFF_VELOCITY = 64
 
 
 def midi_bytes(
     notes: np.ndarray, tempos: Iterable[tuple[int, float]], meters: Iterable[tuple[int, int, int]], ticks_per_quarter: int
 ) -> bytes:
-    """A format 1 file of notes, int64 [N, 5] of start, end, program, pitch and velocity, in ticks.
+    """The bytes of a format 1 file.
 
-    tempos: (tick, quarters per minute). meters: (tick, numerator, denominator). Raises ValueError for a rest too long for MIDI, and
-    for more voices than it has tracks.
+    notes: int64 [N, 5], columns start, end, program, pitch and velocity; times in ticks.
+    tempos: (tick, quarters per minute). meters: (tick, numerator, denominator).
+    Raises ValueError for a rest that is too long for MIDI and for more voices than a file has tracks.
     """
-    changes = [(tick, _meta(METER, bytes([over, under.bit_length() - 1, 24, 8]))) for tick, over, under in meters]
-    changes += [(tick, _meta(TEMPO, round(MICROSECONDS / qpm).to_bytes(3, "big"))) for tick, qpm in tempos]
+    changes = [(tick, _meta(METER, bytes([num, den.bit_length() - 1, 24, 8]))) for tick, num, den in meters]
+    changes += [(tick, _meta(TEMPO, round(MICROSECONDS_PER_MINUTE / qpm).to_bytes(3, "big"))) for tick, qpm in tempos]
     tracks, now = [b""], 0
     for tick, event in sorted(changes, key=lambda change: change[0]):
-        tracks[0] += _number(tick - now) + event
+        tracks[0] += _variable_length(tick - now) + event
         now = tick
-    start, end, program, pitch, velocity = notes.T
+    start, end, program, pitch, _ = notes.T
     voice = voices(start, end, program * 128 + pitch)
-    width = int(voice.max(initial=0)) + 1
-    if width > MAX_TRACKS:
-        raise ValueError(f"{width:,} voices are too many for a MIDI file")
-    line = program * width + voice
-    used = np.bincount(line) > 0
-    track = (np.cumsum(used) - 1)[line]
-    played = (np.flatnonzero(used) // width).tolist()  # by each track
-    places = _places(sorted(set(played)))
-    channels = np.array([places[number][1] for number in played], np.int64)
-    tracks += [_head(number, *places[number]) + body for number, body in zip(played, _bodies(notes, track, channels), strict=True)]
+    num_voices = int(voice.max(initial=0)) + 1
+    if num_voices > MAX_TRACKS:
+        raise ValueError(f"{num_voices:,} voices are too many for a MIDI file")
+    key = program * num_voices + voice
+    used = np.bincount(key) > 0
+    track = (np.cumsum(used) - 1)[key]
+    programs = (np.flatnonzero(used) // num_voices).tolist()  # of each track
+    assigned = _assign_channels(sorted(set(programs)))
+    channels = np.array([assigned[number][1] for number in programs], np.int64)
+    bodies = _track_bodies(notes, track, channels)
+    tracks += [_track_header(number, *assigned[number]) + body for number, body in zip(programs, bodies, strict=True)]
     if len(tracks) > MAX_TRACKS:
         raise ValueError(f"{len(tracks):,} voices are too many for a MIDI file")
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), ticks_per_quarter)
@@ -54,31 +57,34 @@ def midi_bytes(
     return header + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in ended)
 
 
-def _places(programs: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """(port, channel) of each program."""
+def _assign_channels(programs: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Assigns a (port, channel) to each program."""
     pitched = [program for program in programs if program != DRUMS]
     free = [channel for channel in range(CHANNELS) if channel != DRUM_CHANNEL]
-    places = {program: (place // len(free), free[place % len(free)]) for place, program in enumerate(pitched)}
-    return places | {DRUMS: (0, DRUM_CHANNEL)}
+    assigned = {program: (index // len(free), free[index % len(free)]) for index, program in enumerate(pitched)}
+    return assigned | {DRUMS: (0, DRUM_CHANNEL)}
 
 
-def _head(program: int, port: int, channel: int) -> bytes:
-    """What a track begins with."""
+def _track_header(program: int, port: int, channel: int) -> bytes:
+    """The first events of a track: name, port and program change."""
     name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
     events = [_meta(TRACK_NAME, name.encode("ascii")), _meta(PORT, bytes([port]))]
     events.append(bytes([PROGRAM | channel, program % DRUMS]))
     return b"".join(b"\0" + event for event in events)
 
 
-def _bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[bytes]:
-    """The bytes of the note-ons and note-offs of each track. track: int64 [N], of each note; channels: of each track."""
+def _track_bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[bytes]:
+    """The note-ons and note-offs of each track, as bytes.
+
+    notes: int64 [N, 5] as in `midi_bytes`. track: int64 [N], the track of each note. channels: int64 [tracks].
+    """
     start, end, _, pitch, velocity = notes.T
     tick = np.concatenate([end, start])
-    whose = np.concatenate([track, track])
+    event_track = np.concatenate([track, track])
     is_on = np.repeat([0, 1], len(notes))
-    order = np.argsort((whose * (int(end.max(initial=0)) + 1) + tick) * 2 + is_on)  # at one tick the note-offs come first
-    tick, whose, is_on = tick[order], whose[order], is_on[order]
-    first = np.diff(whose, prepend=-1) != 0
+    order = np.argsort((event_track * (int(end.max(initial=0)) + 1) + tick) * 2 + is_on)  # at one tick note-offs come first
+    tick, event_track, is_on = tick[order], event_track[order], is_on[order]
+    first = np.diff(event_track, prepend=-1) != 0
     delta = np.diff(tick, prepend=0)
     delta[first] = tick[first]
     if delta.max(initial=0) >= MAX_DELTA:
@@ -91,34 +97,35 @@ def _bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) -> list[
         longer = np.flatnonzero(delta >= 1 << 7 * byte)
         rows[longer, 3 - byte] = delta[longer] >> 7 * byte & 0x7F | 0x80
         kept[longer, 3 - byte] = True
-    rows[:, 4] = np.where(is_on, NOTE_ON, NOTE_OFF) | channels[whose]
+    rows[:, 4] = np.where(is_on, NOTE_ON, NOTE_OFF) | channels[event_track]
     rows[:, 5] = np.concatenate([pitch, pitch])[order]
     rows[:, 6] = np.concatenate([np.full(len(notes), OFF_VELOCITY), velocity])[order]
     data = rows[kept].tobytes()
-    borders = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])[np.searchsorted(whose, np.arange(len(channels) + 1))]
-    return [data[low:high] for low, high in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)]
+    byte_offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    bounds = byte_offsets[np.searchsorted(event_track, np.arange(len(channels) + 1))].tolist()
+    return [data[low:high] for low, high in itertools.pairwise(bounds)]
 
 
 def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """int64 [N], the least voice of each note in which no earlier note of its key still sounds."""
+    """The lowest free voice of each note, int64 [N]: no earlier note with the same key still sounds in it."""
     voice = np.zeros(len(start), np.int64)
     order = np.argsort(key * (int(start.max(initial=0)) + 1) + start)
     keys = key[order]
-    # Where any two notes of a key overlap, two neighbours do.
+    # If any two notes of a key overlap, two consecutive ones do. Other keys need only voice 0.
     overlaps = (np.diff(keys) == 0) & (start[order][1:] < end[order][:-1])
-    among = np.zeros(int(key.max(initial=0)) + 1, bool)
-    among[keys[1:][overlaps]] = True
-    order = order[among[keys]]
+    has_overlap = np.zeros(int(key.max(initial=0)) + 1, bool)
+    has_overlap[keys[1:][overlaps]] = True
+    order = order[has_overlap[keys]]
     order = order[np.lexsort((end[order], start[order], key[order]))]
-    chosen, sounding, free, current = [], [], [], -1  # sounding: (end, voice), the first to end first
-    for each, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):
-        if each != current:
-            sounding, free, current = [], [], each
+    chosen, sounding, free, current = [], [], [], -1  # sounding: heap of (end, voice)
+    for note_key, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):
+        if note_key != current:
+            sounding, free, current = [], [], note_key
         while sounding and sounding[0][0] <= begin:
             heapq.heappush(free, heapq.heappop(sounding)[1])
-        place = heapq.heappop(free) if free else len(sounding)
-        heapq.heappush(sounding, (until, place))
-        chosen.append(place)
+        lowest = heapq.heappop(free) if free else len(sounding)
+        heapq.heappush(sounding, (until, lowest))
+        chosen.append(lowest)
     voice[order] = chosen
     return voice
 
@@ -127,8 +134,8 @@ def _meta(kind: int, content: bytes) -> bytes:
     return bytes([0xFF, kind, len(content)]) + content
 
 
-def _number(value: int) -> bytes:
-    """A number of up to four bytes of seven bits. Raises ValueError for a larger one."""
+def _variable_length(value: int) -> bytes:
+    """A variable-length quantity of up to four bytes. Raises ValueError for a larger value."""
     if value >= MAX_DELTA:
         raise ValueError(f"a rest of {value:,} ticks is too long for a MIDI file")
     digits = [value & 0x7F]

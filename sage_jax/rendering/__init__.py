@@ -1,1 +1,1 @@
-"""Pieces to see and to hear: piano rolls and recordings."""
+"""Rendering of pieces as piano rolls and audio, and of training runs as learning curves."""

@@ -1,10 +1,11 @@
-"""A piece as a recording: a General MIDI synthesiser and the soundfont inside the pretty_midi package, no system library."""
+"""Audio rendering with a General MIDI synthesiser and the soundfont of the pretty_midi package; no system library needed."""
 
 import dataclasses
 import importlib.resources
 import io
 import os
 import wave
+from collections.abc import Callable
 
 import numpy as np
 import pretty_midi
@@ -15,23 +16,23 @@ from sage_jax.music.midi import to_midi
 from sage_jax.music.notes import Piece
 
 SOUNDFONT = "TimGM6mb.sf2"
-SAMPLE_RATE = 48_000  # what the synthesiser renders at
+SAMPLE_RATE = 48_000  # of the synthesiser
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
 SILENCE = 1e-3  # -60 dBFS
-RING_OUT = 2.5  # seconds rendered after the last note, for its release and the room
+RELEASE = 2.5  # seconds rendered after the last note, for its release and reverberation
 TAIL = 0.5  # seconds kept after the last sound, faded out
-TRACKS_PER_PASS = 15  # pretty_midi spreads tracks over 15 channels; a 16th would take over the first one's program
-VOLUMES = (100, 64, 40, 25)  # MIDI channel volumes, the default first: the synthesiser clips what is too loud
+TRACKS_PER_PASS = 15  # pretty_midi has 15 pitched channels; a 16th track would share the program of the first
+VOLUMES = (100, 64, 40, 25)  # MIDI channel volumes to try in turn, because the synthesiser clips loud passages
 MAX_SECONDS = 1800.0
 
 
 class AudioUnavailable(UserError):
-    """No recording can be made here; all else can go on without it."""
+    """Audio can't be rendered here; callers may continue without it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WavStats:
-    """What a recording is like: its length, its peak and root mean square (1 is full scale), its share of silent 50 ms."""
+    """Statistics of a recording. peak, rms: 1 is full scale. silence: share of 50 ms blocks below -60 dBFS."""
 
     seconds: float
     peak: float
@@ -40,14 +41,14 @@ class WavStats:
 
 
 def render_wav(piece: Piece, path: str | os.PathLike) -> WavStats:
-    """Writes `piece` as a stereo WAV of 16 bits, its peak at -1 dBFS.
+    """Writes `piece` as a 16-bit stereo WAV with its peak at -1 dBFS.
 
-    Raises AudioUnavailable where there is no synthesiser or soundfont or the piece is over half an hour, UserError where
+    Raises AudioUnavailable without a synthesiser or soundfont, or if the piece is longer than MAX_SECONDS, and UserError if
     `path` can't be written.
     """
     seconds = float(piece.seconds(piece.end))
     if seconds > MAX_SECONDS:
-        raise AudioUnavailable(f"no WAV: {seconds / 60:,.0f} minutes of music; the limit is {MAX_SECONDS / 60:.0f}")
+        raise AudioUnavailable(f"no WAV: the piece has {seconds / 60:,.0f} minutes; the limit is {MAX_SECONDS / 60:.0f}")
     samples = synthesise(piece)
     peak = np.abs(samples).max(initial=0)
     samples = trim(samples * (PEAK / peak if peak else 1), seconds)
@@ -60,23 +61,23 @@ def render_wav(piece: Piece, path: str | os.PathLike) -> WavStats:
 
 
 def write_mp3(samples: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes float [frames, 2], 1 being full scale, for browsers. Raises AudioUnavailable without a library that can."""
+    """Writes float [frames, 2], 1 being full scale, as MP3. Raises AudioUnavailable without a soundfile that supports it."""
     try:
         import soundfile
     except (ImportError, OSError) as error:
-        raise AudioUnavailable("no MP3: soundfile is not installed; pip install -e '.[audio]' brings it") from error
+        raise AudioUnavailable("no MP3: soundfile is not installed; run pip install -e '.[audio]'") from error
     with replacing(path) as temporary:
         try:
             soundfile.write(temporary, samples, SAMPLE_RATE, format="MP3")
-        except (ValueError, RuntimeError) as error:  # a libsndfile of before 1.1 knows no MP3
+        except (ValueError, RuntimeError) as error:  # libsndfile before 1.1 does not support MP3
             raise AudioUnavailable(f"no MP3: this soundfile cannot write it ({error})") from error
 
 
 def synthesise(piece: Piece) -> np.ndarray:
-    """The sound of `piece` and its ringing out, float32 [frames, 2], not normalised. Raises AudioUnavailable."""
+    """Renders `piece` and RELEASE seconds after it: float32 [frames, 2], not normalised. Raises AudioUnavailable."""
     render = _synthesiser()
     midi = to_midi(piece)
-    end = float(piece.seconds(piece.end)) + RING_OUT
+    end = float(piece.seconds(piece.end)) + RELEASE
     total = np.zeros((round(end * SAMPLE_RATE), 2), np.float32)
     tracks = midi.instruments
     for first in range(0, len(tracks), TRACKS_PER_PASS):
@@ -86,38 +87,41 @@ def synthesise(piece: Piece) -> np.ndarray:
     return total
 
 
-def _without_clipping(render, midi: pretty_midi.PrettyMIDI, end: float) -> np.ndarray:
-    """The tracks of one pass at the volume of VOLUMES[0], rendered more softly and amplified where they would clip."""
+def _without_clipping(render: Callable[[bytes], np.ndarray], midi: pretty_midi.PrettyMIDI, end: float) -> np.ndarray:
+    """Renders one pass at the level of VOLUMES[0]; if it clips, renders it at a lower volume and amplifies the result."""
+    samples, volume = np.zeros((0, 2), np.float32), VOLUMES[0]
     for volume in VOLUMES:
         for track in midi.instruments:
-            # The pedal's release does nothing but keep the synthesiser running until `end`.
+            # Releasing the pedal at `end` keeps the synthesiser running until then.
             track.control_changes = [pretty_midi.ControlChange(7, volume, 0), pretty_midi.ControlChange(64, 0, end)]
         file = io.BytesIO()
         midi.write(file)
         samples = render(file.getvalue())
         if np.abs(samples).max(initial=0) < 0.999:
             break
-    return samples * (VOLUMES[0] / volume) ** 2  # loudness follows the square of the volume, as General MIDI has it
+    return samples * np.float32(
+        (VOLUMES[0] / volume) ** 2
+    )  # in General MIDI, amplitude is proportional to the square of the volume
 
 
-def _synthesiser():
+def _synthesiser() -> Callable[[bytes], np.ndarray]:
     """A function from the bytes of a MIDI file to float32 [frames, 2]. Raises AudioUnavailable."""
     try:
         import midirenderer
     except ImportError as error:
-        raise AudioUnavailable("no WAV: no synthesiser is installed; pip install -e '.[audio]' brings one") from error
+        raise AudioUnavailable("no WAV: no synthesiser is installed; run pip install -e '.[audio]'") from error
     try:
         soundfont = (importlib.resources.files(pretty_midi) / SOUNDFONT).read_bytes()
     except OSError as error:
         raise AudioUnavailable(
-            f"no WAV: this pretty_midi comes without its soundfont {SOUNDFONT}; "
-            "pip install -e '.[audio]' in a new environment brings the one from PyPI"
+            f"no WAV: this installation of pretty_midi lacks its soundfont {SOUNDFONT}; "
+            "run pip install -e '.[audio]' in a new environment to install the release from PyPI"
         ) from error
 
     def render(midi: bytes) -> np.ndarray:
         try:
             recording = midirenderer.render_wave_from(soundfont, midi)
-        except Exception as error:  # whatever the synthesiser raises: a take without its recording is still a take
+        except Exception as error:  # of any type: a failed recording must not lose the MIDI file
             raise AudioUnavailable(f"no WAV: the synthesiser failed ({error})") from error
         with wave.open(io.BytesIO(recording)) as file:
             frames = np.frombuffer(file.readframes(file.getnframes()), "<i2")
@@ -126,14 +130,14 @@ def _synthesiser():
     return render
 
 
-def trim(samples: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """`samples` up to TAIL seconds after the last sound above SILENCE, and for `least` seconds, the tail faded out.
+def trim(samples: np.ndarray, min_seconds: float = 0.0) -> np.ndarray:
+    """Cuts `samples` [frames, 2] TAIL seconds after the last sound above SILENCE, with a fade-out over the tail.
 
-    The beginning stays.
+    The result has at least `min_seconds`, if `samples` is that long. Silence at the start is kept.
     """
     loud = np.flatnonzero(np.abs(samples).max(axis=1) > SILENCE)
     tail = int(TAIL * SAMPLE_RATE)
-    end = max((loud[-1] + 1 if len(loud) else 0) + tail, round(least * SAMPLE_RATE))
+    end = max((loud[-1] + 1 if len(loud) else 0) + tail, round(min_seconds * SAMPLE_RATE))
     samples = samples[:end].copy()
     fade = min(tail, len(samples))
     samples[len(samples) - fade :] *= np.linspace(1, 0, fade, dtype=samples.dtype)[:, None] ** 2
@@ -141,7 +145,7 @@ def trim(samples: np.ndarray, least: float = 0.0) -> np.ndarray:
 
 
 def measure(samples: np.ndarray) -> WavStats:
-    """Levels of float [frames, 2]."""
+    """The statistics of float [frames, 2]."""
     power = np.square(samples, dtype=np.float64).mean(axis=1)
     block = SAMPLE_RATE // 20
     blocks = power[: len(power) // block * block].reshape(-1, block).mean(axis=1)

@@ -1,4 +1,4 @@
-"""A piece as a picture: a piano roll with one colour per instrument, the drums in a lane of their own."""
+"""Piano rolls of pieces as PNG files: one colour per instrument, drums in a separate panel."""
 
 import dataclasses
 import math
@@ -18,14 +18,14 @@ from sage_jax.music.notes import DRUMS, Piece
 
 WIDTH, HEIGHT, DPI = 1600, 700, 100  # pixels
 LEFT, RIGHT, TOP, BOTTOM, GAP = 84, 232, 88, 40, 10  # margins of the panels and the gap between them, pixels
-DRUM_ROW = 19  # pixels, where there are pitched notes too
+DRUM_ROW = 19  # height in pixels, below a panel of pitched notes
 PALETTE = (
     "#2f6fc4", "#e5791a", "#2a9d57", "#d03a4b", "#8658c4", "#0f9fb4", "#b8860b", "#dd559c", "#6f7d1c", "#8a4b32",
     "#6db4ee", "#f3a963", "#83cb74", "#ef8585", "#b79be6", "#62cfc6", "#d8b93c", "#f0a3cc", "#1d4b77", "#7b2150",
 )  # fmt: skip
 INK, FAINT, DRUM_INK = "#22262e", "#8a919e", "#3b424f"
 PROMPT_PAPER, BLACK_KEY = "#f6efdc", "#f3f5f8"
-SOFTEST = 0.32  # opacity of velocity 1; velocity 127 is opaque
+MIN_OPACITY = 0.32  # of velocity 1; velocity 127 is opaque
 DRUM_FAMILIES = {  # General MIDI percussion keys, from the bottom row up
     "Kick": (35, 36),
     "Snare, clap": (37, 38, 39, 40),
@@ -36,12 +36,10 @@ DRUM_FAMILIES = {  # General MIDI percussion keys, from the bottom row up
 }
 
 
-def draw_piano_roll(
-    piece: Piece, path: str | os.PathLike, *, prompt_end: int | None = None, title: str | None = None
-) -> None:
-    """Writes a PNG of 1600 x 700 pixels. Raises UserError where `path` can't be written.
+def draw_piano_roll(piece: Piece, path: str | os.PathLike, *, prompt_end: int | None = None, title: str | None = None) -> None:
+    """Writes a PNG of 1600 x 700 pixels. Raises UserError if `path` can't be written.
 
-    prompt_end: the tick at which the prompt, shaded and labelled, ends and the continuation begins; None or 0: no prompt.
+    prompt_end: end of the prompt, in ticks; the prompt is shaded and labelled. None or 0: no prompt.
     """
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -66,13 +64,13 @@ def draw_piano_roll(
     _draw_titles(figure, piece, title)
     _draw_legend(figure, piece.notes, colours)
     with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a title in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeAxis:
-    """The horizontal axis: from tick 0 to `end`, where the last bar ends, with `quarter` ticks to a quarter."""
+    """The horizontal axis: ticks 0 to `end`, the end of the last bar, with `quarter` ticks per quarter note."""
 
     end: int
     quarter: int
@@ -91,26 +89,26 @@ class TimeAxis:
 
 
 def instrument_colours(notes: np.ndarray) -> dict[int, str]:
-    """A colour for each program, in order of first sounding: what continues one prompt in many ways keeps its colours."""
+    """Program -> colour, assigned in order of the first onset, so that all continuations of a prompt share its colours."""
     programs, first = np.unique(notes["program"], return_index=True)
     order = programs[np.argsort(first, kind="stable")].tolist()
     return {program: PALETTE[index % len(PALETTE)] for index, program in enumerate(order)}
 
 
 def drum_rows(keys: np.ndarray) -> dict[str, np.ndarray]:
-    """The drum families that sound, from the bottom up, each with which of the notes (bool, as `keys`) belong to it."""
+    """Drum family -> mask (bool, shape of `keys`) of its notes, for the families that occur, from the bottom row up."""
     known = np.concatenate(list(DRUM_FAMILIES.values()))
     rows = {name: np.isin(keys, family) if family else ~np.isin(keys, known) for name, family in DRUM_FAMILIES.items()}
     return {name: chosen for name, chosen in rows.items() if chosen.any()}
 
 
 def unison_lanes(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each note (lane, lanes): instruments sounding together on one pitch share its height; none hides another."""
+    """(lane, number of lanes) of each note: instruments that play the same pitch at the same time share its height."""
     order = np.lexsort((notes["onset"], notes["pitch"]))
     pitch, onset = notes["pitch"][order].astype(np.int64), notes["onset"][order].astype(np.int64)
-    apart = pitch << 40  # notes of different pitches never overlap
-    ends = np.maximum.accumulate(apart + onset + notes["duration"][order])
-    groups = np.cumsum(np.append(True, (apart + onset)[1:] >= ends[:-1])) - 1  # notes that overlap, one after the other
+    offset = pitch << 40  # so that notes of different pitches never overlap
+    ends = np.maximum.accumulate(offset + onset + notes["duration"][order])
+    groups = np.cumsum(np.append(True, (offset + onset)[1:] >= ends[:-1])) - 1  # chains of overlapping notes
 
     voices, voice = np.unique(groups * (DRUMS + 1) + notes["program"][order], return_inverse=True)
     group = voices // (DRUMS + 1)
@@ -131,12 +129,12 @@ def _panel(figure: Figure, bottom: float, height: float) -> Axes:
 
 
 def _opacity(velocity: np.ndarray) -> np.ndarray:
-    return SOFTEST + (1 - SOFTEST) * (velocity - 1) / 126
+    return MIN_OPACITY + (1 - MIN_OPACITY) * (velocity - 1) / 126
 
 
-def _boxes(left: np.ndarray, bottom: np.ndarray, right: np.ndarray, top: np.ndarray) -> np.ndarray:
+def _boxes(left: np.ndarray, bottom: np.ndarray, right: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
     corners = [(left, bottom), (left, top), (right, top), (right, bottom)]
-    return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(np.float64)
+    return list(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(np.float64))
 
 
 def _draw_notes(axes: Axes, notes: np.ndarray, colours: dict[int, str], time: TimeAxis) -> None:
@@ -179,7 +177,7 @@ def _draw_drums(axes: Axes, notes: np.ndarray, families: dict[str, np.ndarray], 
     axes.tick_params(labelsize=8)
     for row in range(0, len(families), 2):
         axes.axhspan(row - 0.5, row + 0.5, color=BLACK_KEY, lw=0, zorder=0)
-    # A stroke has no length worth showing: all are as wide as sixteenths leave room for, within reason.
+    # Drum notes have no meaningful duration: all have the same width, which fits sixteenth notes.
     stroke = time.ticks(float(np.clip(0.6 * time.pixels(time.quarter / 4), 1.2, 6)))
     rows = np.zeros(len(notes))
     for row, chosen in enumerate(families.values()):
@@ -191,7 +189,7 @@ def _draw_drums(axes: Axes, notes: np.ndarray, families: dict[str, np.ndarray], 
 
 
 def _draw_bars(panels: list[Axes], piece: Piece, time: TimeAxis) -> None:
-    """Bar lines, their numbers above, their times below, beats where there is room, and changes of meter."""
+    """Draws bar lines with numbers above and times below, beats where they fit, and meter changes."""
     lines = piece.bar_lines(time.end)
     spacing = time.pixels(time.end) / len(lines)
     step = 2 ** max(0, math.ceil(math.log2(34 / spacing)))
@@ -206,19 +204,19 @@ def _draw_bars(panels: list[Axes], piece: Piece, time: TimeAxis) -> None:
 
     changes = {int(np.searchsorted(lines, tick)): (over, under) for tick, over, under in piece.meters[1:].tolist()}
     place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "annotation_clip": False}
-    reach = -math.inf  # where the last label ends, pixels
+    label_end = -math.inf  # of the previous label, pixels
     for bar in sorted({*range(0, len(lines), step), *changes}):
-        if bar >= len(lines) or time.pixels(lines[bar]) < reach:
+        if bar >= len(lines) or time.pixels(lines[bar]) < label_end:
             continue
         number = f"{bar + 1}  {changes[bar][0]}/{changes[bar][1]}" if bar in changes else f"{bar + 1}"
         minutes, seconds = divmod(round(float(piece.seconds(lines[bar]))), 60)
         panels[-1].annotate(number, (lines[bar], 1), (2, 4), color=INK, **place)
         panels[0].annotate(f"{minutes}:{seconds:02d}", (lines[bar], 0), (2, -13), color=FAINT, **place)
-        reach = time.pixels(lines[bar]) + (64 if bar in changes else 34)
+        label_end = time.pixels(lines[bar]) + (64 if bar in changes else 34)
 
 
 def _beats(piece: Piece, time: TimeAxis) -> np.ndarray:
-    """The ticks of the beats, each counted from its bar; none where they would stand too close to be seen apart."""
+    """The ticks of the beats, counted from each bar line. Empty if they are too dense to draw."""
     lengths = 4 * time.quarter / piece.meters["denominator"]
     if time.pixels(lengths.min()) < 10:
         return np.zeros(0, np.int64)
@@ -244,9 +242,7 @@ def _draw_prompt(panels: list[Axes], prompt_end: int, time: TimeAxis) -> None:
 def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:
     title = " ".join((title or "").split())
     title = title if len(title) <= 80 else title[:79] + "\N{HORIZONTAL ELLIPSIS}"
-    figure.text(
-        LEFT / WIDTH, 1 - 30 / HEIGHT, title, fontsize=15, color=INK, weight="bold", va="center", parse_math=False
-    )
+    figure.text(LEFT / WIDTH, 1 - 30 / HEIGHT, title, fontsize=15, color=INK, weight="bold", va="center", parse_math=False)
     tempos, meter = piece.tempos["qpm"], piece.meters[0]
     tempo = f"{tempos.min():.0f}" if np.ptp(tempos) < 1 else f"{tempos.min():.0f}-{tempos.max():.0f}"
     seconds = round(float(piece.seconds(piece.end)))
@@ -257,13 +253,11 @@ def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:
         f"{len(piece.notes):,} note{'s' * (len(piece.notes) != 1)}",
         f"{seconds // 60}:{seconds % 60:02d}",
     ]
-    figure.text(
-        1 - 20 / WIDTH, 1 - 30 / HEIGHT, "   ".join(facts), fontsize=10, color=FAINT, va="center", ha="right"
-    )
+    figure.text(1 - 20 / WIDTH, 1 - 30 / HEIGHT, "   ".join(facts), fontsize=10, color=FAINT, va="center", ha="right")
 
 
 def _draw_legend(figure: Figure, notes: np.ndarray, colours: dict[int, str]) -> None:
-    """The instruments beside the panels, from the highest to the lowest, the drums last, each with its notes counted."""
+    """Draws the legend: instruments and their note counts, from high to low mean pitch, drums last."""
     programs, counts = np.unique(notes["program"], return_counts=True)
     heights = [DRUMS * (program == DRUMS) or -notes["pitch"][notes["program"] == program].mean() for program in programs]
     order = np.argsort(heights, kind="stable")

@@ -1,1 +1,1 @@
-"""The study: every system trained on the same notes, scored and measured, with its results in RESULTS.md."""
+"""The study: trains every system on the same notes, evaluates it, measures its speed, and writes a report."""

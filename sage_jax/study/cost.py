@@ -1,37 +1,39 @@
-"""What a study costs, before it is begun."""
+"""An estimate of the device hours that a study takes."""
 
 from sage_jax.benchmark.roofline import training_operations
+from sage_jax.config import RunConfig
 from sage_jax.markdown import markdown_table
-from sage_jax.study.config import Row, StudyConfig
-from sage_jax.training.config import RunConfig
+from sage_jax.study.config import StudyConfig, Variant
 
 
-def cost(config: StudyConfig, operations_per_second: float) -> str:
-    """A table of the device hours that training takes at such a rate; a row of several tables counts in the first one alone.
+def training_cost(config: StudyConfig, flops_per_second: float) -> str:
+    """A table of the device hours of training at this rate. A trial of several tables counts in the first one.
 
-    What is asked of the models, and their speed, comes on top of it.
+    Evaluation and the speed benchmark are not included.
     """
-    known: dict[Row, int] = {}  # the seeds that are paid for
-    lines, total = [], [0, 0.0]
+    counted: dict[Variant, int] = {}  # seeds in the tables so far
+    rows, num_models, total_hours = [], 0, 0.0
 
-    def add(name: str, rows: dict[Row, int], steps: int | None = None) -> None:
-        models = sum(rows.values())
-        hours = sum(count * _operations(config, row, steps) for row, count in rows.items()) / operations_per_second / 3600
-        total[0], total[1] = total[0] + models, total[1] + hours
-        lines.append((name, f"{models:,}", f"{hours:,.1f}"))
+    def add(name: str, models: dict[Variant, int], steps: int | None = None) -> None:
+        nonlocal num_models, total_hours
+        operations = sum(count * _operations(config, variant, steps) for variant, count in models.items())
+        hours = operations / flops_per_second / 3600
+        num_models, total_hours = num_models + sum(models.values()), total_hours + hours
+        rows.append((name, f"{sum(models.values()):,}", f"{hours:,.1f}"))
 
-    tried = len(config.learning_rates)
-    add("learning rates", {Row(system, config.seek_on): tried for system in config.seek_with}, config.search_steps)
+    searched = {Variant(system, config.lr_search_corpus): len(config.learning_rates) for system in config.lr_search_systems}
+    add("learning rates", searched, config.search_steps)
     for name, table in config.tables.items():
-        fresh = {row: table["seeds"] - known.get(row, 0) for row in config.rows_of(name)}
-        fresh = {row: seeds for row, seeds in fresh.items() if seeds > 0}
-        add(name, fresh)
-        known |= {row: table["seeds"] for row in fresh}
-    lines.append(("all", f"{total[0]:,}", f"{total[1]:,.1f}"))
-    return markdown_table(("table", "models", "device hours"), lines)
+        table_seeds: int = table["seeds"]
+        new = {variant: table_seeds - counted.get(variant, 0) for variant in config.variants_of(name)}
+        new = {variant: seeds for variant, seeds in new.items() if seeds > 0}
+        add(name, new)
+        counted |= dict.fromkeys(new, table_seeds)
+    rows.append(("all", f"{num_models:,}", f"{total_hours:,.1f}"))
+    return markdown_table(("table", "models", "device hours"), rows)
 
 
-def _operations(config: StudyConfig, row: Row, steps: int | None) -> float:
-    """Of training one model of a row, for its own steps if not told; floating-point, as its size would overflow some integers."""
-    run = RunConfig.from_dict(config.sections(row))
+def _operations(config: StudyConfig, variant: Variant, steps: int | None) -> float:
+    """Operations of training one model for `steps`, or its own steps if None. A float: the number may exceed int64."""
+    run = RunConfig.from_dict(config.sections(variant))
     return float(steps or run.train.steps) * training_operations(run.model, run.train.batch_size, run.context)

@@ -1,4 +1,4 @@
-"""What a study found, as numbers that go into JSON and that RESULTS.md is made from."""
+"""The result of a study as JSON: its trials, learning rates and speeds, and means and differences over seeds."""
 
 import dataclasses
 import pathlib
@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sage_jax.benchmark.ratios import MIN_TURNS, Ratio
+from sage_jax.corpus.shards import read_json
 from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import CONFIDENCE
-from sage_jax.files import write_json
-from sage_jax.music.shards import REPORT, read_json
-from sage_jax.study.cells import EXAMPLE, RESULT, Examiner, cell_folder
-from sage_jax.study.config import Cell, Row, StudyConfig
-from sage_jax.study.speed import proven, speed_file
+from sage_jax.study.config import Variant
 
-RESULTS = "results.json"
+METRICS = ("bits_per_note", "nmsi", "normalized_nmsi")
 
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean over seeds, and its interval of 95% confidence by Student's t; nan where there are fewer than two."""
+    """A mean over seeds with its 95% confidence interval by Student's t; the interval is nan for fewer than two seeds."""
 
     mean: float
     low: float
@@ -29,173 +27,209 @@ class Mean:
     seeds: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        values = np.asarray([value for value in values if value is not None], float)
-        if not len(values):
-            return cls(*[float("nan")] * 3, 0)
-        half = float("nan")
-        if len(values) > 1:
-            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+    def of(cls, values: Sequence[float | None]) -> "Mean":
+        nan = float("nan")
+        known = np.asarray([value for value in values if value is not None], float)
+        if not len(known):
+            return cls(nan, nan, nan, 0)
+        half = nan
+        if len(known) > 1:
+            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(known) - 1) * known.std(ddof=1) / len(known) ** 0.5
+        return cls(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
-    """The finished cells of a study, for tables to ask.
+class LrTrialResult:
+    """A trial of the learning rate search. loss: of validation. identity: see Evaluator.identity."""
 
-    found: what `collect` returns.
+    system: str
+    learning_rate: float
+    loss: float
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusScores:
+    """The scores of a trial on one corpus; None where one is undefined.
+
+    attributes: bits per note of each attribute. normalized_nmsi: 0 for the baseline `other`, 1 for `later`.
+    empty_outputs: continuations without a note. baselines: nmsi and normalized_nmsi of each baseline.
     """
 
-    found: Mapping[str, Any]
-
-    def rows(self, table: str) -> list[Row]:
-        return [Row(**row) for row in self.found["tables"][table]["rows"]]
-
-    def cells(self, row: Row) -> dict[int, Mapping[str, Any]]:
-        """Those that are finished, by seed."""
-        return {cell["seed"]: cell for cell in self.found["cells"] if cell["row"] == dataclasses.asdict(row)}
-
-    def speed(self, row: Row) -> Mapping[str, Any]:
-        """What `proven` leaves of a row's speed; empty where nothing was measured."""
-        return self.found["speeds"].get(row.name, {})
-
-    def values(self, row: Row, corpus: str, number: str) -> dict[int, float | None]:
-        """A number of each finished seed: 'bits', 'nmsi' or 'relative'."""
-        return {seed: cell["tests"][corpus][number] for seed, cell in self.cells(row).items() if corpus in cell["tests"]}
-
-    def mean(self, row: Row, corpus: str, number: str) -> Mean:
-        return Mean.of(list(self.values(row, corpus, number).values()))
-
-    def difference(self, row: Row, other: Row, corpus: str, number: str) -> Mean:
-        """Of a row and another one, over the seeds that both have: with a seed, both saw the same crops in the same order."""
-        one, two = self.values(row, corpus, number), self.values(other, corpus, number)
-        return Mean.of([one[seed] - two[seed] for seed in one.keys() & two.keys() if None not in (one[seed], two[seed])])
+    bits_per_note: float | None
+    attributes: dict[str, float]
+    nmsi: float | None
+    normalized_nmsi: float | None
+    empty_outputs: int
+    baselines: dict[str, dict[str, float | None]]
 
 
-def read_results(path: pathlib.Path) -> dict[str, Any]:
-    """What `collect` wrote to `path`, with the speeds that are `proven`. Raises UserError for another file."""
-    found = read_json(path)
-    if not isinstance(found, dict) or not {"cells", "sought"} <= found.keys():
-        raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir")
-    return found | {"speeds": {name: proven(speed) for name, speed in found["speeds"].items()}}
+@dataclasses.dataclass(frozen=True)
+class TrialResult:
+    """A finished trial.
+
+    events: in all training crops. seconds: in all. train_seconds: of training alone. cut: the fraction of steps that did not
+      fit into their crops. scores: by corpus. identity: see Evaluator.identity.
+    """
+
+    variant: Variant
+    seed: int
+    learning_rate: float
+    parameters: int
+    mlp_dim: int
+    events: int
+    seconds: float
+    train_seconds: float
+    cut: float
+    scores: dict[str, CorpusScores]
+    commit: str
+    versions: dict[str, Any]
+    identity: str
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TrialResult":
+        scores = {corpus: CorpusScores(**each) for corpus, each in values["scores"].items()}
+        return cls(**{**values, "variant": Variant(**values["variant"]), "scores": scores})
 
 
-def read_known(paths: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
-    """The cells that the JSON files of studies tell of, by their identity. Raises UserError for another file."""
-    told = map(read_results, paths)
-    return {cell["identity"]: cell for found in told for cell in (*found["sought"], *found["cells"])}
+@dataclasses.dataclass(frozen=True)
+class VariantSpeed:
+    """The decoding speed of a variant. All but the first two need enough turns and an A/A control (see `reportable`).
+
+    steps_per_note: event steps per note of the corpus. milliseconds: p50, p95 and p99 of a note, one by one.
+    notes_per_second, speedup: of the compiled loop; speedup is over the reference. control: the A/A ratio of the reference.
+    """
+
+    steps_per_note: float
+    cache_bytes: int
+    notes_per_second: float | None = None
+    milliseconds: dict[str, float] | None = None
+    speedup: Ratio | None = None
+    control: Ratio | None = None
+    events_drawn: int | None = None
+    notes_drawn: int | None = None
+    commit: str | None = None
+
+    @property
+    def reportable(self) -> "VariantSpeed":
+        """Without the times, unless they have an A/A control of at least MIN_TURNS turns."""
+        if self.control is not None and self.control.turns >= MIN_TURNS:
+            return self
+        return VariantSpeed(self.steps_per_note, self.cache_bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "VariantSpeed":
+        ratios = {name: Ratio(**values[name]) for name in ("speedup", "control") if name in values}
+        return cls(**{**values, **ratios})
 
 
-def sought(examiner: Examiner) -> list[dict[str, Any]]:
-    """What was tried of learning rates with each system of `seek_with`: system, learning_rate, loss (of validation), identity."""
-    config, tried = examiner.config, []
-    for system in config.seek_with:
-        cell = Cell(Row(system, config.seek_on), 0, 0.0)
-        there = (read_json(path) for path in cell_folder(examiner.workdir, cell).parent.glob(f"rate*/{RESULT}"))
-        rates = {each["cell"]["learning_rate"] for each in there}
-        rates |= {each["learning_rate"] for each in examiner.known.values() if each.get("system") == system}
-        for rate in sorted(rates):
-            cell = dataclasses.replace(cell, learning_rate=rate)
-            told, identity = {"system": system, "learning_rate": rate}, examiner.identity(cell)
-            if (result := examiner.result(cell)) is not None:
-                tried.append({**told, "loss": result["valid"]["loss"], "identity": identity})
-            elif identity in examiner.known:
-                tried.append(examiner.known[identity])
-    return tried
+@dataclasses.dataclass(frozen=True)
+class StudyTable:
+    """A table of the study. overrides: `steps` and `model` of its runs. seeds: of each variant."""
+
+    variants: list[Variant]
+    test_on: list[str]
+    overrides: dict[str, Any]
+    seeds: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "StudyTable":
+        return cls(**{**values, "variants": [Variant(**variant) for variant in values["variants"]]})
 
 
-def best_rates(config: StudyConfig, search: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The learning rate of each family for which one was found: that of the lowest loss."""
-    return {config.family(system): float(min(tried, key=tried.get)) for system, tried in search.items() if tried}
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+    """The result of a study, finished or not.
 
+    command, commit, versions: its origin. corpora: pieces and notes of each training split, and test_pieces.
+    run: the sections data, model, optimizer and train that all trials share. evaluation: fields of its EvaluationConfig.
+    learning_rates: of each family. families: of each system. num_trials: finished or not. trials: the finished ones.
+    speeds: by Variant.name, reportable ones.
+    """
 
-def collect(examiner: Examiner, command: str) -> dict[str, Any]:
-    """All that is finished in the workdir or known, without what is too long to be told. Writes it to results.json there, too."""
-    config, workdir = examiner.config, examiner.workdir
-    tried = sought(examiner)
-    search = {system: {} for system in config.seek_with}
-    for each in tried:
-        search[each["system"]][f"{each['learning_rate']:g}"] = each["loss"]
-    rates = {config.family(system): 0.0 for system in config.seek_with} | best_rates(config, search)
-    wanted = list(config.cells(rates))
-    finished = []
-    for cell in wanted:
-        identity = examiner.identity(cell)
-        if (result := examiner.result(cell)) is not None:
-            finished.append({**_cell(cell, result), "identity": identity})
-        elif identity in examiner.known:
-            finished.append(examiner.known[identity])
-    floors = {corpus: test["floors"] for cell in finished for corpus, test in cell["tests"].items()}
-    last = finished[-1] if finished else None
-    speeds = {row.name: read_json(speed_file(workdir, row)) for row in config.rows()}
-    found = {
-        "title": config.title,
-        "command": command,
-        "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in finished)),
-        "versions": last and last["versions"],
-        "corpora": {name: _corpus(examiner.shards(name)) for name in config.corpora},
-        "run": {section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
-        "evaluation": {name: getattr(config.evaluation, name) for name in ("prompts", "max_bars", "samples", "likelihood_pieces")},
-        "reference": config.speed["reference"],
-        "speed": dict(config.speed),
-        "seek_on": config.seek_on,
-        "seek_steps": config.search_steps,
-        "search": search,
-        "sought": tried,
-        "rates": rates,
-        "families": {name: config.family(name) for name in (*config.seek_with, *(row.system for row in config.rows()))},
-        "tables": {
-            name: {
-                "rows": [dataclasses.asdict(row) for row in config.rows_of(name)],
-                "test_on": list(table.get("test_on", ())),
-                "own": {name: table[name] for name in ("steps", "model") if name in table},
-                "seeds": table["seeds"],
+    title: str
+    command: str
+    commit: str
+    versions: dict[str, Any]
+    corpora: dict[str, dict[str, int]]
+    run: dict[str, dict[str, Any]]
+    evaluation: dict[str, Any]
+    reference: str
+    speed_benchmark: dict[str, Any]
+    lr_search_corpus: str
+    lr_search_steps: int
+    lr_trials: list[LrTrialResult]
+    learning_rates: dict[str, float]
+    families: dict[str, str]
+    tables: dict[str, StudyTable]
+    num_trials: int
+    trials: list[TrialResult]
+    speeds: dict[str, VariantSpeed]
+
+    def to_json(self) -> dict[str, Any]:
+        speeds = {name: speed.to_json() for name, speed in self.speeds.items()}
+        return {**dataclasses.asdict(self), "speeds": speeds}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "StudyResult":
+        """The result that `to_json` wrote; speeds become `reportable`. Raises KeyError or TypeError for other JSON."""
+        return cls(
+            **{
+                **values,
+                "lr_trials": [LrTrialResult(**each) for each in values["lr_trials"]],
+                "tables": {name: StudyTable.from_json(table) for name, table in values["tables"].items()},
+                "trials": [TrialResult.from_json(each) for each in values["trials"]],
+                "speeds": {name: VariantSpeed.from_json(speed).reportable for name, speed in values["speeds"].items()},
             }
-            for name, table in config.tables.items()
-        },
-        "wanted": len(wanted),
-        "floors": floors,
-        "cells": finished,
-        "speeds": {name: proven(speed) for name, speed in speeds.items() if speed is not None},
-    }
-    write_json(workdir / RESULTS, found, indent=1)
-    return found
+        )
+
+    def trials_of(self, variant: Variant) -> dict[int, TrialResult]:
+        """The finished trials of a variant, by seed."""
+        return {trial.seed: trial for trial in self.trials if trial.variant == variant}
+
+    def speed_of(self, variant: Variant) -> VariantSpeed | None:
+        return self.speeds.get(variant.name)
+
+    @property
+    def baselines(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """The scores of the baselines, by corpus and name."""
+        return {corpus: scores.baselines for trial in self.trials for corpus, scores in trial.scores.items()}
+
+    @property
+    def lr_search(self) -> dict[str, dict[str, float]]:
+        """The validation losses of the learning rate search, by system and rate."""
+        losses: dict[str, dict[str, float]] = {}
+        for trial in self.lr_trials:
+            losses.setdefault(trial.system, {})[f"{trial.learning_rate:g}"] = trial.loss
+        return losses
+
+    def values(self, variant: Variant, corpus: str, metric: str) -> dict[int, float | None]:
+        """One of METRICS for each finished seed of a variant."""
+        scores = {seed: trial.scores[corpus] for seed, trial in self.trials_of(variant).items() if corpus in trial.scores}
+        return {seed: getattr(each, metric) for seed, each in scores.items()}
+
+    def mean(self, variant: Variant, corpus: str, metric: str) -> Mean:
+        return Mean.of(list(self.values(variant, corpus, metric).values()))
+
+    def difference(self, variant: Variant, other: Variant, corpus: str, metric: str) -> Mean:
+        """The mean paired difference over common seeds. Trials of the same seed train on the same crops in the same order."""
+        ours, theirs = self.values(variant, corpus, metric), self.values(other, corpus, metric)
+        pairs = [(ours[seed], theirs[seed]) for seed in ours.keys() & theirs.keys()]
+        return Mean.of([one - two for one, two in pairs if one is not None and two is not None])
 
 
-def _corpus(shards: pathlib.Path) -> dict[str, int]:
-    splits = (read_json(shards / REPORT) or {"splits": {}})["splits"]
-    count = lambda split, what: splits.get(split, {}).get(what, 0)
-    return {"pieces": count("train", "pieces"), "notes": count("train", "notes"), "tested": count("test", "pieces")}
+def read_result(path: pathlib.Path) -> StudyResult:
+    """The result of a study from its JSON file. Raises UserError for another file."""
+    try:
+        return StudyResult.from_json(read_json(path))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir") from error
 
 
-def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-    tests = {}
-    for corpus, test in result["tests"].items():
-        likelihood, score = test["likelihood"], test["scores"][EXAMPLE]
-        floors = {
-            name: {number: floor[number]["mean"] for number in ("nmsi", "relative")}
-            for name, floor in test["scores"].items()
-            if name != EXAMPLE
-        }
-        tests[corpus] = {
-            "bits": likelihood["bits_per_note"]["mean"],
-            "attributes": likelihood["attributes"],
-            "nmsi": score["nmsi"]["mean"],
-            "relative": score["relative"]["mean"],
-            "failures": test["faults"]["failures"],
-            "floors": floors,
-        }
-    return {
-        "row": dataclasses.asdict(cell.row),
-        "seed": cell.seed,
-        "learning_rate": cell.learning_rate,
-        "parameters": result["parameters"],
-        "mlp_width": result["sections"]["model"]["mlp_width"],
-        "events": result["events"],
-        "seconds": result["seconds"],
-        "train_seconds": result["train_seconds"],
-        "cut": result.get("cut", 0.0),
-        "tests": tests,
-        "commit": result["commit"],
-        "versions": result["versions"],
-    }
+def read_trials(paths: Sequence[pathlib.Path]) -> dict[str, TrialResult | LrTrialResult]:
+    """The trials in the JSON files of studies, by identity. Raises UserError for another file."""
+    results = [read_result(path) for path in paths]
+    return {trial.identity: trial for result in results for trial in (*result.lr_trials, *result.trials)}

@@ -1,122 +1,138 @@
-"""How fast the models of the study decode: rows beside the reference, taking turns on the same cores.
+"""Decoding speed of the study's variants, interleaved with the reference on the same cores.
 
-What a model has learned changes nothing in its speed, so that these are untrained: nothing need be kept of those that are.
+Training does not change speed, so these models have random weights and no trial's checkpoint is needed.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
-from sage_jax.benchmark.figures import loop_ratio, summarise
-from sage_jax.benchmark.ratios import CONTROL, MIN_TURNS, Ratio
-from sage_jax.benchmark.turns import Job, Worker, take_turns
+from sage_jax.benchmark.interleaved import Job, Worker, run_interleaved
+from sage_jax.benchmark.measurement import Measurement
+from sage_jax.benchmark.metrics import decoding_metrics, loop_ratio
+from sage_jax.benchmark.ratios import CONTROL, Ratio
+from sage_jax.config import RunConfig
 from sage_jax.environment import commit
 from sage_jax.errors import UserError
-from sage_jax.evaluation.results import plain
+from sage_jax.evaluation.results import to_jsonable
 from sage_jax.files import write_json
-from sage_jax.music.events import NUM_ATTRIBUTES
-from sage_jax.music.representation import retold
-from sage_jax.study.cells import Examiner, cell_folder
-from sage_jax.study.config import Cell, Row
-from sage_jax.training.config import RunConfig
-from sage_jax.training.loop import told_in
+from sage_jax.study.config import Trial, Variant
+from sage_jax.study.results import VariantSpeed
+from sage_jax.study.trials import Evaluator, trial_folder
+from sage_jax.tokenizers.config import retokenize
+from sage_jax.tokenizers.note_events import NUM_ATTRIBUTES
+from sage_jax.training.loop import load_tokenizer
 
-TOGETHER = 6  # systems that wait in memory for their turns
-EXACT = ("steps_per_note", "cache_bytes")  # of a row's speed, what is counted and not timed
-
-
-def proven(speed: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what was measured of a row's speed, all that its method proves.
-
-    Times need MIN_TURNS turns beside an A/A pair, in which each run drew the events that it counts; without them what is EXACT
-    remains.
-    """
-    whole = speed.get("turns", 0) >= MIN_TURNS and "control" in speed
-    return dict(speed) if whole else {name: speed[name] for name in EXACT if name in speed}
+GROUP_SIZE = 6  # systems that are in memory at the same time
 
 
-def measure_speeds(examiner: Examiner, say: Callable[[str], None]) -> None:
-    """Writes speed/ROW.json for each row that hasn't one, beside its variant's reference."""
-    config = examiner.config
-    for variant in dict.fromkeys(row.variant for row in config.rows()):
-        reference = Row(config.speed["reference"], config.seek_on, variant=variant)
-        rows = [row for row in config.rows() if row.variant == variant and row != reference]
-        missing = [row for row in (reference, *rows) if not speed_file(examiner.workdir, row).exists()]
-        for start in range(0, len(missing), TOGETHER):
-            group = missing[start : start + TOGETHER]
-            say("speed: " + ", ".join(row.name for row in group))
-            _measure(examiner, list(dict.fromkeys((reference, *group))), say)
+def measure_speeds(evaluator: Evaluator, say: Callable[[str], None]) -> None:
+    """Writes speed/VARIANT.json for each variant without one, measured with the reference of the same overrides."""
+    config = evaluator.config
+    for table in dict.fromkeys(variant.table for variant in config.variants()):
+        reference = Variant(config.reference, config.lr_search_corpus, table=table)
+        others = [variant for variant in config.variants() if variant.table == table and variant != reference]
+        missing = [each for each in (reference, *others) if not speed_file(evaluator.workdir, each).exists()]
+        for start in range(0, len(missing), GROUP_SIZE):
+            group = missing[start : start + GROUP_SIZE]
+            say("speed: " + ", ".join(variant.name for variant in group))
+            _measure(evaluator, list(dict.fromkeys((reference, *group))), say)
 
 
-def speed_file(workdir: pathlib.Path, row: Row) -> pathlib.Path:
-    return workdir / "speed" / f"{row.name}.json"
+def speed_file(workdir: pathlib.Path, variant: Variant) -> pathlib.Path:
+    return workdir / "speed" / f"{variant.name}.json"
 
 
-def _measure(examiner: Examiner, rows: list[Row], say: Callable[[str], None]) -> None:
-    """The first of `rows` is the reference, which was measured before where its file is there."""
-    speed, dtype, jobs = examiner.config.speed, examiner.config.run["model"]["dtype"], {}
-    for row in rows:
-        sections = examiner.sections(row)
-        run, folder = RunConfig.from_dict(sections), cell_folder(examiner.workdir, Cell(row, 0, 0.0, (row.corpus,)))
-        folder.mkdir(parents=True, exist_ok=True)
+def _measure(evaluator: Evaluator, variants: list[Variant], say: Callable[[str], None]) -> None:
+    """Measures a group of variants; the first one is the reference. Files that exist stay as they are."""
+    reference, jobs, steps_per_note = variants[0].name, {}, {}
+    for variant in variants:
         try:
-            representation = told_in(run, examiner.shards(row.corpus), folder)
-        except UserError as error:  # such as more merges than there are
-            say(f"{row.name}: its speed is not measured: {error}")
-            continue
-        task, _ = examiner.task(row.corpus)
-        steps = sum(len(retold(events, task.tokenizer, representation)) for events in task.shards)
-        in_events = speed["context"] // NUM_ATTRIBUTES, speed["events"]
-        context, events = (run.representation.steps(count) for count in in_events)
-        cell = {"batch": speed["batch"], "context_events": context, "events": events}
-        job = {"sections": plain(sections), "merges_in": str(folder.resolve()), **cell}
-        jobs[row.name] = job, steps / sum(len(piece.notes) for piece in task.pieces)
+            jobs[variant.name], steps_per_note[variant.name] = _decoding_job(evaluator, variant)
+        except UserError as error:  # for example more merges than the corpus gives
+            say(f"{variant.name}: speed not measured: {error}")
+    if reference not in jobs:
+        return
+    measured = _run(evaluator, [*jobs, reference + CONTROL], jobs, say)
+    if not {reference, reference + CONTROL} <= measured.keys():
+        return  # no speed is reported without the reference and its control
+    control = loop_ratio(measured[reference], measured[reference + CONTROL])
+    for variant in variants:
+        path = speed_file(evaluator.workdir, variant)
+        if variant.name in measured and not path.exists():
+            speedup = loop_ratio(measured[reference], measured[variant.name])
+            speed = _variant_speed(measured[variant.name], steps_per_note[variant.name], speedup, control)
+            write_json(path, to_jsonable(speed.to_json()), indent=1)
 
-    def job_of(name: str) -> Job:
-        job = {"dtype": dtype, "seed": 0, "threads": len(os.sched_getaffinity(0)), "prefill": True}
-        return [sys.executable, "-m", "sage_jax.benchmark.decode"], {**job, **jobs[name.removesuffix(CONTROL)][0]}
 
+def _decoding_job(evaluator: Evaluator, variant: Variant) -> tuple[dict[str, Any], float]:
+    """The job of a variant's decoder, and the steps per note of its tokenizer on its corpus."""
+    benchmark, sections = evaluator.config.speed_benchmark, evaluator.sections(variant)
+    run = RunConfig.from_dict(sections)
+    folder = trial_folder(evaluator.workdir, Trial(variant, 0, 0.0, (variant.corpus,)))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(run, evaluator.shards(variant.corpus), folder)
+    task, _ = evaluator.task(variant.corpus)
+    steps = sum(len(retokenize(events, task.tokenizer, tokenizer)) for events in task.shards)
+    notes = sum(len(piece.notes) for piece in task.pieces)
+    job = {
+        "sections": to_jsonable(sections),
+        "merges_in": str(folder.resolve()),
+        "batch": benchmark["batch"],
+        "context_events": run.representation.steps(benchmark["context"] // NUM_ATTRIBUTES),
+        "events": run.representation.steps(benchmark["events"]),
+        "dtype": evaluator.config.run["model"]["dtype"],
+        "seed": 0,
+        "threads": len(os.sched_getaffinity(0)),
+        "prefill": True,
+    }
+    return job, steps / notes
+
+
+def _run(
+    evaluator: Evaluator, systems: list[str], jobs: dict[str, dict[str, Any]], say: Callable[[str], None]
+) -> dict[str, Measurement]:
+    """The measurements without an error, by system. The cell of each is its job's sizes."""
+
+    def job_of(system: str) -> Job:
+        return [sys.executable, "-m", "sage_jax.benchmark.decode"], jobs[system.removesuffix(CONTROL)]
+
+    rounds, dtype = evaluator.config.speed_benchmark["rounds"], evaluator.config.run["model"]["dtype"]
     probe = Worker([sys.executable, "-m", "sage_jax.benchmark.roofline"], {"dtype": dtype})
     try:
-        systems = [*jobs, rows[0].name + CONTROL]  # the reference twice
-        lines = take_turns(systems, job_of, speed["rounds"], probe, {"commit": commit()}, Console(quiet=True))
+        measurements = run_interleaved(systems, job_of, rounds, probe, {}, commit(), Console(quiet=True))
     finally:
         probe.close()
-    for line in lines:
-        if "failed" in line:
-            say(f"{line['system']}: its speed could not be measured: {line['failed']}")
-    cell_of = lambda line: jobs[line["system"].removesuffix(CONTROL)][0]
-    lines = {line["system"]: line | {"cell": cell_of(line)} for line in lines if "failed" not in line}
-    if not {rows[0].name, rows[0].name + CONTROL} <= lines.keys():
-        return  # the others stand beside the reference and its control, or nowhere
-    reference = lines[rows[0].name]
-    control = loop_ratio(reference, lines[rows[0].name + CONTROL])
-    for row in (row for row in rows if row.name in lines):
-        name, line = row.name, lines[row.name]
-        figures, steps_per_note = summarise(line), jobs[name][1]
-        times = loop_ratio(reference, line)
-        # A note of NoteEvents is one step, the changes of meter and tempo apart; of a stream it is several.
-        notes = 1.0 if line["about"]["tokens_per_note"] > 1 else steps_per_note
-        found = {
-            "steps_per_note": steps_per_note,
-            "notes_per_second": figures["notes_per_second"] / notes,
-            "milliseconds": {name: figures[name] * notes for name in ("p50", "p95", "p99") if name in figures},
-            # Of notes_per_second, the rate of the compiled loop: value, low and high. Those that turns are too few for are absent.
-            **({"times_reference": _spread(times.over(notes))} if times else {}),
-            **({"control": _spread(control)} if control else {}),
-            "turns": len(line["seconds"]),
-            "events_drawn": sum(line["events_drawn"]),
-            "notes_drawn": sum(line["notes_drawn"]),
-            "cache_bytes": line["about"]["cache_bytes"],
-            "commit": line["commit"],
-        }
-        if not speed_file(examiner.workdir, row).exists():
-            write_json(speed_file(examiner.workdir, row), plain(found), indent=1)
+    measured = {}
+    for measurement in measurements:
+        if measurement.ok:
+            job = jobs[measurement.system.removesuffix(CONTROL)]
+            cell = {name: job[name] for name in ("batch", "context_events", "events")}
+            measured[measurement.system] = dataclasses.replace(measurement, cell=cell)
+        else:
+            say(f"{measurement.system}: speed not measured: {measurement.error}")
+    return measured
 
 
-def _spread(ratio: Ratio) -> list[float]:
-    return [ratio.value, ratio.low, ratio.high]
+def _variant_speed(
+    measurement: Measurement, steps_per_note: float, speedup: Ratio | None, control: Ratio | None
+) -> VariantSpeed:
+    metrics = decoding_metrics(measurement)
+    # Events of NoteEvents are notes, except for a few changes of meter and tempo. A stream has several steps per note.
+    steps = 1.0 if measurement.metadata["tokens_per_note"] > 1 else steps_per_note
+    return VariantSpeed(
+        steps_per_note=steps_per_note,
+        cache_bytes=measurement.metadata["cache_bytes"],
+        notes_per_second=metrics["notes_per_second"] / steps,
+        milliseconds={name: metrics[name] * steps for name in ("p50", "p95", "p99") if name in metrics},
+        speedup=speedup and speedup.over(steps),
+        control=control,
+        events_drawn=sum(measurement.events_drawn),
+        notes_drawn=sum(count or 0 for count in measurement.notes_drawn),
+        commit=measurement.commit,
+    )

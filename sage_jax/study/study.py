@@ -1,85 +1,100 @@
-"""The study from its corpora to its results, in an order in which what is there first says most."""
+"""The study from its corpora to its results."""
 
 import itertools
 from collections.abc import Callable
 
-import jax
-
+from sage_jax.config import read_section
+from sage_jax.corpus.preprocess import PreprocessConfig, preprocess
+from sage_jax.corpus.shards import TokenShards
 from sage_jax.errors import UserError
 from sage_jax.files import claim
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.preprocess import PreprocessConfig, preprocess
-from sage_jax.music.shards import TokenShards
-from sage_jax.study.cells import MADE, Examiner, cell_folder, run_cell
-from sage_jax.study.config import Cell, Row
-from sage_jax.study.results import best_rates
+from sage_jax.study.collect import best_rates
+from sage_jax.study.config import Trial, Variant
+from sage_jax.study.results import LrTrialResult
 from sage_jax.study.speed import measure_speeds
-from sage_jax.training.config import read_section
-from sage_jax.training.recorder import Diverged
+from sage_jax.study.trials import SHARDS, Evaluator, run_trial, trial_folder
+from sage_jax.tokenizers.note_events import NoteEvents
+from sage_jax.training.metric_logger import Diverged
 
-SEARCHES = 2  # how often the best learning rate may be at the edge of those tried, and another one is tried beyond it
+EXTENSIONS = 2  # times that the learning rate search may go beyond an edge of the rates
 
 
-def run_study(examiner: Examiner, say: Callable[[str], None], helping: bool = False) -> None:
-    """Does what is not yet done of the study in the examiner's workdir; what is finished stays, whenever it is stopped.
+def run_study(evaluator: Evaluator, say: Callable[[str], None], worker: bool = False) -> None:
+    """Does the missing parts of the study in the evaluator's workdir. It can be stopped at any time; finished trials stay.
 
-    Any number of processes may do it together: each cell is done by one of them. One that is `helping` takes the cells that no
-    other one has taken, waits for none, and measures no speed. A cell that can't be is named and left out. Raises UserError for
-    a corpus that is not there.
+    Several processes may share the workdir: each trial is done by one of them. A `worker` takes the trials that no other
+    process holds and measures no speed. A trial that cannot be done is reported and skipped. Raises UserError for a missing
+    corpus.
     """
-    config, workdir = examiner.config, examiner.workdir
-    # Seeds of a row are one program: what was compiled for one need not be for the next.
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    config, workdir = evaluator.config, evaluator.workdir
+    _preprocess(evaluator)
+    rates = find_rates(evaluator, say)
+    trials = list(config.trials(rates))
+    for place, trial in enumerate(trials):
+        if evaluator.identity(trial) in evaluator.reused:
+            continue
+        progress = f"{place + 1} of {len(trials)}"
+        try:
+            with claim(trial_folder(workdir, trial), wait=not worker) as mine:
+                if mine:
+                    run_trial(trial, evaluator, lambda name, progress=progress: say(f"{progress}: {name}"))
+        except UserError as error:  # for example a loss that is not finite, or more merges than the corpus gives
+            say(f"{trial.name} is skipped: {error}")
+    if not worker:
+        measure_speeds(evaluator, say)
+
+
+def _preprocess(evaluator: Evaluator) -> None:
+    """Makes the token shards of every corpus that lacks them."""
+    config = evaluator.config
     tokenizer = read_section(NoteEvents, "tokenizer", config.run)
     limits = read_section(PreprocessConfig, "preprocess", config.run)
     for corpus, source in config.corpora.items():
-        if source.startswith(f"{MADE}:"):
-            TokenShards(examiner.shards(corpus), "train", tokenizer)  # raises where they won't do
+        if source.startswith(f"{SHARDS}:"):
+            TokenShards(evaluator.shards(corpus), "train", tokenizer)  # raises for missing or different shards
             continue
-        with claim(workdir / "corpora", wait=True):
-            preprocess(source, examiner.shards(corpus), tokenizer, limits)
-    rates = find_rates(examiner, say)
-    cells = list(config.cells(rates))
-    for place, cell in enumerate(cells):
-        if examiner.identity(cell) in examiner.known:
-            continue
+        with claim(evaluator.workdir / "corpora", wait=True):
+            preprocess(source, evaluator.shards(corpus), tokenizer, limits)
+
+
+def find_rates(evaluator: Evaluator, say: Callable[[str], None]) -> dict[str, float]:
+    """The learning rate of each family: the one with the lowest validation loss of the family's search system."""
+    config = evaluator.config
+
+    def loss_of(system: str, rate: float, wait: bool) -> float | None:
+        """The validation loss; infinite for a run that diverged, None if another process holds the trial."""
+        trial = Trial(Variant(system, config.lr_search_corpus), 0, rate)
+        if isinstance(reused := evaluator.reused.get(evaluator.identity(trial)), LrTrialResult):
+            return reused.loss
         try:
-            with claim(cell_folder(workdir, cell), wait=not helping) as mine:
-                if mine:
-                    run_cell(cell, examiner, lambda name: say(f"{place + 1} of {len(cells)}: {name}"))
-        except UserError as error:  # such as a loss that is not finite, or more merges than there are: the others go on
-            say(f"{cell.name} is left out: {error}")
-    if not helping:
-        measure_speeds(examiner, say)
-
-
-def find_rates(examiner: Examiner, say: Callable[[str], None]) -> dict[str, float]:
-    """The learning rate of each family: the one with which its system has the lowest validation loss."""
-    config = examiner.config
-
-    def loss_of(system: str, rate: float, wait: bool = True) -> float | None:
-        cell = Cell(Row(system, config.seek_on), 0, rate)
-        if there := examiner.known.get(examiner.identity(cell)):
-            return there["loss"]
-        try:
-            with claim(cell_folder(examiner.workdir, cell), wait) as mine:
-                return run_cell(cell, examiner, say)["valid"]["loss"] if mine else None
+            with claim(trial_folder(evaluator.workdir, trial), wait) as mine:
+                return run_trial(trial, evaluator, say)["valid"]["loss"] if mine else None
         except Diverged as error:
             say(f"{system} at {rate:g}: {error}")
             return float("inf")
 
-    # First what nobody has taken, so that several processes share it; then what is needed, whoever does it.
-    search = {system: {} for system in config.seek_with}
-    for system, rate in itertools.product(config.seek_with, config.learning_rates):
-        search[system][rate] = loss_of(system, rate, wait=False)
-    for system, losses in search.items():
-        for rate in [rate for rate, loss in losses.items() if loss is None]:
-            losses[rate] = loss_of(system, rate)
-        for _ in range(SEARCHES):
-            best = min(losses, key=losses.get)
-            if len(losses) > 1 and best == max(losses):
-                losses[2 * best] = loss_of(system, 2 * best)
-            elif len(losses) > 1 and best == min(losses):
-                losses[best / 2] = loss_of(system, best / 2)
-    return best_rates(config, search)
+    def final_loss(system: str, rate: float) -> float:
+        loss = loss_of(system, rate, wait=True)
+        assert loss is not None, "a claim that waits is always granted"
+        return loss
+
+    # First the trials that no process holds, so that several processes share them. Then wait for the others.
+    losses: dict[str, dict[float, float]] = {system: {} for system in config.lr_search_systems}
+    held = []
+    for system, rate in itertools.product(config.lr_search_systems, config.learning_rates):
+        loss = loss_of(system, rate, wait=False)
+        if loss is None:
+            held.append((system, rate))
+        else:
+            losses[system][rate] = loss
+    for system, rate in held:
+        losses[system][rate] = final_loss(system, rate)
+    for system, tried in losses.items():
+        for _ in range(EXTENSIONS):
+            best = min(tried, key=lambda rate: tried[rate])
+            if len(tried) > 1 and best == max(tried):
+                tried[2 * best] = final_loss(system, 2 * best)
+            elif len(tried) > 1 and best == min(tried):
+                tried[best / 2] = final_loss(system, best / 2)
+    trials = [LrTrialResult(system, rate, loss, "") for system, tried in losses.items() for rate, loss in tried.items()]
+    return best_rates(config, trials)

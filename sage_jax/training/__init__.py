@@ -1,1 +1,1 @@
-"""Training: the pure step, its state and optimizer, checkpoints, and the loop that runs them."""
+"""Training: the train step, its state and optimizer, device placement, checkpoints, metrics and the loop."""

@@ -1,6 +1,6 @@
-"""Checkpoints: train state, place in the data, config and vocabulary of a run, through orbax.
+"""Checkpoints of a run through orbax: train state, position in the data, config and vocabulary.
 
-Each has digests of all that, which are compared when it is read: files can change without a word from the disk.
+Each holds checksums of these, which are compared on reading to detect silently damaged files.
 """
 
 import contextlib
@@ -9,43 +9,44 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from sage_jax.config import RunConfig
 from sage_jax.errors import UserError
-from sage_jax.models.forms import parameter_shapes
-from sage_jax.music.representation import Representation, from_dict
-from sage_jax.training.config import RunConfig
-from sage_jax.training.digest import digests, text_digest
-from sage_jax.training.hosts import first_alone, is_first, largest, together
+from sage_jax.models.registry import abstract_params
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.config import from_dict
+from sage_jax.training.checksums import checksums, text_checksum
+from sage_jax.training.hosts import is_primary, max_over_hosts, primary_first, raise_together
 from sage_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
-Found = TypeVar("Found")
-DAMAGED = "damaged"  # where checkpoints go that can't be read, out of the way of those to come
+DAMAGED = "damaged"  # folder to which unreadable checkpoints are moved
+Loaded = TypeVar("Loaded")
 
 
 class Damaged(UserError):
-    """A checkpoint that can't be read, or is not what was written."""
+    """A checkpoint can't be read, or differs from what was written."""
 
 
 class Checkpoints:
-    """The checkpoints of the run `config` in `workdir`; writes while training goes on, until it is closed.
+    """The checkpoints of the run `config` in `workdir`, written in the background until this is closed.
 
-    representation: what the run tells pieces in, if not NoteEvents.
+    representation: how the run encodes pieces; by default config.tokenizer.
 
-    The newest `train.keep` stay, and the one with the lowest validation loss. A checkpoint is there whole or not at all.
-    Raises UserError where the workdir can't be written.
+    Keeps the newest `train.max_to_keep` checkpoints and the one with the lowest validation loss. Writes are atomic.
+    Raises UserError if the workdir can't be written.
     """
 
-    def __init__(self, workdir: str | os.PathLike, config: RunConfig, representation: Representation | None = None):
+    def __init__(self, workdir: str | os.PathLike, config: RunConfig, representation: Tokenizer | None = None):
         self._config = config
         self._representation = representation or config.tokenizer
         self._workdir = workdir
-        self._manager = _open(workdir, preservation_policy=_newest_and_best(config.train.keep))
+        self._manager = _open(workdir, preservation_policy=_newest_and_best(config.train.max_to_keep))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -55,101 +56,103 @@ class Checkpoints:
             with self._writing():
                 self._manager.close()
         except UserError:
-            if kind is None:  # else what ended the block is told, not what came of it
+            if kind is None:  # otherwise the exception that ended the block is raised
                 raise
 
     @property
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, place: dict[str, Any], valid_loss: float | None = None) -> None:
-        """Saves `state`, whose buffers may be donated as soon as this returns; a step that is there already stays.
+    def save(self, state: TrainState, position: dict[str, Any], valid_loss: float | None = None) -> None:
+        """Saves `state`, unless its step is saved already. The buffers of `state` may be donated once this returns.
 
-        place: where the next batch is in the data, JSON-ready. Raises UserError where this one or the one before can't be
-        written; those before that are whole.
+        position: of the next batch in the data, JSON-ready. Raises UserError if this checkpoint or the previous one can't be
+        written; older ones stay complete.
         """
         step = int(state.step)
         if step == self.latest_step:
             return
-        config, vocabulary = self._config.to_dict(), self._representation
-        vocabulary = {**vocabulary.to_dict(), "fingerprint": vocabulary.fingerprint}
+        config = self._config.to_dict()
+        vocabulary = {**self._representation.to_dict(), "fingerprint": self._representation.fingerprint}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            place=ocp.args.JsonSave(place),
+            place=ocp.args.JsonSave(position),
             config=ocp.args.JsonSave(config),
             vocabulary=ocp.args.JsonSave(vocabulary),
-            digests=ocp.args.JsonSave({"state": digests(state), **_text_digests(config, vocabulary, place)}),
+            checksums=ocp.args.JsonSave({"state": checksums(state), **_text_checksums(config, vocabulary, position)}),
         )
         with self._writing():
             self._manager.save(step, args=items, metrics=None if valid_loss is None else {"loss": valid_loss})
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state that is whole, with the shapes and the placement of `like`, and the place that belongs to it.
+        """The newest intact state, with the shapes and shardings of `like`, and its position in the data.
 
-        All hosts take the same one, the newest that every host can read. Newer ones are reported and put aside. Raises
-        UserError where the workdir holds another run, and Damaged where there is no checkpoint that is whole.
+        All hosts restore the newest checkpoint that every host can read. Newer ones are reported and moved to `damaged`.
+        Raises UserError if the workdir holds another run, and Damaged if no checkpoint is intact.
         """
         with _reading(self._workdir) as reader:
-            step, (state, place) = _newest_whole(reader, lambda step: self._restore(reader, step, like))
-        if step < largest(self.latest_step or 0):
-            with first_alone():
+            step, (state, position) = _newest_intact(reader, lambda step: self._restore(reader, step, like))
+        if step < max_over_hosts(self.latest_step or 0):
+            with primary_first():
                 newer = [other for other in self._manager.all_steps() if other > step]
-                for other in newer if is_first() else ():
-                    aside = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
-                    aside.parent.mkdir(exist_ok=True)
-                    os.replace(self._manager.directory / str(other), aside)
+                for other in newer if is_primary() else ():
+                    target = pathlib.Path(self._workdir) / DAMAGED / f"{other}-{time.time_ns()}"
+                    target.parent.mkdir(exist_ok=True)
+                    os.replace(self._manager.directory / str(other), target)
             self._manager.reload()
-        return state, place
+        return state, position
 
     def _restore(self, reader: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        with together(Damaged):
+        with raise_together(Damaged):
             saved = _read_texts(reader, step)
         for name, (there, here) in self._config.differences(saved.config).items():
             raise UserError(
                 f"{self._workdir} holds another run: config.{name} is {there!r} there and {here!r} here; "
                 f"choose another --workdir, or set --config.{name} back"
             )
-        found = _saved_representation(self._workdir, saved.vocabulary)
-        if found.fingerprint != self._representation.fingerprint:
-            raise UserError(f"{self._workdir} was trained with other merges than are there now; train in another --workdir")
+        representation = _saved_representation(self._workdir, saved.vocabulary)
+        if representation.fingerprint != self._representation.fingerprint:
+            raise UserError(
+                f"{self._workdir} was trained with other merges than its tokenizer has now; train in another --workdir"
+            )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        with together(Damaged):
+        with raise_together(Damaged):
             state = _read(reader, step, state=ocp.args.StandardRestore(abstract)).state
-        found = digests(state)  # which all hosts compute together
-        with together(Damaged):
-            _compare(reader, step, found, saved.digests["state"])
+        computed = checksums(state)  # a collective: every host takes part
+        with raise_together(Damaged):
+            _compare(reader, step, computed, saved.checksums["state"])
         return state, saved.place
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns whatever orbax raises for a disk that is full, or gone, into a line with the way out."""
+        """Converts any exception that orbax raises for a full or missing disk to a UserError."""
         try:
             yield
         except Exception as error:
-            there = [step for step in self._manager.all_steps() if (self._manager.directory / str(step)).is_dir()]
-            last = f"the checkpoint of step {max(there)} is whole" if there else "there is no checkpoint yet"
+            complete = [step for step in self._manager.all_steps() if (self._manager.directory / str(step)).is_dir()]
+            last = f"the checkpoint of step {max(complete)} is complete" if complete else "there is no checkpoint yet"
             raise UserError(
-                f"cannot write a checkpoint to {self._manager.directory} ({_reason(error)}); {last}: make room, and the same "
-                "command goes on from there"
+                f"cannot write a checkpoint to {self._manager.directory} ({_reason(error)}); {last}: free some space "
+                "and run the same command again"
             ) from error
 
 
-def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int, Representation]:
-    """(params, config, step, representation) of the newest checkpoint in `workdir`, or of the best by validation loss.
+def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int, Tokenizer]:
+    """(params, config, step, representation) of the newest intact checkpoint in `workdir`, or of the best by validation loss.
 
-    A newest one that is damaged is told, and the one before it taken. Raises UserError where there is none, or where none can
-    be read or it was written for another vocabulary.
+    Newer checkpoints that are damaged are reported. Raises UserError if there is no checkpoint, none is intact, or the
+    vocabulary has changed since. With `best` a damaged best checkpoint raises Damaged.
     """
 
-    def load(step: int) -> tuple[Any, RunConfig, Representation]:
+    def load(step: int) -> tuple[Any, RunConfig, Tokenizer]:
         saved = _read_texts(manager, step)
         representation = _saved_representation(workdir, saved.vocabulary)
         config = RunConfig.from_dict(saved.config)
-        abstract = {"params": parameter_shapes(config.model)}
+        abstract = {"params": abstract_params(config.model)}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
         params = jax.device_put(_read(manager, step, state=only_params).state["params"])
-        _compare(manager, step, digests({"params": params}), saved.digests["state"])
+        _compare(manager, step, checksums({"params": params}), saved.checksums["state"])
         return params, config, representation
 
     with _reading(workdir) as manager:
@@ -157,57 +160,62 @@ def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[A
             raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
         step = manager.best_step() if best else None
         if step is None:
-            step, (params, config, representation) = _newest_whole(manager, load)
+            step, (params, config, representation) = _newest_intact(manager, load)
         else:
             params, config, representation = load(step)
     return params, config, step, representation
 
 
-def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int], Found]) -> tuple[int, Found]:
-    """(step, what `read` has of it) of the newest checkpoint that is whole; newer ones are reported.
+def _newest_intact(manager: ocp.CheckpointManager, load: Callable[[int], Loaded]) -> tuple[int, Loaded]:
+    """(step, load(step)) of the newest intact checkpoint; newer ones are reported.
 
-    read: raises Damaged, on all hosts or on none. Raises Damaged, for the newest checkpoint, where none is whole.
+    load: raises Damaged on all hosts or on none. Raises Damaged, naming the newest checkpoint, if none is intact.
     """
-    left, damaged = manager.all_steps(), []
-    while step := largest(max(left, default=0)):  # the newest that any host sees
+    candidates, damaged = manager.all_steps(), []
+    while step := max_over_hosts(max(candidates, default=0)):  # the newest that any host sees
         try:
-            found = read(step)
+            loaded = load(step)
         except Damaged as error:
             damaged.append(error)
-            left = [other for other in left if other < step]
+            candidates = [other for other in candidates if other < step]
             continue
-        for error in damaged if is_first() else ():
+        for error in damaged if is_primary() else ():
             print(f"{error}; going back to step {step}", file=sys.stderr)
-        return step, found
-    raise Damaged(f"{damaged[0]}; there is no other one that is whole: train in another --workdir") from damaged[0]
+        return step, loaded
+    raise Damaged(f"{damaged[0]}; no other checkpoint is intact: train in another --workdir") from damaged[0]
 
 
 def _read_texts(manager: ocp.CheckpointManager, step: int) -> ocp.args.Composite:
-    """All of a checkpoint but the state. Raises Damaged."""
-    names = ("config", "vocabulary", "place", "digests")
+    """The JSON items of a checkpoint: everything but the state. Raises Damaged."""
+    if (manager.directory / str(step) / "digests").exists():
+        raise UserError(
+            f"the checkpoint {manager.directory / str(step)} was written by an older version of sage_jax in a layout "
+            "that this one can't read; train again, or use the version that wrote it"
+        )
+    names = ("config", "vocabulary", "place", "checksums")
     saved = _read(manager, step, **{name: ocp.args.JsonRestore() for name in names})
-    _compare(manager, step, _text_digests(saved.config, saved.vocabulary, saved.place), saved.digests)
+    _compare(manager, step, _text_checksums(saved.config, saved.vocabulary, saved.place), saved.checksums)
     return saved
 
 
-def _text_digests(config: dict[str, Any], vocabulary: dict[str, Any], place: dict[str, Any]) -> dict[str, int]:
-    return {name: text_digest(text) for name, text in (("config", config), ("vocabulary", vocabulary), ("place", place))}
+def _text_checksums(config: dict[str, Any], vocabulary: dict[str, Any], position: dict[str, Any]) -> dict[str, int]:
+    return {name: text_checksum(text) for name, text in (("config", config), ("vocabulary", vocabulary), ("place", position))}
 
 
-def _compare(manager: ocp.CheckpointManager, step: int, found: dict[str, int], written: dict[str, Any]) -> None:
-    """Raises Damaged where what is `found` by digest is not what was `written`."""
-    for name, digest in found.items():
-        if written.get(name) != digest:
-            raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} is not what was written")
+def _compare(manager: ocp.CheckpointManager, step: int, computed: dict[str, int], written: dict[str, Any]) -> None:
+    """Raises Damaged if a computed checksum differs from the written one."""
+    for name, checksum in computed.items():
+        if written.get(name) != checksum:
+            raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} differs from what was written")
 
 
-def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Representation:
-    """What the model was trained on. Raises UserError unless the saved ids still mean what they meant."""
+def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Tokenizer:
+    """The representation of the trained model. Raises UserError if this version gives its ids other meanings."""
     fingerprint = saved.pop("fingerprint")
     representation = from_dict(saved)
     if representation.fingerprint != fingerprint:
         raise UserError(
-            f"{workdir} was trained with another vocabulary than this version of sage_jax has; "
+            f"{workdir} was trained with another vocabulary than that of this version of sage_jax; "
             "train again in another --workdir, or use the version that trained it"
         )
     return representation
@@ -218,32 +226,30 @@ def _validation_loss(metrics: dict[str, float]) -> float:
 
 
 def _newest_and_best(keep: int) -> checkpoint_managers.PreservationPolicy:
-    best = checkpoint_managers.BestN(
-        get_metric_fn=_validation_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
-    )
+    best = checkpoint_managers.BestN(get_metric_fn=_validation_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
     return checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), best])
 
 
 def _open(workdir: str | os.PathLike, **options: Any) -> ocp.CheckpointManager:
     folder = pathlib.Path(workdir).absolute() / FOLDER
-    options = ocp.CheckpointManagerOptions(best_fn=_validation_loss, best_mode="min", **options)
+    manager_options = ocp.CheckpointManagerOptions(best_fn=_validation_loss, best_mode="min", **options)
     try:
-        return ocp.CheckpointManager(folder, options=options)
+        return ocp.CheckpointManager(folder, options=manager_options)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; choose another --workdir") from error
 
 
 def _reading(workdir: str | os.PathLike) -> contextlib.closing[ocp.CheckpointManager]:
-    """A manager for this host's reads alone: one for all hosts waits at each read until the others have read, too."""
+    """A manager that reads on this host alone; a shared one would wait at each read until every host has read."""
     host = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=host, active_processes={host})
-    return contextlib.closing(_open(workdir, create=False, multiprocessing_options=alone))
+    this_host = ocp.options.MultiprocessingOptions(primary_host=host, active_processes={host})
+    return contextlib.closing(_open(workdir, create=False, multiprocessing_options=this_host))
 
 
 def _read(manager: ocp.CheckpointManager, step: int, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
-    """The `items` of a checkpoint. Raises Damaged, whatever orbax raises for one."""
+    """The `items` of a checkpoint. Raises Damaged for any exception of orbax."""
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
+        return cast(ocp.args.Composite, manager.restore(step, args=ocp.args.Composite(**items)))
     except Exception as error:
         raise Damaged(f"cannot read the checkpoint {manager.directory / str(step)} ({_reason(error)})") from error
 

@@ -1,7 +1,7 @@
-"""Many hosts as one: how they find each other, what they must agree on, and what only the first one does.
+"""Multi-host training: joining the hosts, agreeing on config and errors, and work for the primary host alone.
 
-Each host is a process with devices of its own. All run the same program on arrays that are spread over all of them; each reads
-its own rows of a batch. On one host everything here does nothing.
+A host is a process with its own devices. All hosts run the same program on arrays that are sharded over all of them. Each host
+reads its own rows of a batch. On a single host the functions here change nothing.
 """
 
 import contextlib
@@ -15,86 +15,89 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sage_jax.config import RunConfig
 from sage_jax.environment import describe
 from sage_jax.errors import UserError
-from sage_jax.training.config import RunConfig
-from sage_jax.training.digest import text_digest
+from sage_jax.training.checksums import text_checksum
 
 AUTO = "auto"
-LONGEST_REASON = 1000  # bytes
+MAX_REASON_BYTES = 1000  # of an error message that hosts exchange
 PACKAGE = pathlib.Path(__file__).parents[1]
 
 
-def join(coordinator: str, num_hosts: int | None = None, host: int | None = None) -> None:
-    """Makes this process one of many; to be called before anything asks for devices.
+def initialize_distributed(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins this process to the other hosts. Call it before jax looks up its devices.
 
-    coordinator: HOST:PORT of the first one; 'auto' where a TPU pod, SLURM, Kubernetes or Open MPI tells; '' for one host alone.
-    Raises UserError where the others can't be found.
+    coordinator: HOST:PORT of the primary host; 'auto' on a TPU pod, SLURM, Kubernetes or Open MPI; '' for a single host.
+    Raises UserError if the hosts can't be joined.
     """
     if not coordinator:
-        if num_hosts is not None or host is not None:
-            raise UserError("--num_hosts and --host need --coordinator=HOST:PORT, the first host's address")
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT, the address of process 0")
         return
-    explicit = {}
+    address = None
     if coordinator != AUTO:
-        if num_hosts is None or host is None:
-            raise UserError("--coordinator=HOST:PORT needs --num_hosts and --host, this one's number from 0 on")
-        if not 0 <= host < num_hosts:
-            raise UserError(f"--host is {host}; with --num_hosts={num_hosts} give a number from 0 to {num_hosts - 1}")
-        explicit = dict(coordinator_address=coordinator, num_processes=num_hosts, process_id=host)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of the CPU alone
+        if num_processes is None or process_id is None:
+            raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id, counted from 0")
+        if not 0 <= process_id < num_processes:
+            raise UserError(
+                f"--process_id is {process_id}; with --num_processes={num_processes} "
+                f"give a number from 0 to {num_processes - 1}"
+            )
+        address = coordinator
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # affects CPUs only
     try:
-        jax.distributed.initialize(**explicit)
+        jax.distributed.initialize(address, num_processes if address else None, process_id if address else None)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--coordinator={coordinator}: the hosts can't be joined ({reason}); see launch/pods.md") from error
+        raise UserError(f"--coordinator={coordinator}: the hosts can't be joined ({reason}); see docs/scaling.md") from error
 
 
-def is_first() -> bool:
-    """Whether this host is the one that writes what is written once."""
+def is_primary() -> bool:
+    """Whether this host writes the metrics and prints the output of the run."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def together(kind: type[UserError] = UserError) -> Iterator[None]:
-    """The block, on every host at a time. Where it fails on one, every host raises `kind`, which says which host and why.
+def raise_together(kind: type[UserError] = UserError) -> Iterator[None]:
+    """Runs the block on every host. If it fails on one, every host raises `kind`, which names the host and the reason.
 
-    A host alone, and one whose own failure is a defect and no UserError, raises what the block has raised.
+    A single host raises the block's own exception. So does a host whose exception is not a UserError.
     """
     failure = None
     try:
         yield
     except Exception as error:
         failure = error
-    _agree(failure, kind)
+    _exchange_failures(failure, kind)
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
-    """The block, done by the first host before the others do it. Raises on every host, as `together`, where it fails on one."""
-    if is_first():
-        with together():
+def primary_first() -> Iterator[None]:
+    """Runs the block on the primary host, then on the others. Raises on every host, as `raise_together`, if one fails."""
+    if is_primary():
+        with raise_together():
             yield
-        _agree(None)
+        _exchange_failures(None)
     else:
-        _agree(None)
-        with together():
+        _exchange_failures(None)
+        with raise_together():
             yield
 
 
-def largest(value: int) -> int:
-    """The largest of the values that the hosts call this with."""
+def max_over_hosts(value: int) -> int:
+    """The maximum of `value` over all hosts, each of which must call this."""
     if jax.process_count() == 1:
         return value
     return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
-def _agree(failure: Exception | None, kind: type[UserError] = UserError) -> None:
-    """Exchanges the failures of all hosts, None where there is none, and raises where there is any."""
+def _exchange_failures(failure: Exception | None, kind: type[UserError] = UserError) -> None:
+    """Gathers the failures of all hosts (None for success), and raises if there is any."""
     if jax.process_count() > 1:
         reason = str(failure) if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
-        mine = " ".join(reason.split()).encode()[:LONGEST_REASON] if failure else b""
-        padded = np.frombuffer(mine.ljust(LONGEST_REASON, b"\0"), np.uint8)
+        own = " ".join(reason.split()).encode()[:MAX_REASON_BYTES] if failure else b""
+        padded = np.frombuffer(own.ljust(MAX_REASON_BYTES, b"\0"), np.uint8)
         reasons: dict[str, list[str]] = {}
         for host, row in enumerate(np.asarray(multihost_utils.process_allgather(padded), np.uint8)):
             if text := row.tobytes().rstrip(b"\0").decode(errors="ignore"):
@@ -105,38 +108,43 @@ def _agree(failure: Exception | None, kind: type[UserError] = UserError) -> None
         raise failure
 
 
-def check_agreement(run: RunConfig, music: str) -> None:
-    """Raises UserError, on every host, where they were started with other configs, code, versions or shards, or can't agree.
+def check_agreement(run: RunConfig, shards_fingerprint: str | None) -> None:
+    """Raises UserError on every host unless all have the same config, code, versions and shards.
 
-    music: the fingerprint of the shards.
+    Also raises UserError for config.train.max_minutes, which several hosts do not support.
     """
     if jax.process_count() == 1:
         return
     versions = {name: value for name, value in describe().items() if name not in ("device", "processor", "cores")}
-    mine = {
-        "the config": text_digest(run.to_dict()),
-        "the code of sage_jax": _code_digest(),
-        "the versions of Python, jax or flax": text_digest(versions),
-        "the shards": zlib.crc32(music.encode()),
+    own = {
+        "the config": text_checksum(run.to_dict()),
+        "the code of sage_jax": _code_checksum(),
+        "the versions of Python, jax or flax": text_checksum(versions),
+        "the shards": zlib.crc32((shards_fingerprint or "").encode()),
     }
-    numbers = multihost_utils.process_allgather(np.array(list(mine.values()), np.uint32))
-    for what, column in zip(mine, np.asarray(numbers).reshape(-1, len(mine)).T, strict=True):
-        others = np.flatnonzero(column != column[0])
-        if len(others):
-            raise UserError(
-                f"{what} of host {', '.join(map(str, others))} is not that of host 0; start every host with the same command, "
-                "checkout, environment and shards"
-            )
-    if run.train.max_minutes:  # now that it is the same on all of them
+    gathered = multihost_utils.process_allgather(np.array(list(own.values()), np.uint32))
+    _compare_hosts(list(own), np.asarray(gathered).reshape(-1, len(own)))
+    if run.train.max_minutes:  # checked last: here it is the same on every host
         raise UserError(
-            "config.train.max_minutes is for one host, because the clocks of several differ; set it to 0, and let SIGTERM end the run"
+            "config.train.max_minutes is for a single host, because the clocks of several differ; "
+            "set it to 0, and stop the run with SIGTERM"
         )
 
 
+def _compare_hosts(names: list[str], gathered: np.ndarray) -> None:
+    """Raises UserError for the first column of `gathered` [hosts, len(names)] whose rows differ."""
+    for name, column in zip(names, gathered.T, strict=True):
+        others = np.flatnonzero(column != column[0])
+        if len(others):
+            raise UserError(
+                f"{name} of host {', '.join(map(str, others))} differs from host 0; start every host with the same command, "
+                "checkout, environment and shards"
+            )
+
+
 @functools.cache
-def _code_digest() -> int:
+def _code_checksum() -> int:
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     return int.from_bytes(digest.digest()[:4], "little")
-

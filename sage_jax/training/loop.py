@@ -1,131 +1,137 @@
-"""The training run: everything in order, from a config and a workdir to a trained checkpoint."""
+"""The training loop: from a config and a workdir to a trained checkpoint."""
 
 import functools
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from sage_jax.config import RunConfig
+from sage_jax.corpus.shards import TokenShards, music_fingerprint
 from sage_jax.data.pipeline import make_dataset
-from sage_jax.data.rows import Tally
+from sage_jax.data.rows import PackingStats
 from sage_jax.errors import Preempted, UserError
 from sage_jax.music.notes import Piece
-from sage_jax.music.representation import Representation
-from sage_jax.music.shards import TokenShards, music_fingerprint
+from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.training import hosts
 from sage_jax.training.checkpoint import Checkpoints
-from sage_jax.training.config import RunConfig
-from sage_jax.training.interrupt import StopRequest, this_command
-from sage_jax.training.metrics import read_metrics
-from sage_jax.training.previews import Previews
-from sage_jax.training.programs import empty_batch, make_programs
-from sage_jax.training.recorder import METRICS_FILE, Recorder
-from sage_jax.training.starts import note_start
-from sage_jax.training.step import Batch, Totals
+from sage_jax.training.metric_logger import MetricLogger
+from sage_jax.training.metrics import METRICS_FILE, read_metrics
+from sage_jax.training.preemption import StopSignal, this_command
+from sage_jax.training.run_manifest import record_start
+from sage_jax.training.sample_logging import SampleLogger
+from sage_jax.training.step import Batch, LossSums
 from sage_jax.training.tensorboard import check_installed
+from sage_jax.training.train_functions import empty_batch, make_train_functions
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, Any]:
     """Trains the run of `config` in `workdir` up to `train.steps`, from its newest checkpoint if there is one.
 
-    Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl (None without any), and 'compile_seconds' and
-    'train_seconds' of this call. Raises UserError for a config or a workdir that won't do, Diverged for a loss that is
-    not finite, and after SIGTERM or Ctrl-C Preempted, once the state is saved.
+    config: the sections of configs/sage.py, as default_config gives them. workdir: its `data` has the token shards of
+    launch.preprocess, unless data.shards names another folder.
+
+    Returns 'step', the last 'train' and 'valid' lines of metrics.jsonl (or None), and 'compile_seconds' and 'train_seconds' of
+    this call. Raises UserError for an invalid config or workdir, Diverged for a loss that is not finite, and Preempted after
+    SIGTERM or Ctrl-C, once the state is saved.
     """
-    with hosts.together():
-        run = RunConfig.from_dict(config.to_dict())
+    with hosts.raise_together():
+        sections = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+        run = RunConfig.from_dict(sections)
         if run.train.tensorboard:
             check_installed()
     workdir = pathlib.Path(workdir)
     shards = pathlib.Path(run.data.shards or workdir / "data")
-    with hosts.first_alone():
-        representation = told_in(run, shards, workdir)
-    tally = Tally()
-    with hosts.together():
-        train_data, valid_data = datasets(run, shards, representation, tally)
-        previews = Previews(run, representation, shards) if run.train.tensorboard else None
-        music = music_fingerprint(shards)
-    hosts.check_agreement(run, music)
-    programs = make_programs(run, representation)
-    update, score = programs.update, programs.score
-    with Checkpoints(workdir, run, representation) as checkpoints, StopRequest() as stop:
-        # The state, and the place in the data that belongs to it.
-        state, batches = programs.init(run.train.seed), iter(train_data)
-        start = programs.whole(state)
-        if hosts.largest(checkpoints.latest_step or 0):  # one that a host can't see is noticed while it is read
-            start, place = checkpoints.restore(start)
-            state = programs.spread(start)
-            if place["music"] != music:
+    with hosts.primary_first():
+        representation = load_tokenizer(run, shards, workdir)
+    packing_stats = PackingStats()
+    with hosts.raise_together():
+        train_data, valid_data = datasets(run, shards, representation, packing_stats)
+        sample_logger = SampleLogger(run, representation, shards) if run.train.tensorboard else None
+        fingerprint = music_fingerprint(shards)
+    hosts.check_agreement(run, fingerprint)
+    functions = make_train_functions(run, representation)
+    train_step, eval_step = functions.train_step, functions.eval_step
+    with Checkpoints(workdir, run, representation) as checkpoints, StopSignal() as stop:
+        # The state, and the position in the data that belongs to it.
+        state, batches = functions.init(run.train.seed), iter(train_data)
+        start = functions.unshard_state(state)
+        if hosts.max_over_hosts(checkpoints.latest_step or 0):  # `restore` reports a checkpoint that some host can't read
+            start, position = checkpoints.restore(start)
+            state = functions.shard_state(start)
+            if position["music"] != fingerprint:
                 raise UserError(
-                    f"the shards in {shards} have changed since {workdir} was trained on them; go on with those it had "
+                    f"the shards in {shards} have changed since {workdir} was trained on them; use the old shards "
                     "(--config.data.shards=...), or train in another --workdir"
                 )
-            batches.set_state(place["next"])
-        step, parameters = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
+            batches.set_state(position["next"])
+        step, num_params = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
         finished = step >= run.train.steps
 
-        with hosts.together():
-            recorder = Recorder(workdir, run, step)
-        with recorder:
-            # Compilation, apart from what is timed.
+        with hosts.raise_together():
+            metric_logger = MetricLogger(workdir, run, step)
+        with metric_logger:
+            # Compilation ahead of time, so that it is not part of the timed steps.
             compile_seconds = 0.0
             if not finished:
-                with hosts.together():
-                    if hosts.is_first():
-                        note_start(workdir, {**config.to_dict(), **run.to_dict()}, step)
+                with hosts.raise_together():
+                    if hosts.is_primary():
+                        record_start(workdir, {**sections, **run.to_dict()}, step)
                 started = time.perf_counter()
-                batch = programs.place(empty_batch(run))
-                update = update.lower(state, batch).compile()
-                score = score.lower(state.params, batch).compile()
+                batch = functions.shard_batch(empty_batch(run))
+                train_step = train_step.lower(state, batch).compile()
+                eval_step = eval_step.lower(state.params, batch).compile()
                 compile_seconds = time.perf_counter() - started
-                remarks = (*programs.remarks, *(previews.remarks if previews else ()))
-                recorder.start(step, parameters, compile_seconds, remarks)
+                remarks = (*functions.remarks, *(sample_logger.remarks if sample_logger else ()))
+                metric_logger.start(step, num_params, compile_seconds, remarks)
 
-            # Steps. The metrics of each are fetched when the next one is under way, so that the device never waits.
+            # Steps. The metrics of a step are fetched after the next one is dispatched, so that the device never waits.
             pending = None
             while not finished:
-                state, metrics = update(state, programs.place(next(batches)))
+                state, metrics = train_step(state, functions.shard_batch(next(batches)))
                 step += 1
                 if pending:
-                    recorder.train(*pending)
+                    metric_logger.train(*pending)
                 pending = step, metrics
-                at_end = step >= run.train.steps or recorder.out_of_time
-                finished = at_end or stop.is_asked(step)
+                at_end = step >= run.train.steps or metric_logger.out_of_time
+                finished = at_end or stop.is_requested(step)
                 evaluating = at_end or step % run.train.eval_every == 0
                 saving = finished or step % run.train.checkpoint_every == 0
                 if evaluating or saving:
-                    recorder.train(*pending)  # raises before a state that is not finite could be saved
+                    metric_logger.train(*pending)  # raises Diverged before a state that is not finite is saved
                     pending = None
                     losses = {}
                     if evaluating:
-                        losses = evaluate(score, state.params, map(programs.place, valid_data), representation.attributes)
-                        recorder.valid(step, losses)
-                        if previews:
-                            recorder.preview(step, previews.draw(programs.whole(state).params, step))
+                        valid_batches = map(functions.shard_batch, valid_data)
+                        losses = evaluate(eval_step, state.params, valid_batches, representation.attributes)
+                        metric_logger.valid(step, losses)
+                        if sample_logger:
+                            metric_logger.samples(step, sample_logger.draw(functions.unshard_state(state).params, step))
                     if saving:
-                        place = {"next": batches.get_state(), "music": music}
-                        checkpoints.save(programs.whole(state), place, losses.get("loss"))
-                    recorder.resume()
-            recorder.crops(step, tally)
+                        position = {"next": batches.get_state(), "music": fingerprint}
+                        checkpoints.save(functions.unshard_state(state), position, losses.get("loss"))
+                    metric_logger.resume()
+            metric_logger.packing(step, packing_stats)
             if not stop.signal:
-                recorder.end(step)
+                metric_logger.end(step)
     if stop.signal:
         message = f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved"
-        if hosts.is_first():
+        if hosts.is_primary():
             print(f"{message}. Resume with: {this_command()}")
         raise Preempted(message, stop.exit_code)
     lines = {kind: read_metrics(workdir / METRICS_FILE, kind) for kind in ("train", "valid")}
     last = {kind: lines[kind][-1] if lines[kind] else None for kind in lines}
-    return {"step": step, "compile_seconds": compile_seconds, "train_seconds": recorder.seconds, **last}
+    return {"step": step, "compile_seconds": compile_seconds, "train_seconds": metric_logger.seconds, **last}
 
 
-def told_in(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) -> Representation:
-    """The representation of the run; what it has to learn, it learns from the training split."""
+def load_tokenizer(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) -> Tokenizer:
+    """The representation of the run. Merges, if it has any, are learned from the training split."""
 
     def pieces() -> Iterator[Piece]:
         for events in TokenShards(shards, "train", run.tokenizer):
@@ -135,17 +141,17 @@ def told_in(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) -> Repr
 
 
 def datasets(
-    run: RunConfig, shards: pathlib.Path, representation: Representation, tally: Tally | None = None
-) -> tuple[Iterable[Batch], Iterable[Batch]]:
-    """The batches to train on, without end, and those to validate on, the same ones each time.
+    run: RunConfig, shards: pathlib.Path, representation: Tokenizer, packing_stats: PackingStats | None = None
+) -> tuple[grain.IterDataset, grain.IterDataset]:
+    """The training batches, without end, and the validation batches, the same at each iteration.
 
-    tally: counts the steps to train on, those that had no room in a crop, and the room.
+    packing_stats: accumulates, over the training rows, the number of steps, of steps cut off, and of step slots.
     """
     dataset = functools.partial(
         make_dataset,
         shards,
         tokenizer=run.tokenizer,
-        num_events=run.data.num_events,
+        context_events=run.data.context_events,
         batch_size=run.train.batch_size,
         seed=run.train.seed,
         representation=representation,
@@ -153,12 +159,12 @@ def datasets(
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    return dataset("train", transpose=run.data.transpose, tally=tally, pack=run.data.pack), valid
+    return dataset("train", transpose=run.data.transpose, tally=packing_stats, pack=run.data.pack), valid
 
 
-def evaluate(score: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:
-    """Nats per note over `batches`: 'loss' and each attribute's share."""
-    totals = jax.tree.map(np.float64, jax.device_get(Totals.zeros(len(attributes))))
+def evaluate(eval_step: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:
+    """The loss over `batches` in nats per note: 'loss' and the share of each attribute."""
+    sums = jax.tree.map(np.float64, jax.device_get(LossSums.zeros(len(attributes))))
     for batch in batches:
-        totals = jax.tree.map(np.add, totals, jax.device_get(score(params, batch)))
-    return {name: float(value) for name, value in totals.nats_per_note(attributes).items()}
+        sums = jax.tree.map(np.add, sums, jax.device_get(eval_step(params, batch)))
+    return {name: float(value) for name, value in sums.nats_per_note(attributes).items()}

@@ -1,6 +1,6 @@
-"""A run under pmap: the whole state on each device, the rows of a batch spread over them, sums taken over all of them.
+"""The pmap partitioner: each device holds the full state and its own rows of a batch; losses and gradients are summed.
 
-jit over a mesh (sharding.py) does the same and more. This path is for experiments that are made of pmap, and a check on both.
+jit over a mesh (sharding.py) covers this case too. This partitioner serves pmap-based experiments and cross-checks the mesh.
 """
 
 import functools
@@ -11,15 +11,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sage_jax.config import MeshConfig, RunConfig
 from sage_jax.errors import UserError
-from sage_jax.training.config import MeshConfig, RunConfig
-from sage_jax.training.placed import Programs, check_rows
+from sage_jax.training.placement import TrainFunctions, check_batch_size
 
 AXIS = "devices"
 
 
 class CompiledWhenCalled:
-    """For many hosts, where what pmap compiles ahead of time wants other arrays than its own call: all hosts' at once."""
+    """A pmapped function that is compiled at its first call, for several hosts.
+
+    There a function that pmap compiled ahead of time takes global arrays, while a call takes the local ones.
+    """
 
     def __init__(self, function: Callable):
         self._function = function
@@ -31,40 +34,43 @@ class CompiledWhenCalled:
         return self._function
 
 
-def over_devices(run: RunConfig, init: Callable, update: Callable, score: Callable) -> Programs:
-    """The programs of a run under pmap; state, params and batches have an axis of this process's devices in front."""
-    if run.mesh != MeshConfig():
-        raise UserError("config.mesh is for config.parallel = mesh; pmap spreads rows over all devices, and nothing else")
-    check_rows(run, jax.device_count())
-    local = jax.local_devices()
-    each = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
-    everywhere = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+def pmap_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_step: Callable) -> TrainFunctions:
+    """The train functions under pmap. State, parameters and batches have a leading axis of this host's devices.
 
-    def over(function: Callable, **options: Any) -> Any:
-        mapped = jax.pmap(functools.partial(function, axis=AXIS), axis_name=AXIS, in_axes=(0, 0), **options)
+    Raises UserError if config.mesh is set, or the batch size is not a multiple of the number of devices.
+    """
+    if run.mesh != MeshConfig():
+        raise UserError("config.mesh is for config.partitioner = mesh; pmap shards only the rows of a batch, over all devices")
+    check_batch_size(run, jax.device_count())
+    local = jax.local_devices()
+    per_device = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
+    replicated = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+
+    def pmapped(function: Callable, **options: Any) -> Any:
+        mapped = jax.pmap(functools.partial(function, axis_name=AXIS), axis_name=AXIS, in_axes=(0, 0), **options)
         return mapped if jax.process_count() == 1 else CompiledWhenCalled(mapped)
 
-    def place(batch: dict[str, Any]) -> dict[str, jax.Array]:
+    def shard_batch(batch: dict[str, Any]) -> dict[str, jax.Array]:
         rows = {name: array.reshape(len(local), -1, *array.shape[1:]) for name, array in batch.items()}
-        return jax.device_put(rows, each)
+        return jax.device_put(rows, per_device)
 
-    # A copy on each device becomes one array of all devices and hosts, and back, without being moved.
-    def whole(state: Any) -> Any:
+    # The per-device copies become one replicated array of all hosts, and back, without a transfer.
+    def unshard_state(state: Any) -> Any:
         copies = lambda leaf: [shard.data[0] for shard in leaf.addressable_shards]
-        together = lambda leaf: jax.make_array_from_single_device_arrays(leaf.shape[1:], everywhere, copies(leaf))
-        return jax.tree.map(together, state)
+        join = lambda leaf: jax.make_array_from_single_device_arrays(leaf.shape[1:], replicated, copies(leaf))
+        return jax.tree.map(join, state)
 
-    def spread(state: Any) -> Any:
+    def shard_state(state: Any) -> Any:
         copies = lambda leaf: [shard.data[None] for shard in leaf.addressable_shards]
-        apart = lambda leaf: jax.make_array_from_single_device_arrays((len(local), *leaf.shape), each, copies(leaf))
-        return jax.tree.map(apart, state)
+        split = lambda leaf: jax.make_array_from_single_device_arrays((len(local), *leaf.shape), per_device, copies(leaf))
+        return jax.tree.map(split, state)
 
-    return Programs(
-        init=lambda seed: spread(jax.jit(init, static_argnums=0, out_shardings=everywhere)(seed)),
-        update=over(update, out_axes=(0, None), donate_argnums=0),
-        score=over(score, out_axes=None),
-        place=place,
-        whole=whole,
-        spread=spread,
+    return TrainFunctions(
+        init=lambda seed: shard_state(jax.jit(init, static_argnums=0, out_shardings=replicated)(seed)),
+        train_step=pmapped(train_step, out_axes=(0, None), donate_argnums=0),
+        eval_step=pmapped(eval_step, out_axes=None),
+        shard_batch=shard_batch,
+        unshard_state=unshard_state,
+        shard_state=shard_state,
         remarks=(f"pmap over {jax.device_count()} devices",),
     )

@@ -1,60 +1,61 @@
-"""The loss and the train step: pure functions, which a caller may wrap in jit with or without shardings.
+"""The loss, the train step and the evaluation step: pure functions for jit, with or without shardings.
 
-Shapes: B batch, N events (or whatever steps the representation has), A attributes, V_a size of attribute a's block of the
-vocabulary. A batch holds events int32 [B, N+1, A]; the model reads the first N of them, and its logits[a] [B, N, V_a] at event n
-predict that event's attribute a, but for the first one, which is the next event's. Several pieces may be packed in a row:
-each begins with BOS, which has the same id in every representation.
+Shapes: B batch, N events (or other steps of the representation), A attributes, V_a vocabulary size of attribute a.
+A batch holds events, int32 [B, N+1, A]. The model reads the first N. Its logits[a], [B, N, V_a], at event n predict attribute a
+of event n for a > 0, and attribute 0 of event n + 1. A row may hold several packed pieces. Each starts with BOS, which has the
+same id in every representation.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 
-from sage_jax.music.events import BOS, PAD, NoteEvents
-from sage_jax.music.representation import Representation
+from sage_jax import struct
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.note_events import BOS, PAD, NoteEvents
 from sage_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
+Logits = tuple[jax.Array, ...]  # by attribute
 
 
 @dataclasses.dataclass(frozen=True)
-class Counting:
-    """What is counted in the steps of a representation.
+class TokenAccounting:
+    """Which tokens of a representation count in the loss, and how many notes they make.
 
-    attributes: their names. head: the steps at the beginning of a crop that are given. num_notes: the notes int32 [B, N] that
-    steps [B, N, A] complete.
+    attributes: names. head_length: steps at the start of a piece that are given, not predicted.
+    num_notes: steps [B, N, A] -> int32 [B, N], the notes that each step completes.
     """
 
     attributes: tuple[str, ...]
-    head: int
+    head_length: int
     num_notes: Callable[[jax.Array], jax.Array]
 
     @classmethod
-    def of(cls, representation: Representation) -> "Counting":
-        head = representation.head_length(np.zeros((0, len(representation.attributes))))
-        num_notes = representation.num_notes
+    def of(cls, representation: Tokenizer) -> "TokenAccounting":
+        head_length = representation.head_length(np.zeros((0, len(representation.attributes))))
+        num_notes = cast(Callable[[jax.Array], jax.Array], representation.num_notes)  # accepts jax arrays as well
         if len(representation.attributes) == 1:
-            table = num_notes(np.arange(representation.vocab_sizes[0])[:, None])
+            table = representation.num_notes(np.arange(representation.vocab_sizes[0])[:, None])
             num_notes = lambda steps: jnp.asarray(table)[steps[..., 0]]
-        return cls(tuple(representation.attributes), head, num_notes)
+        return cls(tuple(representation.attributes), head_length, num_notes)
 
 
-NOTE_EVENTS = Counting.of(NoteEvents())
+NOTE_EVENTS = TokenAccounting.of(NoteEvents())
 
 
-@flax.struct.dataclass
-class Totals:
-    """Sums over a batch, which add up over batches.
+@struct.dataclass
+class LossSums(struct.Struct):
+    """Loss sums of a batch; the sums of several batches can be added.
 
-    nll: float32 [A], nats of each attribute's tokens. notes, tokens: int32 [], how many were predicted.
+    nll: float32 [A], negative log-likelihood of each attribute in nats. notes, tokens: int32 [], predicted notes and tokens.
     """
 
     nll: jax.Array
@@ -62,42 +63,41 @@ class Totals:
     tokens: jax.Array
 
     @classmethod
-    def zeros(cls, num_attributes: int) -> "Totals":
+    def zeros(cls, num_attributes: int) -> "LossSums":
         return cls(jnp.zeros(num_attributes), jnp.int32(0), jnp.int32(0))
 
     def nats_per_note(self, attributes: tuple[str, ...] = NOTE_EVENTS.attributes) -> dict[str, jax.Array]:
-        """'loss' and its share of each attribute, in nats per note."""
+        """'loss' and the share of each attribute in it, in nats per note."""
         notes = jnp.maximum(self.notes, 1)
         return {"loss": self.nll.sum() / notes, **dict(zip(attributes, self.nll / notes, strict=True))}
 
 
-def count_losses(logits: tuple[jax.Array, ...], events: jax.Array, counting: Counting = NOTE_EVENTS) -> Totals:
-    """The losses of `events` [B, N+1, A] under the model's `logits`; padding counts nothing.
+def cross_entropy(logits: Logits, events: jax.Array, accounting: TokenAccounting = NOTE_EVENTS) -> LossSums:
+    """The loss sums of `events` [B, N+1, A] under the model's `logits`, without padding.
 
-    Targets are the events behind each piece's head (BOS, meter and tempo), which is given: so crops of any length measure
-    the same. Of event N, which the model does not read, there is the first attribute alone.
+    Targets are the events after the head (BOS, meter and tempo) of each piece, so that losses of different crop lengths are
+    comparable. Event N, which the model does not read, contributes its first attribute alone.
     """
-    number = jnp.arange(events.shape[1])[None]
-    place = number - jax.lax.cummax(jnp.where(events[..., 0] == BOS, number, 0), axis=1)
-    # Padding is whole events.
-    real = (events[..., 0] != PAD) & (place >= counting.head)
+    index = jnp.arange(events.shape[1])[None]
+    position = index - jax.lax.cummax(jnp.where(events[..., 0] == BOS, index, 0), axis=1)  # within the piece
+    is_target = (events[..., 0] != PAD) & (position >= accounting.head_length)  # a padding event is PAD in attribute 0
     nll = []
     for attribute, block in enumerate(logits):
         if attribute == 0:
-            targets, counted = events[:, 1:, attribute], real[:, 1:]
+            targets, counted = events[:, 1:, attribute], is_target[:, 1:]
         else:
-            block, targets, counted = block[:, 1:], events[:, 1:-1, attribute], real[:, 1:-1]
-        # Masked before the softmax: a NaN at padding then stays out of the gradient too, where 0 * NaN is NaN.
+            block, targets, counted = block[:, 1:], events[:, 1:-1, attribute], is_target[:, 1:-1]
+        # Masked before the softmax: a mask after it would let a NaN at padding into the gradient, because 0 * NaN is NaN.
         block = jnp.where(counted[..., None], block.astype(jnp.float32), 0)
         nll.append(optax.softmax_cross_entropy_with_integer_labels(block, targets).sum(where=counted))
-    tokens = real[:, 1:].sum() + (len(logits) - 1) * real[:, 1:-1].sum()
-    whole = slice(1, None if len(logits) == 1 else -1)
-    notes = jnp.where(real, counting.num_notes(events), 0)[:, whole].sum()
-    return Totals(jnp.stack(nll), notes, tokens)
+    tokens = is_target[:, 1:].sum() + (len(logits) - 1) * is_target[:, 1:-1].sum()
+    complete = slice(1, None if len(logits) == 1 else -1)
+    notes = jnp.where(is_target, accounting.num_notes(events), 0)[:, complete].sum()
+    return LossSums(jnp.stack(nll), notes, tokens)
 
 
-def pieces_of(events: jax.Array) -> jax.Array:
-    """events [B, N, A] -> int32 [B, N]: of each event, which one of the pieces in its row it belongs to."""
+def segment_ids_of(events: jax.Array) -> jax.Array:
+    """events [B, N, A] -> int32 [B, N]: the piece of its row that each event belongs to, counted from 1."""
     return jnp.cumsum(events[..., 0] == BOS, axis=1)
 
 
@@ -107,59 +107,60 @@ def train_step(
     *,
     model: nn.Module,
     tx: optax.GradientTransformation,
-    accumulate: int = 1,
-    counting: Counting = NOTE_EVENTS,
+    grad_accum_steps: int = 1,
+    accounting: TokenAccounting = NOTE_EVENTS,
     skip_bad: bool = False,
-    spike: float = 0.0,
-    axis: str | None = None,
+    loss_spike_factor: float = 0.0,
+    axis_name: str | None = None,
     packed: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update by the gradient of the mean nats per note, and its metrics (float32 or int32 scalars).
+    """One update by the gradient of the mean loss in nats per note. Returns the state and scalar metrics.
 
-    The batch is taken in `accumulate` micro-batches. Sums and counts are accumulated, so that their number changes
-    nothing but memory, whatever padding each of them has. The metrics' loss is that of the params before the update.
-    A step is bad, as the metric 'bad' tells, where the loss or the gradient is not finite, or the loss is above `spike` times
-    the recent ones (0 for no limit). Where bad ones are skipped, they change nothing but the step.
-    axis: of devices that have other rows of the batch each, under pmap. packed: whether a row may have several pieces.
+    The batch is split into `grad_accum_steps` micro-batches whose sums are accumulated, so the result does not depend on their
+    number or their padding. The loss is that of the parameters before the update.
+    The metric 'bad' is True if the loss or the gradient is not finite, or the loss exceeds `loss_spike_factor` times its
+    moving average (0: no limit). With skip_bad a bad step changes only `state.step`.
+    axis_name: the pmap axis over which losses and gradients are summed. packed: rows may hold several pieces.
     """
 
-    def loss(params, events):
-        read = events[:, :-1]
-        logits = model.apply({"params": params}, read, pieces_of(read) if packed else None)
-        totals = count_losses(logits, events, counting)
-        return totals.nll.sum(), totals
+    def loss_fn(params, events):
+        inputs = events[:, :-1]
+        logits = model.apply({"params": params}, inputs, segment_ids_of(inputs) if packed else None)
+        sums = cross_entropy(cast(Logits, logits), events, accounting)
+        return sums.nll.sum(), sums
 
-    def add_micro_batch(sums, events):
-        return jax.tree.map(jnp.add, sums, jax.grad(loss, has_aux=True)(state.params, events)), None
+    def add_micro_batch(total, events):
+        return jax.tree.map(jnp.add, total, jax.grad(loss_fn, has_aux=True)(state.params, events)), None
 
     # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
-    events = batch["events"].reshape(-1, accumulate, *batch["events"].shape[1:]).swapaxes(0, 1)
-    zeros = jax.tree.map(jnp.zeros_like, state.params), Totals.zeros(len(counting.attributes))
-    (grads, totals), _ = jax.lax.scan(add_micro_batch, zeros, events)
-    if axis:
-        grads, totals = jax.lax.psum((grads, totals), axis)
+    events = batch["events"].reshape(-1, grad_accum_steps, *batch["events"].shape[1:]).swapaxes(0, 1)
+    zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums.zeros(len(accounting.attributes))
+    (grads, sums), _ = jax.lax.scan(add_micro_batch, zeros, events)
+    if axis_name:
+        grads, sums = jax.lax.psum((grads, sums), axis_name)
 
-    grads = jax.tree.map(lambda grad: grad / jnp.maximum(totals.notes, 1), grads)
+    grads = jax.tree.map(lambda grad: grad / jnp.maximum(sums.notes, 1), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = totals.nats_per_note(counting.attributes) | {
-        "notes": totals.notes,
-        "tokens": totals.tokens,
+    metrics = sums.nats_per_note(accounting.attributes) | {
+        "notes": sums.notes,
+        "tokens": sums.tokens,
         "grad_norm": optax.tree.norm(grads),
         "param_norm": optax.tree.norm(params),
     }
     bad = ~jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
-    if spike:
-        bad |= metrics["loss"] > spike * state.recent
-    after = state.replace(params=params, opt_state=opt_state, recent=state.with_recent(metrics["loss"]))
+    if loss_spike_factor:
+        bad |= metrics["loss"] > loss_spike_factor * state.loss_ema
+    after = state.replace(params=params, opt_state=opt_state, loss_ema=state.next_loss_ema(metrics["loss"]))
     if skip_bad:
         after = jax.tree.map(functools.partial(jnp.where, bad), state, after)
     return after.replace(step=state.step + 1), metrics | {"bad": bad}
 
 
 def eval_step(
-    params: Any, batch: Batch, *, model: nn.Module, counting: Counting = NOTE_EVENTS, axis: str | None = None
-) -> Totals:
-    """The losses of a batch, as sums and counts; over all devices of an `axis` under pmap."""
-    totals = count_losses(model.apply({"params": params}, batch["events"][:, :-1]), batch["events"], counting)
-    return jax.lax.psum(totals, axis) if axis else totals
+    params: Any, batch: Batch, *, model: nn.Module, accounting: TokenAccounting = NOTE_EVENTS, axis_name: str | None = None
+) -> LossSums:
+    """The loss sums of a batch, summed over the pmap axis `axis_name` if there is one."""
+    logits = model.apply({"params": params}, batch["events"][:, :-1])
+    sums = cross_entropy(cast(Logits, logits), batch["events"], accounting)
+    return jax.lax.psum(sums, axis_name) if axis_name else sums

@@ -1,4 +1,4 @@
-"""The peers' adapters, read but not run: their packages are in an environment of their own. PyTorch is a fake here."""
+"""The source of the peers' adapters. Their packages are in another environment; PyTorch is a fake here."""
 
 import ast
 import pathlib
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from configs.benchmark import DEMO
-from sage_jax.benchmark.systems import REBUILT, model_of
+from sage_jax.benchmark.peers import TORCH_COUNTERPART
 from sage_jax.benchmark.worker import DecodingRun
+from sage_jax.models.presets import model_config
 from sage_jax.study.config import num_parameters
 
 PEERS = pathlib.Path(__file__).parents[2] / "third_party" / "peers"
@@ -21,21 +22,21 @@ WORKER = "sage_jax.benchmark.worker"
 
 
 def imported(name):
-    """Dotted names of the modules that a file of third_party/peers imports, wherever in it."""
+    """Dotted names of the modules that a file of third_party/peers imports."""
     for node in ast.walk(ast.parse(SOURCES[name], filename=f"{name}.py")):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{name}.py is run as a script: no relative imports"
+            assert not node.level, f"{name}.py runs as a script: no relative imports"
             yield node.module
 
 
 def requirements():
-    """The peers that requirements.txt names after each package, by the name that the package is imported by."""
+    """The peers that requirements.txt names for each package, by import name."""
     lines = [line for line in (PEERS / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     matches = [re.fullmatch(r"([\w-]+)(?:\[\w+\])?==[\w.]+  # (.+)", line) for line in lines]
     assert all(matches), f"not of the form 'package==version  # peer peer': {lines}"
-    return {match[1].replace("-", "_"): match[2].split() for match in matches}
+    return {match[1].replace("-", "_"): match[2].split() for match in matches if match}
 
 
 ADAPTERS = sorted(name for name in SOURCES if WORKER in imported(name))
@@ -69,7 +70,7 @@ def test_readme_has_a_row_with_the_releases_of_each_adapter(name):
 
 
 class Module:
-    """In place of PyTorch's: what it needs to count its parameters, which are arrays of numpy."""
+    """A fake of PyTorch's Module that counts its parameters, which are numpy arrays."""
 
     def register_buffer(self, *_, **__):
         pass
@@ -89,7 +90,7 @@ class Layer(Module):
         self.weight = np.zeros(shape)
 
 
-def test_the_model_that_peers_train_has_as_many_parameters_as_ours(monkeypatch):
+def test_the_training_peer_has_the_number_of_parameters_of_ours(monkeypatch):
     layers = dict.fromkeys(("Linear", "Embedding", "RMSNorm"), Layer)
     nn = mock.Mock(**layers, Module=Module, ModuleList=list, Parameter=np.asarray, init=mock.Mock())
     torch = mock.Mock(nn=nn, randn=lambda *shape: np.zeros(shape), tensor=np.asarray)
@@ -98,15 +99,15 @@ def test_the_model_that_peers_train_has_as_many_parameters_as_ours(monkeypatch):
         monkeypatch.setitem(sys.modules, name, fake)
     peer = types.ModuleType("torch_train")
     exec(compile(SOURCES["torch_train"], "torch_train.py", "exec"), vars(peer))
-    monkeypatch.setattr(peer, "rotations", lambda *_: (None, None))
-    sizes = {"heads": 10, **DEMO}
-    ours = model_of(REBUILT, sizes, "float32")
+    monkeypatch.setattr(peer, "rope_frequencies", lambda *_: (None, None))
+    sizes = {"num_heads": 10, **DEMO}
+    ours = model_config(TORCH_COUNTERPART, sizes, "float32")
     theirs = peer.FlatTransformer(ours.vocab_sizes, events=16, **sizes).count()
     assert theirs == num_parameters(ours) == 1_181_184
 
 
 class Cuda:
-    """In place of torch.cuda: a device whose clock moves on only when it is waited for."""
+    """A fake of torch.cuda that counts synchronizations."""
 
     def __init__(self, available: bool):
         self.is_available, self.synchronized = lambda: available, 0
@@ -117,7 +118,7 @@ class Cuda:
 
 
 def load(monkeypatch, name: str, **modules) -> types.ModuleType:
-    """The module of third_party/peers, with these in place of what it imports."""
+    """The module of third_party/peers, with fakes for some of its imports."""
     for imported_name, fake in modules.items():
         monkeypatch.setitem(sys.modules, imported_name, fake)
     module = types.ModuleType(name)
@@ -126,37 +127,37 @@ def load(monkeypatch, name: str, **modules) -> types.ModuleType:
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
-def test_the_clock_of_peers_waits_for_the_device(monkeypatch, on_gpu):
+def test_the_clock_of_the_peers_waits_for_the_device(monkeypatch, on_gpu):
     torch = mock.Mock(cuda=Cuda(on_gpu))
     device = load(monkeypatch, "device", torch=torch)
     device.prepare(dict(threads=2, seed=0))
     assert device.DEVICE == ("cuda" if on_gpu else "cpu") and device.name() == ("a GPU" if on_gpu else "cpu")
     assert torch.set_float32_matmul_precision.called == on_gpu
     note_times = load(monkeypatch, "note_times", device=device)
-    answer = note_times.time_tokens(iter(range(10)), 2, 10)
-    # At the start, for the first token and at the end of each note; not for each token.
+    result = note_times.time_tokens(iter(range(10)), 2, 10)
+    # At the start, at the first token and at the end of each note, but not at every token.
     assert torch.cuda.synchronized == (4 if on_gpu else 0)
-    assert answer.get("peak_megabytes") == (3.0 if on_gpu else None)
-    DecodingRun(**{"peak_megabytes": 1.0, **answer})
-    with pytest.raises(RuntimeError, match="drew 9 tokens, where 10 were wanted"):
+    assert result.get("peak_megabytes") == (3.0 if on_gpu else None)
+    DecodingRun(**{"peak_megabytes": 1.0, **result})
+    with pytest.raises(RuntimeError, match="drew 9 tokens instead of 10"):
         note_times.time_tokens(iter(range(9)), 2, 10)
 
 
-def test_notes_share_tokens_as_whole_ones(monkeypatch):
+def test_notes_share_whole_tokens(monkeypatch):
     device = mock.Mock(memory=lambda: {})
     clock = iter(range(100))
     device.now = lambda: next(clock)
     note_times = load(monkeypatch, "note_times", device=device)
-    answer = note_times.time_tokens(iter(range(7)), 3, 7)
-    assert note_times.NoteClock(3, 7).ends == [2, 5, 7] and answer["events_drawn"] == 3
-    assert answer["prefill_seconds"] == 1 and answer["seconds"] == [1, 1, 1]
+    result = note_times.time_tokens(iter(range(7)), 3, 7)
+    assert note_times.NoteClock(3, 7).ends == [2, 5, 7] and result["events_drawn"] == 3
+    assert result["prefill_seconds"] == 1 and result["seconds"] == [1, 1, 1]
 
 
 DECODERS = sorted(set(ADAPTERS) - {"torch_train"})
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_peer_that_decodes_is_on_the_device_and_says_which(name):
+def test_a_decoding_peer_is_on_the_device_and_reports_it(name):
     source = SOURCES[name]
     assert "device.prepare(job)" in source and '"device": device.name()' in source
     assert re.search(r"\.to\(device\.DEVICE, ", source), "its weights stay on the CPU"

@@ -1,9 +1,9 @@
-"""Music that batches are made of."""
+"""Shared token shards."""
 
 import pytest
 
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.preprocess import preprocess
+from sage_jax.corpus.preprocess import preprocess
+from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.midi_files import write_pieces
 
 

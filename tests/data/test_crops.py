@@ -1,16 +1,18 @@
-"""Crops: whole bars of the piece in another key, and passages that leave nothing out."""
+"""Crops: random crops are transposed bars of a piece; sequential crops cover a piece."""
+
+import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_jax.data.crops import Passages, RandomCrop, Region, Regions, Retell, passages
-from sage_jax.data.rows import Fill, Tally
-from sage_jax.music.bpe import RemiBpe
-from sage_jax.music.events import BOS, EOS, ONSET, PAD, NoteEvents
-from sage_jax.music.mmt import Mmt
+from sage_jax.data.crops import CropSource, RandomCrop, Region, Retokenize, SequentialCrops, split_at_bars
+from sage_jax.data.rows import PackingStats, PadRow
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.tokenizers.bpe import RemiBpe
+from sage_jax.tokenizers.mmt import Mmt
+from sage_jax.tokenizers.note_events import BOS, EOS, ONSET, PAD, NoteEvents
 from tests.music.midi_files import random_piece
 from tests.music.pieces import pieces
 
@@ -22,16 +24,17 @@ def encoded(piece: Piece) -> np.ndarray:
     return TOKENIZER.encode(TOKENIZER.quantize(piece))
 
 
+@settings(max_examples=60)
 @given(pieces(max_notes=60), st.integers(5, 80), st.integers(0, 2**32 - 1))
-def test_a_random_crop_is_a_run_of_bars_in_another_key(piece, num_events, seed):
+def test_a_random_crop_is_consecutive_bars_transposed(piece, context_events, seed):
     events, rng = encoded(piece), np.random.default_rng(seed)
     piece = TOKENIZER.decode(events)
-    crop = Fill(num_events, 5)([RandomCrop(TOKENIZER, num_events, (-5, 6))(Region(events, 0, 1), rng)])["events"]
-    assert crop.shape == (num_events + 1, 5) and crop.dtype == np.int32
+    crop = PadRow(context_events, 5)([RandomCrop(TOKENIZER, context_events, (-5, 6))(Region(events, 0, 1), rng)])["events"]
+    assert crop.shape == (context_events + 1, 5) and crop.dtype == np.int32
     length = int((crop[:, ONSET] != PAD).sum())
     assert (crop[:length] != PAD).all() and (crop[length:] == PAD).all() and (crop[0] == BOS).all()
-    assert (crop[length - 1, ONSET] == EOS) or length == num_events + 1  # padding only follows the end of the piece
-    # The crop's notes are those of some bar and the following ones, drums as they were, the others all moved alike.
+    assert (crop[length - 1, ONSET] == EOS) or length == context_events + 1  # padding only follows the end of the piece
+    # The notes are those from some bar on: drums unchanged, all others transposed by the same interval.
     notes = TOKENIZER.decode(crop).notes
     matches = []
     for bar in range(piece.num_bars + 1):
@@ -44,7 +47,7 @@ def test_a_random_crop_is_a_run_of_bars_in_another_key(piece, num_events, seed):
     assert any(matches)
 
 
-def test_no_note_is_transposed_out_of_the_range():
+def test_transposition_keeps_notes_within_the_midi_range():
     piece = Piece.from_notes([(0, 0, 1, 12, 64), (12, 0, 125, 12, 64), (12, DRUMS, 127, 12, 64)])
     crop, rng = RandomCrop(TOKENIZER, 16, (-5, 6)), np.random.default_rng(0)
     pitches = [TOKENIZER.decode(crop(Region(encoded(piece), 0, 1), rng)).notes["pitch"] for _ in range(100)]
@@ -52,12 +55,12 @@ def test_no_note_is_transposed_out_of_the_range():
     assert {int(row[0]) for row in pitches} == {0, 1, 2, 3} and {int(row[2]) for row in pitches} == {127}
 
 
-def test_pieces_weigh_by_their_length_and_every_bar_is_met(monkeypatch):
+def test_regions_are_proportional_to_length_and_every_bar_is_drawn(monkeypatch):
     class Shards(list):
         lengths = property(lambda self: np.array([len(events) for events in self]))
 
     long, short = encoded(random_piece(0, 400)), encoded(random_piece(1, 40))
-    source = Regions(Shards([long, short]), 32)
+    source = CropSource(Shards([long, short]), 32)
     regions = [source[item] for item in range(len(source))]
     counts = [sum(region.events is events for region in regions) for events in (long, short)]
     assert counts == [-(-len(long) // 32), -(-len(short) // 32)]
@@ -71,70 +74,70 @@ def test_pieces_weigh_by_their_length_and_every_bar_is_met(monkeypatch):
     assert seen == {int(bar) for bar in bars if bar <= min(bars[bars + 30 >= len(long)])}
 
 
+@settings(max_examples=60)
 @given(pieces(max_notes=60), st.integers(2, 60))
-def test_passages_tell_the_whole_piece_once(piece, room):
+def test_split_at_bars_covers_the_piece_once(piece, max_events):
     events = encoded(piece)
     if not len(piece.notes):
         return
-    places = list(passages(TOKENIZER, events, room))
+    places = list(split_at_bars(TOKENIZER, events, max_events))
     assert places[0][0] == TOKENIZER.bar_starts(events)[0] == 1 and places[-1][1] == len(events)
-    assert all(stop == start for (_, stop), (start, _) in zip(places, places[1:], strict=False))
-    crops = [TOKENIZER.crop(events[:stop], start, room + 3) for start, stop in places]
-    told = np.concatenate([TOKENIZER.decode(crop).notes for crop in crops])
-    whole = TOKENIZER.decode(events).notes
-    assert all(np.array_equal(told[field], whole[field]) for field in FIELDS)
+    assert all(stop == start for (_, stop), (start, _) in itertools.pairwise(places))
+    crops = [TOKENIZER.crop(events[:stop], start, max_events + 3) for start, stop in places]
+    notes = np.concatenate([TOKENIZER.decode(crop).notes for crop in crops])
+    expected = TOKENIZER.decode(events).notes
+    assert all(np.array_equal(notes[field], expected[field]) for field in FIELDS)
     assert [int((crop[:, ONSET] == EOS).sum()) for crop in crops] == [0] * (len(crops) - 1) + [1]
 
 
-def test_passages_begin_at_bar_lines_unless_a_bar_is_too_long():
+def test_split_at_bars_splits_only_bars_that_are_too_long():
     quarters = [(12 * index, 0, 60, 12, 64) for index in range(32)]
     events = encoded(Piece.from_notes(quarters))
-    starts = [start for start, _ in passages(TOKENIZER, events, 10)]
+    starts = [start for start, _ in split_at_bars(TOKENIZER, events, 10)]
     assert set(starts) < set(TOKENIZER.bar_starts(events).tolist())
     crowd = [(6 * (pitch // 40), 0, pitch, 12, 64) for pitch in range(128)]
-    starts = [start for start, _ in passages(TOKENIZER, encoded(Piece.from_notes(crowd)), 50)]
+    starts = [start for start, _ in split_at_bars(TOKENIZER, encoded(Piece.from_notes(crowd)), 50)]
     assert starts == [1, 51, 101]
 
 
 @pytest.mark.parametrize("transpose", [(0, 0), (-2, 0), (0, 3)])
-def test_keys_stay_within_what_was_asked(transpose):
+def test_transpositions_cover_the_configured_range(transpose):
     events, rng = encoded(random_piece(0)), np.random.default_rng(0)
     lowest = TOKENIZER.pitch_range(events)[0]
     crop = RandomCrop(TOKENIZER, len(events), transpose)
-    met = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng))[0] - lowest for _ in range(50)}
-    assert met == set(range(transpose[0], transpose[1] + 1))
+    drawn = {TOKENIZER.pitch_range(crop(Region(events, 0, 1), rng))[0] - lowest for _ in range(50)}
+    assert drawn == set(range(transpose[0], transpose[1] + 1))
 
 
 class OnePiece(list):
     """Shards of pieces in memory."""
 
 
-@pytest.mark.parametrize("representation", [RemiBpe(), Mmt()], ids=["remi", "mmt"])
-def test_what_is_told_otherwise_has_the_same_notes(representation):
-    """A crop's notes, and those of all passages of a piece together, each once, however little room a note has."""
+@pytest.mark.parametrize("tokenizer", [RemiBpe(), Mmt()], ids=["remi", "mmt"])
+def test_retokenized_crops_have_the_same_notes(tokenizer):
+    """Those of a random crop, and those of all sequential crops of a piece, each once, for any capacity."""
     events = encoded(random_piece(0, 400))
-    whole = representation.quantize(TOKENIZER.decode(events)).notes
+    whole = tokenizer.quantize(TOKENIZER.decode(events)).notes
     for num_steps in (480, 120, 60):
-        retell, fill = Retell(TOKENIZER, representation), Fill(num_steps, len(representation.attributes))
-        source = Passages(OnePiece([events]), TOKENIZER, 96, 4, retell=retell, num_steps=num_steps)
-        told = [fill(source[item])["events"] for item in range(len(source))]
-        assert all(steps.shape == (num_steps + 1, len(representation.attributes)) for steps in told) and len(told) % 4 == 0
-        assert sum(int(representation.num_notes(steps).sum()) for steps in told) == len(whole)
-        lengths = [int((steps[:, 0] != PAD).sum()) for steps in told]
-        ended = [(steps[:, 0] == EOS).any() for steps in told]
+        retokenizer, pad = Retokenize(TOKENIZER, tokenizer), PadRow(num_steps, len(tokenizer.attributes))
+        source = SequentialCrops(OnePiece([events]), TOKENIZER, 96, 4, retokenizer=retokenizer, num_steps=num_steps)
+        rows = [pad(source[item])["events"] for item in range(len(source))]
+        assert all(steps.shape == (num_steps + 1, len(tokenizer.attributes)) for steps in rows) and len(rows) % 4 == 0
+        assert sum(int(tokenizer.num_notes(steps).sum()) for steps in rows) == len(whole)
+        lengths = [int((steps[:, 0] != PAD).sum()) for steps in rows]
+        ended = [(steps[:, 0] == EOS).any() for steps in rows]
         assert max(lengths) <= num_steps and sum(ended) == 1
     crop = RandomCrop(TOKENIZER, 96, (-5, 6))(Region(events, 0, 1), np.random.default_rng(0))
-    steps = Retell(TOKENIZER, representation)(crop)
-    assert np.array_equal(representation.decode(steps).notes, representation.quantize(TOKENIZER.decode(crop)).notes)
+    steps = Retokenize(TOKENIZER, tokenizer)(crop)
+    assert np.array_equal(tokenizer.decode(steps).notes, tokenizer.quantize(TOKENIZER.decode(crop)).notes)
 
 
-def test_what_has_no_room_is_counted():
+def test_steps_beyond_the_capacity_are_counted():
     events = encoded(random_piece(0, 400))
     crop = RandomCrop(TOKENIZER, 96, (0, 0))(Region(events, 0, 1), np.random.default_rng(0))
-    steps, tally = Retell(TOKENIZER, RemiBpe())(crop), Tally()
-    Fill(600, 1, tally)([steps])
+    steps, tally = Retokenize(TOKENIZER, RemiBpe())(crop), PackingStats()
+    PadRow(600, 1, tally)([steps])
     assert (tally.steps, tally.cut, tally.room) == (len(steps), 0, 601)
-    tight = Fill(99, 1, tally)
-    told = tight([steps[:60], steps])["events"]
-    assert np.array_equal(told, np.concatenate([steps[:60], steps[:40]]))
+    row = PadRow(99, 1, tally)([steps[:60], steps])["events"]
+    assert np.array_equal(row, np.concatenate([steps[:60], steps[:40]]))
     assert (tally.steps, tally.cut, tally.room) == (2 * len(steps) + 60, len(steps) - 40, 701)

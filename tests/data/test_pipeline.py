@@ -1,4 +1,4 @@
-"""Batches: exact resume, seeds, the whole of a split in order, and a process that ends."""
+"""Batches: exact resume, seeds, a whole split in order, and a process that exits."""
 
 import itertools
 import json
@@ -9,19 +9,19 @@ import grain
 import numpy as np
 import pytest
 
+from sage_jax.corpus.preprocess import preprocess
+from sage_jax.corpus.shards import TokenShards
 from sage_jax.data import pipeline
 from sage_jax.data.pipeline import make_dataset
 from sage_jax.errors import UserError
-from sage_jax.music.events import EOS, ONSET, PAD, NoteEvents
-from sage_jax.music.preprocess import preprocess
-from sage_jax.music.shards import TokenShards
+from sage_jax.tokenizers.note_events import EOS, ONSET, PAD, NoteEvents
 from tests.music.midi_files import write_pieces
 
 TOKENIZER = NoteEvents()
 
 
 def dataset(shards, split="train", **settings):
-    settings = dict(num_events=32, batch_size=4, seed=0, transpose=(-5, 6)) | settings
+    settings = dict(context_events=32, batch_size=4, seed=0, transpose=(-5, 6)) | settings
     return make_dataset(shards, split, TOKENIZER, **settings)
 
 
@@ -29,7 +29,7 @@ def take(batches, count):
     return [batch["events"] for batch in itertools.islice(batches, count)]
 
 
-def test_batches_have_their_shape_and_never_end(shards):
+def test_batches_are_endless_and_differ(shards):
     epoch = sum(-(-TokenShards(shards, "train", TOKENIZER).lengths // 32))
     batches = take(iter(dataset(shards)), epoch)  # four epochs
     assert all(batch.shape == (4, 33, 5) and batch.dtype == np.int32 for batch in batches)
@@ -37,7 +37,7 @@ def test_batches_have_their_shape_and_never_end(shards):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])
-def test_a_restored_iterator_goes_on_exactly(shards, steps):
+def test_a_restored_iterator_resumes_exactly(shards, steps):
     first = iter(dataset(shards))
     take(first, steps)
     state = json.loads(json.dumps(first.get_state()))
@@ -51,8 +51,8 @@ def test_a_restored_iterator_goes_on_exactly(shards, steps):
 
 @pytest.mark.parametrize("threads", [0, 1, 8])
 @pytest.mark.parametrize("readers", [1, 2])
-def test_other_threads_and_readers_go_on_exactly(shards, monkeypatch, threads, readers):
-    """The place in the data is a number of batches, whoever has read them."""
+def test_resume_is_exact_with_other_threads_and_readers(shards, monkeypatch, threads, readers):
+    """The iterator state does not depend on the number of threads or readers."""
     first = iter(dataset(shards))
     take(first, 3)
     state = json.loads(json.dumps(first.get_state()))
@@ -71,15 +71,15 @@ def test_seeds_reproduce_and_differ(shards):
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
-def test_a_split_in_order_is_told_once_and_whole(shards):
+def test_a_split_in_order_is_read_once_and_whole(shards):
     pieces = TokenShards(shards, "train", TOKENIZER)
     in_order = dataset(shards, shuffle=False, batch_size=7)
     batches = take(in_order, 10**6)
     assert all(batch.shape == (7, 33, 5) and (batch[:, -1] == PAD).all() for batch in batches)
     rows = np.concatenate(batches)
     notes = [TOKENIZER.decode(row).notes for row in rows if row[0, ONSET] != PAD]
-    told, whole = np.concatenate(notes), np.concatenate([TOKENIZER.decode(piece).notes for piece in pieces])
-    assert all(np.array_equal(told[field], whole[field]) for field in ("program", "pitch", "duration", "velocity"))
+    read, expected = np.concatenate(notes), np.concatenate([TOKENIZER.decode(piece).notes for piece in pieces])
+    assert all(np.array_equal(read[field], expected[field]) for field in ("program", "pitch", "duration", "velocity"))
     assert (rows[..., ONSET] == EOS).sum() == len(pieces)
     empty = (rows == PAD).all((1, 2))
     assert empty.sum() < 7 and not empty[: len(rows) - empty.sum()].any()
@@ -87,14 +87,14 @@ def test_a_split_in_order_is_told_once_and_whole(shards):
 
 
 def test_one_short_piece_fills_large_batches(shards):
-    assert take(iter(dataset(shards, "valid", batch_size=64, num_events=1024)), 2)[1].shape == (64, 1025, 5)
+    assert take(iter(dataset(shards, "valid", batch_size=64, context_events=1024)), 2)[1].shape == (64, 1025, 5)
 
 
-def test_what_cannot_be_read_is_told(shards, tmp_path):
+def test_user_errors_for_unusable_shards(shards, tmp_path):
     with pytest.raises(UserError, match="no finished token shards; run launch.preprocess"):
         dataset(tmp_path)
-    with pytest.raises(UserError, match="data.num_events is 4"):
-        dataset(shards, num_events=4)
+    with pytest.raises(UserError, match="data.context_events is 4"):
+        dataset(shards, context_events=4)
     midi = tmp_path / "midi"
     midi.mkdir()
     write_pieces(midi, 1)
@@ -103,11 +103,12 @@ def test_what_cannot_be_read_is_told(shards, tmp_path):
         dataset(tmp_path / "data", "valid")
 
 
-def test_a_process_that_reads_batches_ends(shards):
+@pytest.mark.process
+def test_a_process_that_reads_batches_exits(shards):
     code = f"""
 from sage_jax.data.pipeline import make_dataset
-from sage_jax.music.events import NoteEvents
-batches = iter(make_dataset({str(shards)!r}, "train", NoteEvents(), num_events=32, batch_size=4))
+from sage_jax.tokenizers.note_events import NoteEvents
+batches = iter(make_dataset({str(shards)!r}, "train", NoteEvents(), context_events=32, batch_size=4))
 print(next(batches)["events"].shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

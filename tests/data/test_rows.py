@@ -1,4 +1,4 @@
-"""Rows: short pieces beside each other, each once and whole, whoever reads them."""
+"""Packed rows: short pieces in one row, each whole and once, the same for every reader."""
 
 import itertools
 
@@ -6,32 +6,32 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage_jax.corpus.shards import TokenShards
 from sage_jax.data.pipeline import make_dataset
-from sage_jax.data.rows import Tally, pack
-from sage_jax.music.events import BOS, ONSET, NoteEvents
-from sage_jax.music.shards import TokenShards
+from sage_jax.data.rows import PackingStats, pack
+from sage_jax.tokenizers.note_events import BOS, ONSET, NoteEvents
 
 TOKENIZER = NoteEvents()
 
 
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 50))
-def test_each_item_is_in_one_row_and_rows_are_full(lengths, room):
-    rows = pack(lengths, room)
+def test_pack_puts_each_item_in_one_row_and_fills_rows(lengths, capacity):
+    rows = pack(lengths, capacity)
     assert sorted(itertools.chain.from_iterable(rows)) == list(range(len(lengths)))
     filled = [sum(lengths[item] for item in row) for row in rows]
-    assert all(total <= room or len(row) == 1 for total, row in zip(filled, rows, strict=True))
-    # No two rows could be one; and more than half of each but the last is used.
-    assert all(one + two > room for one, two in itertools.combinations(filled, 2))
+    assert all(total <= capacity or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    # No two rows fit in one, so more than half of each row but one is used.
+    assert all(one + two > capacity for one, two in itertools.combinations(filled, 2))
 
 
 def rows_of(shards, batches, **settings):
-    settings = dict(num_events=2 * int(TokenShards(shards, "train", TOKENIZER).lengths.max()), batch_size=2) | settings
+    settings = dict(context_events=2 * int(TokenShards(shards, "train", TOKENIZER).lengths.max()), batch_size=2) | settings
     dataset = make_dataset(shards, "train", TOKENIZER, **settings)
     return [row for batch in itertools.islice(dataset, batches) for row in batch["events"]]
 
 
 def pieces_in(row: np.ndarray) -> list[bytes]:
-    """Each piece of a row as bytes, its padding left out."""
+    """Each piece of a row as bytes, without padding."""
     row = row[: int((row[:, ONSET] != 0).sum())]
     return [part.tobytes() for part in np.split(row, np.flatnonzero(row[:, ONSET] == BOS)[1:])]
 
@@ -39,9 +39,9 @@ def pieces_in(row: np.ndarray) -> list[bytes]:
 def test_packed_rows_hold_whole_pieces_each_once_an_epoch(shards):
     source = TokenShards(shards, "train", TOKENIZER)
     whole = sorted(np.asarray(events, np.int32).tobytes() for events in source)
-    tally, loose = Tally(), Tally()
-    num_events = 2 * int(source.lengths.max())
-    rows = len(pack(source.lengths, num_events))
+    tally, loose = PackingStats(), PackingStats()
+    context_events = 2 * int(source.lengths.max())
+    rows = len(pack(source.lengths, context_events))
     assert rows < len(whole)
     read = rows_of(shards, rows, batch_size=1, pack=True, tally=tally, seed=3)
     assert sorted(piece for row in read for piece in pieces_in(row)) == whole
@@ -49,7 +49,7 @@ def test_packed_rows_hold_whole_pieces_each_once_an_epoch(shards):
     assert tally.cut == loose.cut == 0 and tally.steps / tally.room > 1.5 * loose.steps / loose.room
 
 
-def test_readers_that_share_packed_batches_read_the_same_rows(shards):
+def test_two_readers_of_packed_batches_read_the_rows_of_one(shards):
     settings = dict(batch_size=4, transpose=(-5, 6), pack=True, seed=1)
     whole = rows_of(shards, 3, **settings)
     shared = [rows_of(shards, 3, share=(number, 2), **settings) for number in range(2)]

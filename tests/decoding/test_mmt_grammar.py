@@ -1,4 +1,4 @@
-"""Under the masks of MmtGrammar whatever is drawn is a piece within its limits, and every real piece can be drawn."""
+"""MmtGrammar: random steps are well-formed pieces within the constraints, and every real piece is allowed."""
 
 import functools
 
@@ -8,49 +8,49 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sage_jax.decoding.grammar import Limits
-from sage_jax.decoding.mmt_grammar import MmtGrammar
-from sage_jax.music.corpus import EMBEDDED
+from sage_jax.corpus.sources import EMBEDDED
+from sage_jax.decoding.grammars.mmt import MmtGrammar
+from sage_jax.decoding.grammars.note_events import Constraints
 from sage_jax.music.midi import read_midi
-from sage_jax.music.mmt import BEAT, EOS, INSTRUMENT, INSTRUMENT_ROW, NOTE_ROW, START_OF_NOTES, TYPE, Mmt
-from sage_jax.music.mmt_instruments import INSTRUMENT_OF, PROGRAM_OF
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.tokenizers.mmt import BEAT, BOS, EOS, INSTRUMENT, INSTRUMENT_ROW, NOTE_ROW, PAD, START_OF_NOTES, TYPE, Mmt
+from sage_jax.tokenizers.mmt_instruments import INSTRUMENT_OF, PROGRAM_OF
 from tests.music.pieces import pieces
 
 MMT = Mmt()
 B, STEPS = 64, 160
 
 
-def limits(batch: int = B, first_bar=0, may_end: bool = False, programs=None) -> Limits:
+def constraints(batch: int = B, first_bar=0, allow_eos: bool = False, programs=None) -> Constraints:
     playable = np.full(DRUMS + 1, programs is None)
     playable[np.array(programs or [], int)] = True
     first = jnp.broadcast_to(jnp.asarray(first_bar, jnp.int32), batch)
-    return Limits(first, jnp.full(batch, 10**6), jnp.bool_(may_end), jnp.asarray(playable))
+    return Constraints(first, jnp.full(batch, 10**6), jnp.bool_(allow_eos), jnp.asarray(playable))
 
 
 def mmt_encoded(rows, mmt: Mmt = MMT) -> np.ndarray:
     return mmt.encode(mmt.quantize(Piece.from_notes(rows)))
 
 
-def draw(mmt: Mmt, prompt, limits: Limits, seed: int, slope: float, steps: int):
-    """Random steps [steps, B, A] behind `prompt` [N, A], the bar after each, and whether each token had a choice at all.
+def draw(mmt: Mmt, prompt, constraints: Constraints, seed: int, slope: float, steps: int):
+    """Random steps [steps, B, A] after `prompt` [N, A], the bar after each step, and whether each token had an allowed id.
 
-    slope: how much rather a small id is drawn than a large one, so that notes stay together.
+    slope: decrease of the logits with the id; with a steep slope notes are close together.
     """
     padded = np.zeros((8, 6), np.int32)
     padded[8 - len(prompt) :] = prompt
-    return [np.asarray(each)[:steps] for each in _draw(mmt, padded, limits, seed, slope)]
+    return [np.asarray(each)[:steps] for each in _draw(mmt, padded, constraints, seed, slope)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _draw(mmt: Mmt, prompt, limits: Limits, seed, slope):
+def _draw(mmt: Mmt, prompt, constraints: Constraints, seed, slope):
     grammar = MmtGrammar(mmt)
     state = jax.lax.fori_loop(0, len(prompt), lambda n, s: grammar.advance(s, jnp.tile(prompt[n], (B, 1))), grammar.start(B))
 
     def one(state, key):
         step, possible = [], []
         for attribute, size in enumerate(grammar.vocab_sizes):
-            allowed = grammar.allowed(state, step, limits)
+            allowed = grammar.allowed(state, step, constraints)
             assert allowed.shape == (B, size) and allowed.dtype == bool
             falling = 0 if attribute == TYPE else slope * jnp.arange(size)[None, :]
             noise = 3 * jax.random.normal(jax.random.fold_in(key, attribute), (B, size)) - falling
@@ -64,9 +64,9 @@ def _draw(mmt: Mmt, prompt, limits: Limits, seed, slope):
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, 2.0, 20.0])
-def test_random_steps_are_pieces(slope):
-    """10,000 steps at each slope: from all over the piece, down to the most crowded moments that there can be."""
-    steps, bars, possible = draw(MMT, mmt_encoded([])[:1], limits(), 7, slope, STEPS)
+def test_random_steps_are_well_formed(slope):
+    """10,000 steps per slope, from notes over the whole piece to the densest possible chords."""
+    steps, bars, possible = draw(MMT, mmt_encoded([])[:1], constraints(), 7, slope, STEPS)
     assert possible.all() and steps.shape[:2] == (STEPS, B) and STEPS * B > 10_000
     assert slope < 1 or (steps[..., TYPE] == NOTE_ROW).sum() > 10_000
     for row, bar in zip(steps.swapaxes(0, 1), bars.T, strict=True):
@@ -74,38 +74,38 @@ def test_random_steps_are_pieces(slope):
         notes = MMT.num_notes(row[: np.append(np.flatnonzero(row[:, TYPE] == EOS), STEPS)[0]]).sum()
         assert len(piece.notes) == notes and MMT.quantize(piece) == piece
         assert (np.diff(bar) >= 0).all() and (notes == 0 or bar[-1] == piece.notes["onset"][-1] // 48)
-        if (row[:, TYPE] == EOS).any():  # not asked for, so nothing else was left
+        if (row[:, TYPE] == EOS).any():  # not allowed by the constraints, hence the only id left
             last = row[row[:, TYPE] == NOTE_ROW][-1]
             assert last[BEAT] == 256
         again = MMT.encode(piece)
         assert np.array_equal(again[again[:, TYPE] == NOTE_ROW], row[row[:, TYPE] == NOTE_ROW])
 
 
-def test_a_moment_can_be_filled_to_the_last_note():
-    """The last note of all has only the end behind it; the last of a moment, the next moment."""
-    full = lambda beat, position: [NOTE_ROW, beat, position, 128, 32, 64]
+def test_successor_of_the_highest_note():
+    """Only EOS follows the last possible note; the next position follows the last note of a position."""
+    highest = lambda beat, position: [NOTE_ROW, beat, position, 128, 32, 64]
     head = mmt_encoded([(0, 118, 60, 12, 64)])[:3]
     for beat, position, kind, following in ((256, 12, EOS, None), (3, 12, NOTE_ROW, (4, 1)), (3, 5, NOTE_ROW, (3, 6))):
-        prompt = np.concatenate([head, [full(beat, position)]])
-        steps, _, possible = draw(MMT, prompt, limits(), 0, 100.0, 1)
+        prompt = np.concatenate([head, [highest(beat, position)]])
+        steps, _, possible = draw(MMT, prompt, constraints(), 0, 100.0, 1)
         assert possible.all() and (steps[0, :, TYPE] == kind).all()
         assert following is None or (steps[0, :, 1:3] == following).all()
-    # Without the instrument above, the last note is the one of the highest instrument that may play.
-    steps, _, possible = draw(MMT, np.concatenate([head, [[5, 256, 12, 128, 32, 1]]]), limits(), 0, 0.0, 2)
+    # Whether a note of another instrument can follow depends on the allowed programs.
+    steps, _, possible = draw(MMT, np.concatenate([head, [[5, 256, 12, 128, 32, 1]]]), constraints(), 0, 0.0, 2)
     assert possible.all() and (steps[0, :, 1:5] == [256, 12, 128, 32]).all() and (steps[0, :, INSTRUMENT] > 1).all()
     steps, *_ = map(
-        np.asarray, draw(MMT, np.concatenate([head, [[5, 256, 12, 128, 32, 1]]]), limits(programs=[0, 2]), 0, 0.0, 1)
+        np.asarray, draw(MMT, np.concatenate([head, [[5, 256, 12, 128, 32, 1]]]), constraints(programs=[0, 2]), 0, 0.0, 1)
     )
     assert (steps[0, :, TYPE] == EOS).all()
 
 
 @pytest.mark.parametrize("bar_ticks", [48, 42])
 @pytest.mark.parametrize("first_bar", [0, 2, 5, 60, 100])
-def test_no_note_before_the_first_bar_and_no_end(first_bar, bar_ticks):
+def test_no_note_and_no_eos_before_the_first_bar(first_bar, bar_ticks):
     mmt = Mmt(bar_ticks=bar_ticks)
     prompt = mmt_encoded([(0, 0, 60, 12, 64), (90, 40, 62, 12, 64)], mmt)[:-1]
-    firsts = np.where(np.arange(B) % 2, first_bar, 0)  # rows have their own
-    steps, bars, possible = draw(mmt, prompt, limits(first_bar=firsts, may_end=True), 3, 0.5, 40)
+    firsts = np.where(np.arange(B) % 2, first_bar, 0)  # each row has its own
+    steps, bars, possible = draw(mmt, prompt, constraints(first_bar=firsts, allow_eos=True), 3, 0.5, 40)
     assert possible.all()
     for row, bar, first in zip(steps.swapaxes(0, 1), bars.T, firsts, strict=True):
         notes = mmt.decode(np.concatenate([prompt, row])).notes[2:]
@@ -117,67 +117,62 @@ def test_no_note_before_the_first_bar_and_no_end(first_bar, bar_ticks):
             assert ends[0] > 0 and bar[ends[0]] >= first
 
 
-def test_only_the_programs_asked_for_play():
-    """An instrument may play if any of its programs may; without one, an empty piece is what is left."""
+def test_only_allowed_programs_are_generated():
+    """An instrument is allowed if one of its programs is. Without any, the piece is empty."""
     start = mmt_encoded([])[:1]
-    steps, _, possible = draw(MMT, start, limits(programs=[1, 48, DRUMS, 120]), 1, 0.3, 100)
-    told = steps[steps[..., TYPE] != START_OF_NOTES]
-    told = told[told[:, TYPE] != EOS]
-    assert (
-        possible.all()
-        and set(told[:, INSTRUMENT]) == set(INSTRUMENT_OF[[0, 49]])
-        and set(PROGRAM_OF[told[:, INSTRUMENT]]) == {0, 49}
-    )
-    steps, _, possible = draw(MMT, start, limits(programs=[DRUMS, 120]), 1, 0.3, 2)
+    steps, _, possible = draw(MMT, start, constraints(programs=[1, 48, DRUMS, 120]), 1, 0.3, 100)
+    instruments = steps[(steps[..., TYPE] != START_OF_NOTES) & (steps[..., TYPE] != EOS)][:, INSTRUMENT]
+    assert possible.all() and set(instruments) == set(INSTRUMENT_OF[[0, 49]]) and set(PROGRAM_OF[instruments]) == {0, 49}
+    steps, _, possible = draw(MMT, start, constraints(programs=[DRUMS, 120]), 1, 0.3, 2)
     assert possible.all() and (steps[:, :, TYPE] == [[START_OF_NOTES], [EOS]]).all()
 
 
 def test_types_follow_in_order():
     grammar = MmtGrammar(MMT)
-    types = lambda state, **options: np.flatnonzero(grammar.allowed(state, [], limits(1, **options))[0]).tolist()
+    types = lambda state, **options: np.flatnonzero(grammar.allowed(state, [], constraints(1, **options))[0]).tolist()
     advance = lambda state, *step: grammar.advance(state, jnp.array([step], jnp.int32))
     state = grammar.start(1)
-    assert types(state, may_end=True) == [INSTRUMENT_ROW, START_OF_NOTES]
-    for nothing in (1, 2, 0):
-        assert jax.tree.all(jax.tree.map(jnp.array_equal, advance(state, nothing, 2, 2, 2, 2, 2), state))
+    assert types(state, allow_eos=True) == [INSTRUMENT_ROW, START_OF_NOTES]
+    for special in (BOS, EOS, PAD):
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, advance(state, special, 2, 2, 2, 2, 2), state))
     state = advance(state, INSTRUMENT_ROW, 0, 0, 0, 0, 63)
-    row = np.asarray(grammar.allowed(state, [jnp.array([INSTRUMENT_ROW])] + [jnp.array([0])] * 4, limits(1)))
+    row = np.asarray(grammar.allowed(state, [jnp.array([INSTRUMENT_ROW])] + [jnp.array([0])] * 4, constraints(1)))
     assert np.flatnonzero(row).tolist() == [64] and types(state) == [INSTRUMENT_ROW, START_OF_NOTES]
     assert types(advance(state, INSTRUMENT_ROW, 0, 0, 0, 0, 64)) == [START_OF_NOTES]
     state = advance(state, START_OF_NOTES, 0, 0, 0, 0, 0)
-    assert types(state) == [NOTE_ROW] and types(state, may_end=True) == [EOS, NOTE_ROW]
-    assert types(state, may_end=True, first_bar=1) == [NOTE_ROW]
+    assert types(state) == [NOTE_ROW] and types(state, allow_eos=True) == [EOS, NOTE_ROW]
+    assert types(state, allow_eos=True, first_bar=1) == [NOTE_ROW]
     state = advance(state, NOTE_ROW, 5, 1, 61, 12, 1)
-    assert int(state.bar[0]) == 1 and types(state, may_end=True, first_bar=1) == [EOS, NOTE_ROW]
+    assert int(state.bar[0]) == 1 and types(state, allow_eos=True, first_bar=1) == [EOS, NOTE_ROW]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def accepted(mmt: Mmt, steps, limits: Limits):
-    """Whether each token of `steps` [N, A] may stand behind those before it."""
+def allowed_tokens(mmt: Mmt, steps, constraints: Constraints):
+    """Whether each token of `steps` [N, A] is allowed after the tokens before it."""
     grammar = MmtGrammar(mmt)
 
     def one(state, step):
         tokens = [step[attribute][None] for attribute in range(len(grammar.vocab_sizes))]
-        allowed = [grammar.allowed(state, tokens[:attribute], limits)[0, token[0]] for attribute, token in enumerate(tokens)]
+        allowed = [grammar.allowed(state, tokens[:index], constraints)[0, token[0]] for index, token in enumerate(tokens)]
         return grammar.advance(state, step[None]), jnp.stack(allowed)
 
     return jax.lax.scan(one, grammar.start(1), steps)[1]
 
 
-def assert_accepted(steps: np.ndarray, programs=None) -> None:
+def assert_allowed(steps: np.ndarray, programs=None) -> None:
     padded = np.zeros((-len(steps) % 512 + len(steps), 6), np.int32)
     padded[: len(steps)] = steps
-    found = np.asarray(accepted(MMT, padded, limits(1, may_end=True, programs=programs)))[1 : len(steps)]
+    found = np.asarray(allowed_tokens(MMT, padded, constraints(1, allow_eos=True, programs=programs)))[1 : len(steps)]
     assert found.all(), steps[1:][~found.all(axis=1)][:3]
 
 
 @given(pieces())
 @settings(deadline=None)
-def test_every_piece_is_accepted(piece):
+def test_random_pieces_are_allowed(piece):
     quantized = MMT.quantize(piece)
-    assert_accepted(MMT.encode(quantized), sorted(set(quantized.notes["program"].tolist())) or None)
+    assert_allowed(MMT.encode(quantized), sorted(set(quantized.notes["program"].tolist())) or None)
 
 
 @pytest.mark.parametrize("path", sorted(EMBEDDED.rglob("*.mid"))[::9], ids=lambda path: path.stem)
-def test_real_pieces_are_accepted(path):
-    assert_accepted(MMT.encode(MMT.quantize(read_midi(path))))
+def test_real_pieces_are_allowed(path):
+    assert_allowed(MMT.encode(MMT.quantize(read_midi(path))))

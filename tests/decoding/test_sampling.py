@@ -1,11 +1,11 @@
-"""The sampler on logits made by hand."""
+"""Sampling from hand-made logits."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.decoding.sampling import NEVER, SamplingConfig, restrict, sample
+from sage_jax.decoding.sampling import NEG_INF, SamplingConfig, filter_logits, sample
 from sage_jax.errors import UserError
 
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
@@ -14,12 +14,12 @@ EVERY = jnp.ones((1, 5), bool)
 
 
 def kept(**config) -> list[int]:
-    restricted = restrict(LOGITS, SamplingConfig(**config).knobs)
-    return np.flatnonzero(np.asarray(restricted[0]) > NEVER / 2).tolist()
+    filtered = filter_logits(LOGITS, SamplingConfig(**config).sampling_params)
+    return np.flatnonzero(np.asarray(filtered[0]) > NEG_INF / 2).tolist()
 
 
 @pytest.mark.parametrize(
-    "config, expected",
+    ("config", "expected"),
     [
         (dict(), [0, 1, 2, 3, 4]),
         (dict(top_k=2), [1, 2]),
@@ -33,66 +33,66 @@ def kept(**config) -> list[int]:
         (dict(top_k=3, top_p=0.5, min_p=0.1), [1, 2]),
     ],
 )
-def test_what_may_be_drawn(config, expected):
+def test_filter_keeps_the_expected_ids(config, expected):
     assert kept(**config) == expected
 
 
-def test_the_nucleus_is_that_of_a_sort():
+def test_nucleus_equals_that_of_a_sort():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 301)).astype(np.float32) * rng.uniform(0, 6, (200, 1)).astype(np.float32)
-    logits[:, rng.permutation(301)[:100]] = NEVER
+    logits[:, rng.permutation(301)[:100]] = NEG_INF
     for top_p in (0.05, 0.5, 0.9, 0.98, 0.999):
-        nucleus = np.asarray(restrict(jnp.asarray(logits), SamplingConfig(top_p=top_p).knobs)) > NEVER / 2
+        nucleus = np.asarray(filter_logits(jnp.asarray(logits), SamplingConfig(top_p=top_p).sampling_params)) > NEG_INF / 2
         probability = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
         probability /= probability.sum(-1, keepdims=True)
         ranked = -np.sort(-probability)
         before = np.cumsum(ranked, axis=-1) - ranked
         sizes = (before < top_p).sum(axis=-1)
-        # Where float32 sums end within rounding of top_p, one id more or less is as right.
+        # If a float32 sum is within rounding of top_p, one id more or less is also correct.
         assert (np.abs(nucleus.sum(-1) - sizes) <= 1).all() and (nucleus.sum(-1) == sizes).mean() > 0.97
-        kept, left = np.where(nucleus, probability, 2).min(-1), np.where(nucleus, -1, probability).max(-1)
-        assert (kept > left).all()
+        kept, removed = np.where(nucleus, probability, 2).min(-1), np.where(nucleus, -1, probability).max(-1)
+        assert (kept > removed).all()
 
 
-def draw(count: int, allowed=EVERY, **config) -> np.ndarray:
+def draw_samples(count: int, allowed=EVERY, **config) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), count)
     repeat = lambda array: jnp.repeat(array, count, axis=0)
-    return np.asarray(sample(keys, repeat(LOGITS), repeat(allowed), SamplingConfig(**config).knobs))
+    return np.asarray(sample(keys, repeat(LOGITS), repeat(allowed), SamplingConfig(**config).sampling_params))
 
 
-def test_draws_follow_the_probabilities():
-    frequency = np.bincount(draw(20_000), minlength=5) / 20_000
+def test_samples_follow_the_probabilities():
+    frequency = np.bincount(draw_samples(20_000), minlength=5) / 20_000
     np.testing.assert_allclose(frequency, PROBABILITIES, atol=0.012)
     sharper = PROBABILITIES**2 / (PROBABILITIES**2).sum()
-    frequency = np.bincount(draw(20_000, temperature=0.5), minlength=5) / 20_000
+    frequency = np.bincount(draw_samples(20_000, temperature=0.5), minlength=5) / 20_000
     np.testing.assert_allclose(frequency, sharper, atol=0.012)
 
 
-def test_greedy_takes_the_likeliest_that_is_allowed():
-    assert set(draw(50, temperature=0)) == {1}
-    assert set(draw(50, allowed=jnp.array([[True, False, False, True, True]]), temperature=0)) == {3}
+def test_greedy_takes_the_most_likely_allowed_id():
+    assert set(draw_samples(50, temperature=0)) == {1}
+    assert set(draw_samples(50, allowed=jnp.array([[True, False, False, True, True]]), temperature=0)) == {3}
 
 
-def test_what_is_not_allowed_is_never_drawn():
+def test_ids_that_are_not_allowed_are_never_sampled():
     allowed = jnp.array([[False, False, False, False, True]])
     for config in (dict(), dict(temperature=10), dict(top_k=1), dict(top_p=0.1), dict(min_p=1.0)):
-        assert set(draw(200, allowed=allowed, **config)) == {4}
+        assert set(draw_samples(200, allowed=allowed, **config)) == {4}
 
 
-def test_a_row_is_drawn_by_its_own_key():
+def test_each_row_uses_its_own_key():
     keys = jax.random.split(jax.random.key(3), 4)
     logits, allowed = jnp.repeat(LOGITS, 4, 0), jnp.repeat(EVERY, 4, 0)
-    knobs = SamplingConfig().knobs
-    together = sample(keys, logits, allowed, knobs)
-    alone = [int(sample(keys[row : row + 1], LOGITS, EVERY, knobs)[0]) for row in range(4)]
+    sampling_params = SamplingConfig().sampling_params
+    together = sample(keys, logits, allowed, sampling_params)
+    alone = [int(sample(keys[row : row + 1], LOGITS, EVERY, sampling_params)[0]) for row in range(4)]
     assert together.tolist() == alone
 
 
-IMPOSSIBLE = [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a"), ("top_k", 2.5), ("top_k", 2.0)]
-NO_NUMBERS = [(field, value) for field in ("temperature", "top_k", "top_p", "min_p") for value in (True, float("nan"), None)]
+INVALID = [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a"), ("top_k", 2.5), ("top_k", 2.0)]
+NO_NUMBER = [(field, value) for field in ("temperature", "top_k", "top_p", "min_p") for value in (True, float("nan"), None)]
 
 
-@pytest.mark.parametrize("field, value", IMPOSSIBLE + NO_NUMBERS)
-def test_impossible_settings_are_refused_by_field(field, value):
+@pytest.mark.parametrize(("field", "value"), INVALID + NO_NUMBER)
+def test_invalid_settings_are_rejected_by_field(field, value):
     with pytest.raises(UserError, match=f"sampling.{field}"):
         SamplingConfig(**{field: value})

@@ -1,20 +1,20 @@
-"""Pieces of the embedded corpus that results are pinned on, and what can be done to a continuation."""
+"""Fixed prompts of the embedded corpus, and perturbations of a continuation."""
 
 import dataclasses
 import functools
 
 import numpy as np
 
+from sage_jax.corpus.sources import EMBEDDED
 from sage_jax.evaluation.prompts import Prompt, choose_prompts
-from sage_jax.music.corpus import EMBEDDED
-from sage_jax.music.events import NoteEvents
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.tokenizers.note_events import NoteEvents
 
 
 @functools.cache
 def fixed_prompts() -> tuple[Prompt, ...]:
-    """The first prompt of each of some pieces."""
+    """The first prompt of each of twelve pieces."""
     tokenizer = NoteEvents()
     paths = sorted(EMBEDDED.glob("freedoom/freedoom2_*.mid"))[:12]
     pieces = [tokenizer.quantize(read_midi(path)) for path in paths]
@@ -23,7 +23,7 @@ def fixed_prompts() -> tuple[Prompt, ...]:
 
 
 def changed(piece: Piece, **fields) -> Piece:
-    """`piece` with other onsets, pitches and so on; what leaves MIDI's range or comes before tick 0 is left out."""
+    """`piece` with some note fields replaced; notes with a pitch outside 0 to 127 or an onset before 0 are dropped."""
     notes = piece.notes.copy()
     for field, values in fields.items():
         notes[field] = values
@@ -46,7 +46,7 @@ def thinned(piece: Piece, seed: int = 0) -> Piece:
 
 
 def doubled(piece: Piece) -> Piece:
-    """With every note an octave away, upwards, or downwards where that is taken."""
+    """Adds a copy of every note an octave up, or down for pitches from 116 on."""
     notes = piece.notes.copy()
     notes["pitch"] += np.where(notes["pitch"] < 116, 12, -12).astype(notes["pitch"].dtype)
     return dataclasses.replace(piece, notes=np.concatenate([piece.notes, notes]))

@@ -1,5 +1,6 @@
-"""NMSI-b1 as its definition reads, bar by bar and note by note, to check the fast one against."""
+"""A direct implementation of NMSI-b1, bar by bar and note by note, to test the vectorized one."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -10,10 +11,8 @@ def naive_parts(reference: Piece, candidate: Piece, bars: int) -> dict[str, floa
     """chroma, groove, ssm and density of one pair."""
     lines = sorted({_step(int(reference.bars.start([bar])[0]), reference) for bar in range(bars + 1)})
     true, made = (_notes(piece, lines[-1]) for piece in (reference, candidate))
-    spans = list(zip(lines, lines[1:], strict=False))
-    beats = [
-        (start, min(start + 4, high)) for low, high in spans for start in range(low, high, 4)
-    ]
+    spans = list(itertools.pairwise(lines))
+    beats = [(start, min(start + 4, high)) for low, high in spans for start in range(low, high, 4)]
     return {
         "chroma": _mean_cosine([(_chroma(true, *span), _chroma(made, *span)) for span in spans]),
         "groove": _mean_cosine([(_groove(true, *span), _groove(made, *span)) for span in spans]),
@@ -27,7 +26,7 @@ def _step(ticks: int, piece: Piece) -> int:
 
 
 def _notes(piece: Piece, end: int) -> dict[tuple[int, int, bool], int]:
-    """(onset, pitch, drum) -> end, of the longest of equal notes."""
+    """Maps (onset, pitch, drum) to the end of the longest such note."""
     notes = {}
     for onset, program, pitch, duration, _ in piece.notes.tolist():
         start = _step(onset, piece)

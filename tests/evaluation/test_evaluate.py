@@ -1,4 +1,4 @@
-"""A model of two steps, other people's files and the floors, from shards to a report."""
+"""End-to-end evaluation of a barely trained model, candidate files and the baselines, from shards to a report."""
 
 import dataclasses
 import json
@@ -11,14 +11,15 @@ import pytest
 from rich.console import Console
 
 from configs.evaluation import get_config
+from sage_jax.corpus.preprocess import PreprocessConfig, preprocess
 from sage_jax.errors import UserError
+from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.evaluate import evaluate
-from sage_jax.evaluation.floors import FLOORS
-from sage_jax.evaluation.results import Scored, table
-from sage_jax.evaluation.task import EvaluationConfig
-from sage_jax.music.events import NoteEvents
+from sage_jax.evaluation.outputs import save_music
+from sage_jax.evaluation.results import Evaluation, SystemScores, table
+from sage_jax.evaluation.task import EvaluationConfig, Task
 from sage_jax.music.midi import read_midi
-from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.training.loop import train
 from tests.music.midi_files import write_pieces
 from tests.training.tiny import tiny_config
@@ -29,7 +30,7 @@ def workdir(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("evaluated")
     write_pieces(folder, 12, num_notes=120)
     preprocess(f"folder:{folder}", folder / "run" / "data", NoteEvents(), PreprocessConfig(workers=1), show_progress=False)
-    train(tiny_config(data=dict(num_events=32), train=dict(steps=2)), folder / "run")
+    train(tiny_config(data=dict(context_events=32), train=dict(steps=2)), folder / "run")
     return folder / "run"
 
 
@@ -38,111 +39,122 @@ def config(**changes) -> EvaluationConfig:
 
 
 @pytest.fixture(scope="module")
-def found(workdir):
-    """The model, and the floor's own files as if they were somebody's."""
-    output = workdir / "evaluation"
-    evaluate(config(), {"run": workdir}, {}, output, "first", Console(quiet=True))
-    for path in (output / "midi" / "truth").glob("*.mid"):
-        theirs = workdir / "theirs"
-        theirs.mkdir(exist_ok=True)
-        (theirs / path.name).write_bytes(path.read_bytes())
-    return evaluate(config(), {"run": workdir}, {"theirs": workdir / "theirs"}, output, "python -m launch.evaluate", Console(quiet=True))
+def evaluation(workdir) -> Evaluation:
+    """Of the model, and of the reference of one prompt as another system's file."""
+    output, candidates = workdir / "evaluation", workdir / "candidates"
+    prompts = Task.of(config(), workdir / "data", workdir).prompts
+    save_music(candidates, 1, prompts, {"theirs": [prompt.reference for prompt in prompts]})
+    (output / "prompts").mkdir(parents=True)
+    (output / "prompts" / "0099.mid").touch()  # of an earlier call
+    console = Console(quiet=True)
+    return evaluate(config(), {"run": workdir}, {"theirs": candidates / "theirs"}, output, "python -m launch.evaluate", console)
 
 
-def test_models_of_other_representations_are_compared_on_the_same_prompts(workdir, tmp_path):
+def test_models_with_other_tokenizers_are_evaluated_on_the_same_notes(evaluation, workdir, tmp_path):
     systems = {
-        "mmt": dict(model=dict(form="pooled", sharing="mqa"), representation=dict(name="mmt")),
-        "bpe": dict(model=dict(sharing="mqa"), representation=dict(name="remi", merges=15)),
+        "mmt": dict(model=dict(architecture="pooled", kv_sharing="mqa"), representation=dict(name="mmt")),
+        "bpe": dict(model=dict(kv_sharing="mqa"), representation=dict(name="remi", merges=15)),
     }
-    workdirs = {"run": workdir}
+    workdirs = {}
     for name, system in systems.items():
-        data = dict(num_events=32, shards=str(workdir / "data"))
+        data = dict(context_events=32, shards=str(workdir / "data"))
         train(tiny_config(data=data, train=dict(steps=2), **system), tmp_path / name)
         workdirs[name] = tmp_path / name
-    found = evaluate(config(prompts=2, samples=1), workdirs, {}, tmp_path / "out", "command", Console(quiet=True))
-    notes = {name: row["notes"] for name, row in found["likelihood"].items()}
-    assert notes["bpe"] == notes["run"] > notes["mmt"] > 0  # which tells no drums
-    assert list(found["likelihood"]["bpe"]["attributes"]) == ["token"]
+    changes = dict(prompts=2, samples=1, memorization=False)
+    found = evaluate(config(**changes), workdirs, {}, tmp_path / "out", "command", Console(quiet=True))
+    notes = {name: row["notes"] for name, row in found.likelihood.items()}
+    assert notes["bpe"] == evaluation.likelihood["run"]["notes"] > notes["mmt"] > 0  # mmt encodes no drums
+    assert list(found.likelihood["bpe"]["attributes"]) == ["token"]
     for name in systems:
-        assert found["scores"][name]["nmsi"]["mean"] > 0
-        assert found["faults"][name]["invalid"] == found["faults"][name]["duplicates"] == 0
+        assert found.scores[name]["nmsi"]["mean"] > 0
+        assert found.syntax[name]["invalid"] == found.syntax[name]["duplicates"] == 0
     assert (tmp_path / "out" / "attributes.png").exists()
 
 
-def test_the_report_has_every_part(found, workdir):
+def test_the_report_has_every_section(evaluation, workdir):
     output = workdir / "evaluation"
     text = (output / "report.md").read_text()
-    for part in ("## Continuations", "## Differences and power", "## Likelihood", "## Syntax", "## Memory", "## Character"):
-        assert part in text
-    for name in ("run", "theirs", *FLOORS):
-        assert name in found["scores"] and name in text
+    sections = ["Continuations", "Differences and power", "Likelihood", "Syntax", "Memorization", "Descriptive statistics"]
+    assert all(f"## {section}" in text for section in (*sections, "Decoding"))
+    for name in ("run", "theirs", *BASELINES):
+        assert name in evaluation.scores and name in text
     for name in ("scores.png", "attributes.png", "histograms.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((output / "evaluation.json").read_text()) == json.loads(json.dumps(found))
+    assert Evaluation.from_json(json.loads((output / "evaluation.json").read_text())) == evaluation
     by_prompt = json.loads((output / "scores.json").read_text())
-    assert len(by_prompt) == found["prompts"]["count"] == 4
-    assert found["scores"]["run"]["nmsi"]["mean"] == pytest.approx(np.mean([row["run"]["nmsi"] for row in by_prompt]))
+    assert len(by_prompt) == evaluation.prompts["count"] == 4
+    assert evaluation.scores["run"]["nmsi"]["mean"] == pytest.approx(np.mean([row["run"]["nmsi"] for row in by_prompt]))
 
 
-def test_numbers_are_sane(found):
-    assert found["scores"]["other"]["relative"]["mean"] == pytest.approx(0) and found["scores"]["later"]["relative"]["mean"] == pytest.approx(1)
-    assert found["faults"]["run"]["invalid"] == found["faults"]["run"]["reversals"] == found["faults"]["run"]["duplicates"] == 0
-    assert "from 3 pieces alone" in found["remarks"]["task"][0]
-    # One file is there, and is the truth; the other three prompts are silence.
-    assert found["faults"]["theirs"]["failures"] == 3 and "0001" in found["remarks"]["theirs"][0]
-    assert found["likelihood"]["run"]["bits_per_note"]["mean"] > 20  # after two steps a model knows nothing
-    assert sum(found["likelihood"]["run"]["attributes"].values()) == pytest.approx(found["likelihood"]["run"]["bits_per_note"]["mean"])
-    assert found["character"]["truth"]["overlap"]["pitch class"] == pytest.approx(1)
-    assert found["memory"]["truth"]["median"] >= found["memory"]["run"]["median"] - 5
+def test_numbers_are_plausible(evaluation):
+    scores, syntax, likelihood = evaluation.scores, evaluation.syntax, evaluation.likelihood["run"]
+    assert scores["other"]["relative"]["mean"] == pytest.approx(0) and scores["later"]["relative"]["mean"] == pytest.approx(1)
+    assert syntax["run"]["invalid"] == syntax["run"]["reversals"] == syntax["run"]["duplicates"] == 0
+    assert "come from 3 pieces" in evaluation.notes["task"][0]
+    # One file is the reference; the other three prompts have none, and are scored as silence.
+    assert syntax["theirs"]["empty"] == 3 and "0001" in evaluation.notes["theirs"][0]
+    assert likelihood["bits_per_note"]["mean"] > 20  # after two training steps
+    assert sum(likelihood["attributes"].values()) == pytest.approx(likelihood["bits_per_note"]["mean"])
+    assert evaluation.descriptive_statistics["truth"]["overlap"]["pitch class"] == pytest.approx(1)
+    assert evaluation.memorization["truth"]["median"] >= evaluation.memorization["run"]["median"] - 5
 
 
-def test_prompts_and_music_of_every_system_are_written(found, workdir):
+def test_prompts_and_music_of_every_system_are_written(evaluation, workdir):
     output = workdir / "evaluation"
     listed = json.loads((output / "prompts" / "prompts.json").read_text())
-    assert [row["file"] for row in listed] == sorted(path.name for path in (output / "prompts").glob("*.mid")) and len(listed) == 4
+    files = sorted(path.name for path in (output / "prompts").glob("*.mid"))
+    assert [row["file"] for row in listed] == files and len(listed) == 4
     assert all(row["quarters_to_write"] > 8 and row["prompt_quarters"] > 8 for row in listed)
-    for name in ("run", "theirs", "truth", *FLOORS):
+    for name in ("run", "theirs", "truth", *BASELINES):
         (path,) = (output / "midi" / name).glob("*.mid")
         given = read_midi(output / "prompts" / path.name).notes
         assert np.isin(given["onset"], read_midi(path).notes["onset"]).all()
 
 
-def test_a_table_needs_its_floors():
-    with pytest.raises(ValueError, match="no table of scores without its floors; missing: loop, other, later, markov"):
-        table([], {"mine": Scored({}, 1, np.zeros(0, bool))})
+def test_a_table_needs_all_baselines():
+    with pytest.raises(ValueError, match="no table of scores without its baselines; missing: loop, other, later, markov"):
+        table([], {"mine": SystemScores({}, 1, np.zeros(0, bool))})
 
 
-def test_shards_alone_give_floors_and_prompts(workdir, tmp_path):
+def test_a_workdir_without_checkpoint_gives_baselines_and_prompts(workdir, tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "data").symlink_to(workdir / "data")
-    found = evaluate(config(memory=False), {"only": tmp_path / "only"}, {}, tmp_path / "out", "floors", Console(quiet=True))
-    assert set(found["scores"]) == set(FLOORS) and not found["likelihood"] and not found["memory"]
-    assert "the floors alone" in (tmp_path / "out" / "report.md").read_text()
+    workdirs, console = {"only": tmp_path / "only"}, Console(quiet=True)
+    found = evaluate(config(memorization=False), workdirs, {}, tmp_path / "out", "command", console)
+    assert set(found.scores) == set(BASELINES) and not found.likelihood and not found.memorization
+    assert "only the baselines" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_mistakes_are_told_by_name(workdir, tmp_path):
-    say = Console(quiet=True)
-    for changes, message in (({"samples": 0}, "config.samples is 0"), ({"max_bars": 2}, "config.max_bars is 2"), ({"max_bars": 32}, "at most 16"), ({"seeds": 1}, "seeds")):
+def test_mistakes_are_named(workdir, tmp_path):
+    console = Console(quiet=True)
+    for changes, message in (
+        ({"samples": 0}, "config.samples is 0"),
+        ({"max_bars": 2}, "config.max_bars is 2"),
+        ({"max_bars": 32}, "at most 16"),
+        ({"seeds": 1}, "seeds"),
+    ):
         with pytest.raises(UserError, match=message):
             config(**changes)
     with pytest.raises(UserError, match="config.sampling.top_p is 3"):
         config(sampling=dict(temperature=1.0, top_k=0, top_p=3, min_p=0.0))
     with pytest.raises(UserError, match="holds no token shards"):
-        evaluate(config(), {"none": tmp_path}, {}, tmp_path / "out", "", say)
+        evaluate(config(), {"none": tmp_path}, {}, tmp_path / "out", "", console)
     with pytest.raises(UserError, match="no checkpoint in"):
-        evaluate(config(), {"run": workdir, "none": tmp_path}, {}, tmp_path / "out", "", say)
-    with pytest.raises(UserError, match="two systems are called run"):
-        evaluate(config(), {"run": workdir}, {"run": tmp_path}, tmp_path / "out", "", say)
+        evaluate(config(), {"run": workdir, "none": tmp_path}, {}, tmp_path / "out", "", console)
+    with pytest.raises(UserError, match="the system name run is taken"):
+        evaluate(config(), {"run": workdir}, {"run": tmp_path}, tmp_path / "out", "", console)
     with pytest.raises(UserError, match="has no split 'final'"):
-        evaluate(config(split="final"), {"run": workdir}, {}, tmp_path / "out", "", say)
+        evaluate(config(split="final"), {"run": workdir}, {}, tmp_path / "out", "", console)
     with pytest.raises(UserError, match="is not a folder"):
-        evaluate(config(), {"run": workdir}, {"theirs": tmp_path / "nowhere"}, tmp_path / "out", "", say)
+        evaluate(config(), {"run": workdir}, {"theirs": tmp_path / "nowhere"}, tmp_path / "out", "", console)
     assert not (tmp_path / "out").exists()
     assert dataclasses.is_dataclass(config())
 
 
-def test_the_script_says_what_is_wrong_in_a_line(workdir, tmp_path):
+@pytest.mark.process
+def test_the_script_reports_a_mistake_in_one_line(workdir, tmp_path):
     command = [sys.executable, "-m", "launch.evaluate", "--config=configs/evaluation.py:debug", f"--workdir={workdir}"]
-    run = subprocess.run([*command, f"--output={tmp_path}", "--candidates=x=/nowhere"], capture_output=True, text=True, check=False)
+    command += [f"--output={tmp_path}", "--candidates=x=/nowhere"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1].startswith("error: --candidates: /nowhere is not a folder")

@@ -1,4 +1,4 @@
-"""Entropy, scale and groove consistency are MusPy's, on real files and by hand."""
+"""Entropy, scale and groove consistency equal MusPy's on real files, and hand-computed values."""
 
 import math
 
@@ -6,6 +6,7 @@ import muspy
 import numpy as np
 import pytest
 
+from sage_jax.corpus.sources import EMBEDDED
 from sage_jax.evaluation.musicality import (
     HISTOGRAMS,
     groove_consistency,
@@ -14,7 +15,6 @@ from sage_jax.evaluation.musicality import (
     pitch_class_entropy,
     scale_consistency,
 )
-from sage_jax.music.corpus import EMBEDDED
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
 
@@ -31,7 +31,7 @@ def as_muspy(piece: Piece) -> muspy.Music:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_the_same_numbers_as_muspy(path):
+def test_measures_equal_muspys(path):
     piece = read_midi(path)
     music, bar = as_muspy(piece), 4 * piece.ticks_per_quarter
     assert pitch_class_entropy(piece) == pytest.approx(muspy.pitch_class_entropy(music))
@@ -39,21 +39,21 @@ def test_the_same_numbers_as_muspy(path):
     assert groove_consistency(piece, bar) == pytest.approx(muspy.groove_consistency(music, bar))
 
 
-def test_by_hand():
+def test_hand_computed_values():
     scale = Piece.from_notes([(12 * n, 0, pitch, 12, 64) for n, pitch in enumerate((60, 62, 64, 65, 67, 69, 71, 61))])
     assert pitch_class_entropy(scale) == pytest.approx(3)
     assert scale_consistency(scale) == pytest.approx(7 / 8)
-    # Two bars alike but for one onset, and the empty bar that MusPy counts behind a full one.
+    # Two equal bars, and the empty bar that MusPy counts after a full last bar.
     assert groove_consistency(scale, 48) == pytest.approx(1 - (0 + 4 / 48) / 2)
 
 
-def test_without_pitches_or_without_bars_there_is_no_number():
+def test_undefined_measures_are_nan():
     drums = Piece.from_notes([(0, DRUMS, 36, 6, 64)])
     for value in (pitch_class_entropy(drums), scale_consistency(drums), groove_consistency(drums, 48)):
         assert math.isnan(value)
 
 
-def test_histograms_are_shares_and_overlap_is_what_they_have_in_common():
+def test_histograms_are_normalized_and_overlap_is_their_common_area():
     piece = Piece.from_notes([(0, 0, 60, 3, 8), (0, 0, 61, 4, 8), (0, 40, 60, 500, 127), (0, DRUMS, 36, 12, 1)])
     counts = histograms([piece])
     assert set(counts) == set(HISTOGRAMS) and all(count.sum() == pytest.approx(1) for count in counts.values())

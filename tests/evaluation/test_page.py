@@ -1,4 +1,4 @@
-"""The listening test in a real browser: judged with mouse and keys, closed half-way, gone on with, downloaded and sent."""
+"""The listening test in a real browser: judged by mouse and keys, closed, resumed, downloaded and sent."""
 
 import contextlib
 import http.server
@@ -9,17 +9,27 @@ import threading
 
 import pytest
 
-from sage_jax.evaluation.answers import load_answers
 from sage_jax.evaluation.listening import ListeningConfig, make_test
+from sage_jax.evaluation.responses import load_responses
 from tests.evaluation.test_listening import write_systems
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
+]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder, and keeps what is posted to it; refuses while `refusing`."""
+    """Serves a folder and keeps the posted data; answers 503 while `refusing`."""
 
     def __init__(self, folder: pathlib.Path):
         server = self
@@ -47,7 +57,8 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     server = Server(folder)
     address = f"http://127.0.0.1:{server.server_port}"
-    config = ListeningConfig(ratings=3, pairs=2, prompt_bars=1, anchors=("truth",), title="Five clips", post=f"{address}/answers")
+    post = f"{address}/answers"
+    config = ListeningConfig(ratings=3, pairs=2, prompt_bars=1, anchors=("truth",), title="Five clips", post=post)
     key = make_test(write_systems(folder, 2), folder / "site", config, say=lambda line: None)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server, f"{address}/site/index.html", json.loads(key.read_text())
@@ -71,12 +82,12 @@ def browser(profile: pathlib.Path):
 
 
 def listen(page, button: str) -> None:
-    """Plays a clip until it may be judged."""
+    """Plays a clip until it can be judged."""
     page.get_by_role("button", name=button, exact=True).click()
     page.wait_for_function("() => playing && playing.enough() || !playing", timeout=20_000)
 
 
-def test_a_listener_goes_through(served, tmp_path):
+def test_a_listener_completes_the_test(served, tmp_path):
     server, address, key = served
     with browser(tmp_path / "profile") as page:
         page.goto(address)
@@ -84,14 +95,14 @@ def test_a_listener_goes_through(served, tmp_path):
         page.locator("#years").select_option("10")
         page.get_by_role("button", name="Begin").click()
 
-        # A single clip: judged by mouse only after it was heard.
+        # A single clip, judged by mouse after listening.
         assert page.get_by_role("button", name="4 Good").is_disabled() and page.locator("#next").is_disabled()
         listen(page, "Play")
         page.get_by_role("button", name="4 Good").click()
         assert page.get_by_role("button", name="4 Good").get_attribute("aria-pressed") == "true"
         page.locator("#next").click()
 
-        # The next by keys alone.
+        # The next clip, judged by keys.
         page.keyboard.press("Space")
         page.wait_for_function("() => players[0].enough()", timeout=20_000)
         page.keyboard.press("2")
@@ -101,13 +112,13 @@ def test_a_listener_goes_through(served, tmp_path):
             page.get_by_role("button", name="Save what there is so far").click()
         assert json.loads(pathlib.Path(early.value.path()).read_text())["complete"] is False
 
-    # The page was closed; the same browser goes on where it was.
+    # The page was closed; the same browser resumes.
     with browser(tmp_path / "profile") as page:
         page.goto(address)
         assert page.locator("#trial").is_visible() and page.locator("#progress .faint").inner_text() == "2 of 5 judged"
         page.keyboard.press("Backspace")
         assert page.get_by_role("button", name="2 Poor").get_attribute("aria-pressed") == "true"
-        page.keyboard.press("3")  # a mind may change
+        page.keyboard.press("3")  # changes the answer
         page.keyboard.press("Enter")
         page.keyboard.press("Space")
         page.wait_for_function("() => players[0].enough()", timeout=20_000)
@@ -121,7 +132,7 @@ def test_a_listener_goes_through(served, tmp_path):
             page.keyboard.press("Enter")
         assert page.locator("#end").is_visible()
 
-        # A server that refuses loses nothing.
+        # A failing server loses no answers.
         server.refusing = True
         page.get_by_role("button", name="Send the answers").click()
         page.wait_for_function("() => document.getElementById('sent').textContent.includes('Nothing is lost')")
@@ -134,36 +145,37 @@ def test_a_listener_goes_through(served, tmp_path):
         folder.mkdir()
         whole.value.save_as(folder / whole.value.suggested_filename)
 
-    said = []
-    judgements = load_answers(folder, key, said.append)
-    assert not said and [judgement.value for judgement in judgements] == [4, 3, 5, 1.0, 0.5]
-    told = json.loads(server.posted[0])
-    assert told["complete"] and told["years"] == "10" and told["answers"] == json.loads(next(folder.iterdir()).read_text())["answers"]
+    lines = []
+    responses = load_responses(folder, key, lines.append)
+    assert not lines and [response.value for response in responses] == [4, 3, 5, 1.0, 0.5]
+    posted = json.loads(server.posted[0])
+    downloaded = json.loads(next(folder.iterdir()).read_text())
+    assert posted["complete"] and posted["years"] == "10" and posted["answers"] == downloaded["answers"]
 
 
-def test_the_opening_alone_is_not_enough(served, tmp_path):
-    """From disk, where a browser can go to any place of a clip."""
+def test_listening_to_the_prompt_does_not_count(served, tmp_path):
+    """Opened from disk, where the browser can seek in a clip."""
     server, _, _ = served
     with browser(tmp_path / "profile") as page:
         page.goto((server.folder / "site" / "index.html").as_uri())
         page.get_by_role("button", name="Begin").click()
         page.get_by_role("button", name="Play", exact=True).click()
         page.wait_for_function("() => players[0].audio.currentTime > 0.5 * players[0].clip.prompt")
-        assert page.evaluate("players[0].heard") == 0
-        page.evaluate("players[0].audio.currentTime = players[0].clip.seconds - 0.05")  # and neither is its end
+        assert page.evaluate("players[0].listened") == 0
+        page.evaluate("players[0].audio.currentTime = players[0].clip.seconds - 0.05")  # nor does seeking to the end
         page.wait_for_function("() => !playing")
         assert page.get_by_role("button", name="4 Good").is_disabled()
 
 
-def test_a_missing_clip_is_said(served, tmp_path):
-    server, address, _ = served
+def test_a_missing_clip_is_reported_and_skipped(served, tmp_path):
+    _, address, _ = served
     with browser(tmp_path / "profile") as page:
         page.route("**/*.mp3", lambda route: route.fulfill(status=404))
         page.goto(address)
         page.get_by_role("button", name="Begin").click()
         page.wait_for_function("() => !document.getElementById('warning').hidden")
         assert "cannot be loaded" in page.locator("#warning").inner_text()
-        # Nobody gets stuck: what cannot be heard is passed over.
+        # Clips that cannot be loaded are skipped.
         for _ in range(5):
             page.wait_for_function("() => !document.getElementById('next').disabled")
             page.locator("#next").click()

@@ -1,4 +1,4 @@
-"""StrIPE's two measures by hand."""
+"""StrIPE's two measures equal hand-computed values."""
 
 import pytest
 
@@ -14,11 +14,11 @@ def test_a_copy_and_silence():
     assert similarity == 0 and distance > 5
 
 
-def test_by_hand():
+def test_hand_computed_values():
     # Two units of two quarters: the same pitch classes in the first, none in common in the second.
     one = Piece.from_notes([(0, 0, 60, 24, 64), (24, 0, 62, 24, 64)])
     other = Piece.from_notes([(0, 0, 72, 24, 64), (24, 5, 65, 24, 64), (0, DRUMS, 36, 24, 64)])
     assert stripe(one, other, 4) == pytest.approx((50, 0))
-    # One pitch throughout: the halves of one are unlike, those of the other alike, so half of the pairs differ by 1.
+    # A constant pitch: its two halves are equal, those of `one` are orthogonal, so half of the pairs differ by 1.
     same = Piece.from_notes([(0, 0, 60, 24, 64), (24, 0, 60, 24, 64)])
     assert stripe(one, same, 4) == pytest.approx((50, 50))

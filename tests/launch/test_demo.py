@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from sage_jax.music.corpus import SHARES, content_hash
+from sage_jax.corpus.splits import SHARES, content_hash
 from sage_jax.music.midi import read_midi
 
 ROOT = pathlib.Path(__file__).parents[2]

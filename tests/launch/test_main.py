@@ -7,22 +7,17 @@ import sys
 
 import pytest
 
-from launch._main import as_typed
+from launch import _main
 
 
-def test_a_report_tells_its_command_without_the_folders_of_this_machine(monkeypatch):
+def test_a_report_states_its_command_without_the_folders_of_this_machine(monkeypatch):
     typed = ["--config=c.py:cpu", "--workdir", "/mine/w", "--known=/mine/a.json", "--report"]
     typed += ["--config.corpora.piano=folder:/mine/p", "--config.corpora.multitrack", "shards:/mine/m"]
     monkeypatch.setattr(sys, "argv", ["prog", *typed])
-    told = as_typed("launch.study", {"workdir": "DIR", "known": "FILE"}, left_out=("report",))
-    flags = "--config=c.py:cpu --workdir DIR --known=FILE --config.corpora.piano=folder:DIR --config.corpora.multitrack shards:DIR"
-    assert told == f"python -m launch.study {flags}"
-
-
-def preprocess(*arguments: str) -> subprocess.CompletedProcess:
-    """launch.preprocess in a process of its own, which these arguments keep from its work."""
-    command = [sys.executable, "-m", "launch.preprocess", "--workdir=/nowhere", *arguments]
-    return subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    typed = _main.as_typed("launch.study", {"workdir": "DIR", "known": "FILE"}, left_out=("report",))
+    flags = "--config=c.py:cpu --workdir DIR --known=FILE --config.corpora.piano=folder:DIR"
+    flags += " --config.corpora.multitrack shards:DIR"
+    assert typed == f"python -m launch.study {flags}"
 
 
 DEBUG = ["--config=configs/sage.py:debug"]
@@ -42,19 +37,29 @@ BOTH = [*DEBUG, "--config.train.steps=3", "--config.data.steps=3"]
         ([*DEBUG, "--config.train.steps.x=3"], "--config.train.steps.x=3: train.steps is a field .*"),
     ],
 )
-def test_an_override_of_an_unknown_field_ends_in_one_line_that_names_the_flag(arguments, line):
-    ended = preprocess(*arguments)
-    assert ended.returncode == 2, ended.stderr
-    assert re.match(rf"error: {line}".replace("?", r"\?"), ended.stderr), ended.stderr
-    assert ended.stderr.count("\n") == 1 and "\\n" not in ended.stderr
+def test_an_override_of_an_unknown_field_ends_in_one_line_that_names_the_flag(arguments, line, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _main._check_overrides(_main._chosen_config(arguments) or "configs/sage.py", arguments)
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.match(rf"error: {line}".replace("?", r"\?"), printed), printed
+    assert printed.count("\n") == 1 and "\\n" not in printed
 
 
+def preprocess(*arguments: str) -> subprocess.CompletedProcess:
+    """launch.preprocess as a process that these arguments keep from its work."""
+    command = [sys.executable, "-m", "launch.preprocess", "--workdir=/nowhere", *arguments]
+    return subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.process
 def test_a_config_file_that_is_missing_ends_in_one_line():
     ended = preprocess("--config=configs/nowhere.py")
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("error: --config: ") and "configs/nowhere.py" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("broken", ["{}['x']", "ConfigDict(dict(a=1)).b"])
 def test_an_error_of_the_config_file_itself_is_not_blamed_on_a_flag(broken, tmp_path):
     """Its line is in the traceback."""

@@ -1,4 +1,4 @@
-"""Several pieces in a row are each foretold as if alone, and how attention is computed does not show in what comes of it."""
+"""Packed rows: each segment has the loss it has alone, whatever the attention implementation and the remat policy."""
 
 import dataclasses
 import functools
@@ -9,114 +9,113 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sage_jax.config import RunConfig
 from sage_jax.errors import UserError
-from sage_jax.models import fused
-from sage_jax.models.backbone import KEPT
-from sage_jax.models.config import RECOMPUTED
-from sage_jax.models.forms import make_model
-from sage_jax.music.events import HEAD
-from sage_jax.training.config import RunConfig
-from sage_jax.training.step import count_losses, pieces_of
-from tests.models.small import parameters, random_events, small_config
+from sage_jax.models import flash_attention
+from sage_jax.models.backbone import REMAT_POLICIES
+from sage_jax.models.config import REMATS
+from sage_jax.models.registry import build_model
+from sage_jax.tokenizers.note_events import HEAD
+from sage_jax.training.step import cross_entropy, segment_ids_of
+from tests.models.small import join_values, parameters, random_events, small_config
 from tests.training.tiny import tiny_config
 
-LENGTHS = (5, 7, 4)  # of a row's pieces
-ROOM = 17  # events of a row and one more
+LENGTHS = (5, 7, 4)  # events of the pieces in a row
+ROW_LENGTH = 17  # events of a row, and the target of the last one
 PACKED = [
-    dict(scope="mixed", query_block=8),
-    dict(form="nested", ahead=2),
+    dict(attribute_scope="mixed", query_chunk_size=8),
+    dict(architecture="nested", lookahead=2),
 ]
-names = lambda changes: "-".join(str(value) for value in changes.values())
 
 
 def one_layer(**changes):
-    return small_config(**{"layers": 1, "heads": 10, "head_width": 4, "query_block": 64, **changes})
+    return small_config(**{"num_layers": 1, "num_heads": 10, "head_dim": 4, "query_chunk_size": 64, **changes})
 
 
-def packed_and_apart(config) -> tuple[jax.Array, jax.Array]:
-    """[1, ROOM, A], pieces that begin with BOS beside each other; and [3, ROOM, A], a row for each of them."""
-    alone = np.zeros((len(LENGTHS), ROOM, config.num_attributes), np.int32)
-    for row, length in zip(alone, LENGTHS, strict=True):
+def packed_and_padded(config) -> tuple[jax.Array, jax.Array]:
+    """The same pieces, which begin with BOS, as one packed row [1, ROW_LENGTH, A] and as padded rows [3, ROW_LENGTH, A]."""
+    padded = np.zeros((len(LENGTHS), ROW_LENGTH, config.num_attributes), np.int32)
+    for row, length in zip(padded, LENGTHS, strict=True):
         row[:length] = np.maximum(random_events(config, 1, length, length)[0], 2)
         row[0] = 1
-    together = np.concatenate([row[:length] for row, length in zip(alone, LENGTHS, strict=True)])
-    return jnp.asarray(np.pad(together, ((0, ROOM - len(together)), (0, 0)))[None]), jnp.asarray(alone)
+    packed = np.concatenate([row[:length] for row, length in zip(padded, LENGTHS, strict=True)])
+    return jnp.asarray(np.pad(packed, ((0, ROW_LENGTH - len(packed)), (0, 0)))[None]), jnp.asarray(padded)
 
 
-@pytest.mark.parametrize("changes", PACKED, ids=names)
-def test_packed_pieces_have_the_losses_that_each_has_alone(changes):
-    """All of them together, to what comes of adding in another order, and the gradient too."""
+@pytest.mark.parametrize("changes", PACKED, ids=join_values)
+def test_packing_does_not_change_loss_and_gradient(changes):
+    """Up to the order of summation."""
     config = one_layer(**changes)
-    model = make_model(config)
+    model = build_model(config)
 
     def loss(params, events, packed):
-        read = events[:, :-1]
-        totals = count_losses(model.apply({"params": params}, read, pieces_of(read) if packed else None), events)
-        return totals.nll.sum(), totals
+        inputs = events[:, :-1]
+        sums = cross_entropy(model.apply({"params": params}, inputs, segment_ids_of(inputs) if packed else None), events)
+        return sums.nll.sum(), sums
 
     losses = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=2)
-    row, alone = packed_and_apart(config)
-    ((_, packed), gradient), ((_, apart), expected) = losses(parameters(config), row, True), losses(parameters(config), alone, False)
-    np.testing.assert_allclose(packed.nll, apart.nll, rtol=1e-5)
-    assert (packed.notes, packed.tokens) == (apart.notes, apart.tokens)
+    packed_row, padded_rows = packed_and_padded(config)
+    (_, packed), gradient = losses(parameters(config), packed_row, True)
+    (_, padded), expected = losses(parameters(config), padded_rows, False)
+    np.testing.assert_allclose(packed.nll, padded.nll, rtol=1e-5)
+    assert (packed.notes, packed.tokens) == (padded.notes, padded.tokens)
     assert packed.tokens == sum(config.num_attributes * (length - HEAD) for length in LENGTHS)
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4), gradient, expected)
 
 
-def test_the_delay_form_is_not_packed():
-    with pytest.raises(UserError, match=r"config.data.pack is True, but with model.form = delay"):
-        RunConfig.from_dict(tiny_config(data=dict(pack=True), model=dict(form="delay")).to_dict())
+def test_packing_is_rejected_for_the_delay_pattern():
+    with pytest.raises(UserError, match=r"config.data.pack is True, but with model.architecture = delay"):
+        RunConfig.from_dict(tiny_config(data=dict(pack=True), model=dict(architecture="delay")).to_dict())
 
 
 @functools.cache
 def loss_and_gradient(config, packed):
-    row, _ = packed_and_apart(config)
+    row, _ = packed_and_padded(config)
 
     def loss(params):
-        logits = make_model(config).apply({"params": params}, row, pieces_of(row) if packed else None)
+        logits = build_model(config).apply({"params": params}, row, segment_ids_of(row) if packed else None)
         return sum(jax.nn.logsumexp(block, axis=-1).sum() for block in logits)
 
-    return jax.jit(jax.value_and_grad(loss))(parameters(dataclasses.replace(config, attention="blocks", recompute="attention")))
+    return jax.jit(jax.value_and_grad(loss))(parameters(dataclasses.replace(config, attention_impl="chunked", remat="scores")))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(attention="fused", sharing="gqa", kv_heads=5, packed=False),
-        dict(attention="fused", scope="mixed"),
-        dict(attention="fused", scope="own", heads_per_attribute=2, packed=False),
-        dict(attention="fused", scope="own", form="nested"),
-        *(dict(recompute=what, query_block=8) for what in KEPT),
+        dict(attention_impl="flash", kv_sharing="gqa", num_kv_heads=5, packed=False),
+        dict(attention_impl="flash", attribute_scope="mixed"),
+        dict(attention_impl="flash", attribute_scope="own", kv_heads_per_attribute=2, packed=False),
+        dict(attention_impl="flash", attribute_scope="own", architecture="nested"),
+        *(dict(remat=remat, query_chunk_size=8) for remat in REMAT_POLICIES),
     ],
-    ids=names,
+    ids=join_values,
 )
-def test_neither_fusing_nor_recomputing_shows(changes):
+def test_flash_attention_and_remat_do_not_change_loss_and_gradient(changes):
     packed = changes.get("packed", True)
     config = one_layer(**{field: value for field, value in changes.items() if field != "packed"})
-    plain = dataclasses.replace(config, attention="blocks", recompute="attention")
-    found, expected = loss_and_gradient(config, packed), loss_and_gradient(plain, packed)
-    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3), found, expected)
+    default = dataclasses.replace(config, attention_impl="chunked", remat="scores")
+    actual, expected = loss_and_gradient(config, packed), loss_and_gradient(default, packed)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3), actual, expected)
 
 
-def test_what_is_recomputed_is_not_kept():
-    """Numbers that wait between the layers and their gradient."""
+def test_remat_policies_reduce_residuals():
+    """By the number of values that are kept for the backward pass."""
+    base = small_config(num_heads=10, head_dim=4, kv_sharing="mqa")
+    params = parameters(base)
 
-    plain = small_config(heads=10, head_width=4, sharing="mqa")
-    params = parameters(plain)
-
-    def kept(recompute):
-        config = dataclasses.replace(plain, recompute=recompute)
+    def num_residuals(remat):
+        config = dataclasses.replace(base, remat=remat)
         row = jnp.ones((2, 48, config.num_attributes), jnp.int32)
-        loss = lambda params: sum(block.sum() for block in make_model(config).apply({"params": params}, row))
-        _, pull_back = jax.eval_shape(lambda params: jax.vjp(loss, params), params)
-        return sum(leaf.size for leaf in jax.tree.leaves(pull_back))
+        loss = lambda params: sum(block.sum() for block in build_model(config).apply({"params": params}, row))
+        _, vjp = jax.eval_shape(lambda params: jax.vjp(loss, params), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(vjp))
 
-    nothing, attention, products, layers = (kept(what) for what in RECOMPUTED)
-    assert 2 * layers < products < attention < nothing / 2
+    none, scores, dots, full = (num_residuals(remat) for remat in REMATS)
+    assert 2 * full < dots < scores < none / 2
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype", "head_width", "has"),
+    ("capability", "dtype", "head_dim", "expected"),
     [
         ("9.0", jnp.bfloat16, 64, True),
         ("7.5", jnp.bfloat16, 64, False),
@@ -125,8 +124,8 @@ def test_what_is_recomputed_is_not_kept():
         ("9.0", jnp.bfloat16, 12, False),
     ],
 )
-def test_a_kernel_is_asked_for_only_where_there_is_one(monkeypatch, capability, dtype, head_width, has):
-    assert not fused.has_kernel(jnp.bfloat16, 64)  # on the CPU
+def test_flash_kernel_needs_ampere_and_bfloat16(monkeypatch, capability, dtype, head_dim, expected):
+    assert not flash_attention.has_kernel(jnp.bfloat16, 64)  # on the CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
-    assert fused.has_kernel(dtype, head_width) == has
+    assert flash_attention.has_kernel(dtype, head_dim) == expected

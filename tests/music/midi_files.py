@@ -1,4 +1,4 @@
-"""MIDI files to preprocess: good ones, and every kind that is not."""
+"""MIDI files for tests of preprocessing: valid files and broken files of every kind."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ NOTE_ON_OFF = b"\0\x90\x3c\x40\x60\x3c\0"
 
 
 def random_piece(seed: int, num_notes: int = 200) -> Piece:
-    """Several instruments and drums in two meters and two tempos, different for each seed, within what tokens can tell."""
+    """A piece that tokens encode without loss: several instruments, drums, three meters and two tempos."""
     rng = np.random.default_rng(seed)
     notes = np.zeros(num_notes, NOTE)
     notes["onset"] = np.sort(rng.integers(0, 4 * num_notes, num_notes))
@@ -26,7 +26,7 @@ def random_piece(seed: int, num_notes: int = 200) -> Piece:
 
 
 def write_pieces(folder: pathlib.Path, count: int, num_notes: int = 200) -> dict[str, Piece]:
-    """Writes `count` random pieces to `folder`; the pieces by the names of their files."""
+    """Writes `count` random pieces to `folder`. Returns file name -> piece."""
     pieces = {f"piece{seed:02d}.mid": random_piece(seed, num_notes) for seed in range(count)}
     for name, piece in pieces.items():
         save_midi(piece, folder / name)
@@ -34,15 +34,15 @@ def write_pieces(folder: pathlib.Path, count: int, num_notes: int = 200) -> dict
 
 
 def midi_bytes(*tracks: bytes, ticks: int = 480, claim: int | None = None) -> bytes:
-    """A file of raw tracks; `claim` is the length in bytes that each one's header says, by default the true one."""
+    """A MIDI file of raw tracks. claim: the track length stated in each track header; default: the true length."""
     chunks = [track + b"\0\xff\x2f\0" for track in tracks]
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(chunks), ticks)
     return header + b"".join(b"MTrk" + struct.pack(">I", claim or len(chunk)) + chunk for chunk in chunks)
 
 
 def write_hostile_files(folder: pathlib.Path) -> dict[str, str]:
-    """Writes what no corpus should hold to `folder`; the reason for which each file is to be dropped, by its name."""
-    far = b"\x84\xa5\xa8\x40" + NOTE_ON_OFF[1:]  # nine million ticks on, at one tick per quarter
+    """Writes unusable files to `folder`. Returns file name -> the reason for which it must be dropped."""
+    far = b"\x84\xa5\xa8\x40" + NOTE_ON_OFF[1:]  # after nine million ticks, at one tick per quarter
     files = {
         "empty.mid": (b"", "empty"),
         "text.mid": (b"not midi at all", "broken"),
@@ -62,7 +62,7 @@ def write_hostile_files(folder: pathlib.Path) -> dict[str, str]:
     }
     for name, (content, _) in files.items():
         (folder / name).write_bytes(content)
-    os.mkfifo(folder / "pipe.mid")  # reading it would wait for ever
+    os.mkfifo(folder / "pipe.mid")  # opening it would block
     (folder / "dangling.mid").symlink_to(folder / "nowhere")
     (folder / "folder.mid").mkdir()
     return {name: reason for name, (_, reason) in files.items()} | {"pipe.mid": "empty", "dangling.mid": "unreadable"}

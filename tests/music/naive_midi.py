@@ -1,4 +1,4 @@
-"""A second reading of MIDI files, event by event and without arrays, of which sage_jax.music.reading must find the same."""
+"""A reference MIDI reader, event by event and without arrays, for comparison with sage_jax.music.reading."""
 
 import collections
 
@@ -6,7 +6,11 @@ DRUMS = 128
 
 
 def read(data: bytes) -> tuple[list[tuple], list[tuple], list[tuple]]:
-    """Sorted (start, end, program, pitch, velocity) in ticks; (tick, microseconds per quarter); (tick, numerator, denominator)."""
+    """Notes, tempos and meters of a MIDI file, sorted, in ticks.
+
+    notes: (start, end, program, pitch, velocity). tempos: (tick, microseconds per quarter).
+    meters: (tick, numerator, denominator).
+    """
     kind, count = int.from_bytes(data[8:10], "big"), int.from_bytes(data[10:12], "big")
     place, tracks = 14, []
     while len(tracks) < count:
@@ -23,14 +27,14 @@ def read(data: bytes) -> tuple[list[tuple], list[tuple], list[tuple]]:
     states, ports = collections.defaultdict(list), [_port(events) for events in shifted]
     for number, events in enumerate(shifted):
         for row, (_, status, data) in enumerate(events):
-            if status // 16 == 0xC or status // 16 == 0xB and data[0] == 0 or status == 0xF0:
+            if status // 16 == 0xC or (status // 16 == 0xB and data[0] == 0) or status == 0xF0:
                 states[number, status].append(row)
     for number, (events, (_, end)) in enumerate(zip(shifted, tracks, strict=True)):
         for start, row, channel, pitch, velocity, stop in _notes(events, begins[number] + end):
             program = _program(shifted, ports if kind != 2 else list(range(len(ports))), states, number, row, start, channel)
             notes.append((start, max(stop, start + 1), program, pitch, velocity))
     everything = sorted((event for events in shifted for event in events), key=lambda event: event[0])
-    tempos, meters = {at: 500_000 for at in begins}, {at: (4, 4) for at in begins if at}
+    tempos, meters = dict.fromkeys(begins, 500000), {at: (4, 4) for at in begins if at}
     for tick, status, content in everything:
         if status == 0x151 and int.from_bytes(content[:3], "big") and len(content) >= 3:
             tempos[tick] = int.from_bytes(content[:3], "big")
@@ -51,7 +55,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _events(data: bytes) -> tuple[list[tuple[int, int, bytes]], int]:
-    """(tick, status, data) of a track, a meta event as 256 + its type, and the tick at which it ends."""
+    """(tick, status, data) of each event of a track, and its last tick. The status of a meta event is 256 + its type."""
     events, place, now, running, packets = [], 0, 0, 0, b""
     while place < len(data):
         delta, place = _number(data, place)
@@ -80,7 +84,7 @@ def _events(data: bytes) -> tuple[list[tuple[int, int, bytes]], int]:
 
 
 def _notes(events, end):
-    """(start, place in the track, channel, pitch, velocity, end) of each note, first in, first out."""
+    """(start, event index, channel, pitch, velocity, end) of each note, matched first in, first out."""
     open_notes, found = {}, []
     for row, (tick, status, data) in enumerate(events):
         channel = status % 16
@@ -97,11 +101,11 @@ def _port(events):
 
 
 def _program(tracks, ports, states, number, row, start, channel):
-    """states: by track and status the rows of program changes, banks and system-exclusive messages."""
+    """The program of a note. states: (track, status) -> indices of program changes, banks and system-exclusive messages."""
     same = [t for t in range(len(tracks)) if ports[t] == ports[number]]
 
     def last(status, number, until, at):
-        """The last event before the place `until` of a track or, without one, at `at` or earlier on any: (track, place)."""
+        """(track, index) of the last event before index `until` of the track, else of any track until the tick `at`."""
         own = [r for r in states[number, status] if r < until]
         if own:
             return number, own[-1]
@@ -114,7 +118,7 @@ def _program(tracks, ports, states, number, row, start, channel):
         there, place = change
         program = tracks[there][place][2][0]
         bank = last(0xB0 | channel, there, place, tracks[there][place][0])
-        drums = drums or bool(bank) and tracks[bank[0]][bank[1]][2][1] in (120, 126, 127)
+        drums = drums or (bool(bank) and tracks[bank[0]][bank[1]][2][1] in (120, 126, 127))
     usual = drums
     messages = sorted((tracks[t][r][0], t, r, tracks[t][r][2]) for t in same for r in states[t, 0xF0])
     for tick, _, _, data in messages:

@@ -1,4 +1,4 @@
-"""Strategies for pieces of every awkward kind: drums, overlaps, repeats, pickups, tempo and meter changes, long rests."""
+"""Hypothesis strategies for difficult pieces: drums, overlaps, repeats, pickups, tempo and meter changes, long rests."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ METERS = [(4, 4), (3, 4), (1, 4), (6, 8), (7, 8), (2, 2), (12, 8), (1, 8), (5, 4
 
 @st.composite
 def pieces(draw, ticks_per_quarter: int = 12, max_notes: int = 40) -> Piece:
-    """Any piece: up to 20 instruments, meters that cut bars short, gaps of many bars, equal notes, long notes."""
+    """A piece with up to 20 instruments, cut bars, rests of many bars, equal notes and long notes."""
     programs = draw(st.lists(st.integers(0, DRUMS), min_size=1, max_size=20, unique=True))
     gaps = st.one_of(st.integers(0, 12), st.sampled_from([0, 0, 1, 47, 48, 96, 500, 4000]))
     rows, tick = [], 0
@@ -18,7 +18,7 @@ def pieces(draw, ticks_per_quarter: int = 12, max_notes: int = 40) -> Piece:
         tick += draw(gaps)
         duration = draw(st.one_of(st.integers(1, 60), st.sampled_from([61, 100, 767, 768, 5000])))
         rows.append((tick, draw(st.sampled_from(programs)), draw(st.integers(0, 127)), duration, draw(st.integers(1, 127))))
-        if draw(st.booleans()):  # the same pitch again: at once, overlapping, or as an equal note
+        if draw(st.booleans()):  # the same pitch again: directly after, overlapping, or at the same onset
             again = (rows[-1][0] + draw(st.sampled_from([0, 0, 1, duration])), *rows[-1][1:3], draw(st.integers(1, 90)), 64)
             rows.append(again)
     changes = st.lists(st.integers(1, 6000), max_size=5, unique=True)

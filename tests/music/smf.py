@@ -1,4 +1,4 @@
-"""Standard MIDI files, byte by byte: events are (tick, bytes), tracks put them in order."""
+"""Builders of standard MIDI files. An event is (tick, bytes); `track` sorts events and adds delta times."""
 
 import struct
 from collections.abc import Iterable
@@ -49,17 +49,17 @@ def meter(tick: int, numerator: int, denominator: int) -> Event:
 
 
 def sysex(tick: int, content: str, status: int = 0xF0) -> Event:
-    """content: hexadecimal, with its F7."""
+    """A system-exclusive message. content: hexadecimal, including the final F7."""
     return tick, bytes([status]) + number(len(bytes.fromhex(content))) + bytes.fromhex(content)
 
 
 def scale(channel: int = 0, count: int = 8, lowest: int = 60) -> list[Event]:
-    """Quarters, one after another."""
+    """Successive quarter notes."""
     return [event for place in range(count) for event in note(place * QUARTER, QUARTER, lowest + place % 5, 80, channel)]
 
 
 def track(*events: Event | Iterable[Event], end: int | None = None, ended: bool = True) -> bytes:
-    """A chunk of events, in order of time; those of one tick in the order given, but a note-off before what was given later."""
+    """A track chunk with the events sorted by tick; events at one tick keep the given order."""
     rows = sorted((row for each in events for row in ([each] if isinstance(each, tuple) else each)), key=lambda row: row[0])
     data, now = b"", 0
     for tick, content in rows:

@@ -1,4 +1,4 @@
-"""Recordings: audible, stereo, as long as the music, never clipped, every instrument with its own sound."""
+"""Audio: levels, length, pitch and tempo of recordings, many instruments, clipping and missing software."""
 
 import dataclasses
 import sys
@@ -33,7 +33,7 @@ def test_recording_is_audible_and_as_long_as_the_music(tmp_path):
     samples = read(tmp_path / "out.wav")
     seconds = float(piece.seconds(piece.end))
     assert stats.seconds == pytest.approx(len(samples) / audio.SAMPLE_RATE)
-    assert seconds < stats.seconds < seconds + audio.RING_OUT + audio.TAIL
+    assert seconds < stats.seconds < seconds + audio.RELEASE + audio.TAIL
     assert np.abs(samples).max() == pytest.approx(audio.PEAK, abs=1e-3) == stats.peak
     assert stats.rms == pytest.approx(np.sqrt((samples**2).mean()), rel=1e-3) and stats.rms > 0.03
     assert stats.silence < 0.2
@@ -42,7 +42,7 @@ def test_recording_is_audible_and_as_long_as_the_music(tmp_path):
 
 
 def test_pitch_and_tempo_map(tmp_path):
-    """A5 at 120, then A4 after the tempo has halved: each sounds when and as high as written."""
+    """A5 at 120 bpm, then A4 at 60 bpm: each has the written onset and pitch."""
     steady = Piece.from_notes([(0, 73, 81, BAR, 100), (BAR, 73, 69, BAR, 100)])
     piece = dataclasses.replace(steady, tempos=np.array([(0, 120.0), (BAR, 60.0)], TEMPO))
     render_wav(piece, tmp_path / "out.wav")
@@ -57,19 +57,19 @@ def test_pitch_and_tempo_map(tmp_path):
     assert fundamental(2.5, 5.5) == pytest.approx(440, rel=0.02)
 
 
-def test_more_instruments_than_channels_keep_their_sound():
-    """18 instruments and drums, one after the other: each bar sounds like that instrument alone."""
+def test_more_instruments_than_channels_keep_their_programs():
+    """18 instruments and drums, one after the other: each sounds as it does alone."""
     programs = [0, 6, 13, 19, 24, 30, 33, 40, 48, 56, 61, 65, 68, 71, 73, 80, 105, 114, DRUMS]
     notes = [(2 * BAR * i, program, 38 if program == DRUMS else 60, 24, 100) for i, program in enumerate(programs)]
     together = synthesise(Piece.from_notes(notes))
     for index in (0, 1, 14, 15, 16, 17, 18):
         alone = synthesise(Piece.from_notes([(0, *notes[index][1:])]))
         start = round(index * 4.0 * audio.SAMPLE_RATE)
-        assert likeness(together[start:], alone) > 0.95, f"program {programs[index]} sounds like another"
+        assert similarity(together[start:], alone) > 0.95, f"program {programs[index]} sounds like another"
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of two sounds' spectra over their first second, 1 where they are alike."""
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """Cosine similarity of the spectra of two sounds over their first second."""
     one, other = (np.abs(np.fft.rfft(sound[: audio.SAMPLE_RATE].mean(axis=1))) for sound in (one, other))
     return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
 
@@ -77,13 +77,13 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 def test_dense_music_is_not_clipped(tmp_path):
     piece = Piece.from_notes([(0, program, pitch, BAR, 127) for program in range(0, 90) for pitch in (36, 48, 60, 67)])
     samples = synthesise(piece)
-    assert np.abs(samples).max() > 1, "loud enough to be clipped, had it been rendered as it is"
+    assert np.abs(samples).max() > 1, "loud enough to clip at the default volume"
     stats = render_wav(piece, tmp_path / "out.wav")
     assert stats.peak == pytest.approx(audio.PEAK, abs=1e-3)
     assert (np.abs(read(tmp_path / "out.wav")) > audio.PEAK - 1e-3).sum() < 10
 
 
-def test_empty_piece_is_a_moment_of_silence(tmp_path):
+def test_an_empty_piece_is_a_short_silence(tmp_path):
     stats = render_wav(Piece.from_notes([]), tmp_path / "out.wav")
     assert stats == audio.WavStats(seconds=audio.TAIL, peak=0.0, rms=0.0, silence=1.0)
     assert not read(tmp_path / "out.wav").any()
@@ -97,7 +97,7 @@ def test_trim_keeps_the_beginning():
     assert kept[audio.SAMPLE_RATE].tolist() == [0.5, 0.5]
 
 
-def test_without_a_synthesiser_one_line_says_what_brings_it(tmp_path, monkeypatch):
+def test_without_a_synthesiser_the_error_says_how_to_install_one(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "midirenderer", None)
     with pytest.raises(AudioUnavailable, match=r"pip install -e '\.\[audio\]'") as caught:
         render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "out.wav")
@@ -110,7 +110,7 @@ def test_missing_soundfont(tmp_path, monkeypatch):
         render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "out.wav")
 
 
-def test_hours_of_music_are_refused_without_rendering(tmp_path):
+def test_long_pieces_are_refused_without_rendering(tmp_path):
     with pytest.raises(AudioUnavailable, match="the limit is 30"):
         render_wav(Piece.from_notes([(2**28, 0, 60, 12, 80)]), tmp_path / "out.wav")
 
@@ -121,9 +121,9 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
         render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "file" / "out.wav")
 
 
-def test_a_recording_is_no_shorter_than_its_piece():
-    """Also where the last note is over before it is told to be, as a drum or a plucked string is."""
+def test_a_recording_is_at_least_as_long_as_its_piece():
+    """Even if the last note decays before its end, as drums and plucked strings do."""
     decayed = np.zeros((3 * audio.SAMPLE_RATE, 2), np.float32)
     decayed[: audio.SAMPLE_RATE] = 0.5
     assert len(audio.trim(decayed)) < 2 * audio.SAMPLE_RATE
-    assert len(audio.trim(decayed, least=2.5)) == 2.5 * audio.SAMPLE_RATE
+    assert len(audio.trim(decayed, min_seconds=2.5)) == 2.5 * audio.SAMPLE_RATE

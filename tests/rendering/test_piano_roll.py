@@ -1,4 +1,4 @@
-"""Piano rolls: a PNG of the right size for every kind of piece, the prompt set apart, colours that stay."""
+"""Piano rolls: PNGs of the right size for all kinds of pieces, prompts, colours, lanes and beats."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,10 @@ def column(tick: int, end: int) -> int:
     [CHORD, BEAT, CHORD + BEAT, [], [(i * 12, i * 6, 30 + 4 * i, 30, 1 + 6 * i) for i in range(21)]],
     ids=["pitched", "drums alone", "both", "empty", "21 instruments"],
 )
-def test_every_piece_has_a_picture(tmp_path, notes):
+def test_every_kind_of_piece_can_be_drawn(tmp_path, notes):
     image = picture(tmp_path, Piece.from_notes(notes), prompt_end=4 * BAR, title="$x^ <&> \u97f3\u697d " + "long " * 40)
     assert image.shape == (700, 1600, 3)
-    assert (image[:, :3] == 1).all() and (image[:, -3:] == 1).all(), "something is cut off at the border"
+    assert (image[:, :3] == 1).all() and (image[:, -3:] == 1).all(), "the drawing touches the border"
 
 
 @settings(max_examples=15)
@@ -44,17 +44,17 @@ def test_any_piece_can_be_drawn(tmp_path_factory, piece):
     draw_piano_roll(piece, tmp_path_factory.getbasetemp() / "any.png", prompt_end=piece.end // 2)
 
 
-def test_prompt_is_set_apart(tmp_path):
+def test_the_prompt_has_a_background_and_a_divider(tmp_path):
     end = 8 * BAR
     piece = Piece.from_notes(CHORD + BEAT)
     plain, divided = picture(tmp_path, piece), picture(tmp_path, piece, prompt_end=4 * BAR)
     divider = column(4 * BAR, end)
     rows = slice(piano_roll.TOP + 2, piano_roll.HEIGHT - piano_roll.BOTTOM - 2)
     dark = divided[rows, divider - 1 : divider + 2].max(axis=2).min(axis=1) < 0.4
-    assert dark.mean() > 0.95, "the divider runs through every panel"
+    assert dark.mean() > 0.95, "the divider crosses all panels"
     assert (plain[rows, divider - 1 : divider + 2].max(axis=2).min(axis=1) < 0.4).mean() < 0.1
     changed = (np.abs(plain - divided).max(axis=2) > 0.01)[rows]
-    assert changed[:, piano_roll.LEFT + 2 : divider - 2].mean() > 0.8, "the prompt has paper of its own"
+    assert changed[:, piano_roll.LEFT + 2 : divider - 2].mean() > 0.8, "the prompt has its own background"
     assert changed[:, divider + 3 : column(end, end) - 2].mean() == 0, "the continuation is drawn as without a prompt"
     assert np.array_equal(plain, picture(tmp_path, piece, prompt_end=0))
 
@@ -66,7 +66,7 @@ def test_louder_is_more_opaque(tmp_path):
     assert darkest[0] < darkest[1]
 
 
-def test_colours_follow_first_sounding_and_stay_when_the_piece_goes_on():
+def test_colours_follow_the_first_onset_and_stay_in_continuations():
     prompt = Piece.from_notes([(0, 40, 70, 12, 80), (12, 0, 60, 12, 80)])
     longer = Piece.from_notes([*prompt.notes.tolist(), (24, 5, 50, 12, 80)])
     assert list(instrument_colours(prompt.notes)) == [40, 0]
@@ -75,7 +75,7 @@ def test_colours_follow_first_sounding_and_stay_when_the_piece_goes_on():
     assert len(set(many.values())) == 20
 
 
-def test_unisons_share_their_height():
+def test_unison_notes_share_their_height():
     rows = [(0, 0, 60, 30, 80), (0, 0, 61, 12, 80), (0, 40, 60, 6, 80), (24, 40, 60, 12, 80), (36, 0, 60, 6, 80)]
     lane, lanes = unison_lanes(Piece.from_notes(rows).notes)
     assert lanes.tolist() == [2, 1, 2, 2, 1] and lane.tolist() == [0, 0, 1, 1, 0]

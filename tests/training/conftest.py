@@ -1,4 +1,4 @@
-"""A little corpus, and programs that are compiled once for all runs of one config."""
+"""Shards of a small corpus, and train functions that are compiled once for all runs of a config."""
 
 import dataclasses
 import functools
@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from sage_jax.music.events import NoteEvents
-from sage_jax.music.preprocess import PreprocessConfig, preprocess
+from sage_jax.corpus.preprocess import PreprocessConfig, preprocess
+from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.training import loop
 from tests.training.tiny import write_corpus
 
@@ -24,13 +24,13 @@ def shards(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def workdir(shards, tmp_path) -> pathlib.Path:
-    """A run's folder with its shards and nothing else."""
+    """A run's folder that holds only its shards."""
     shutil.copytree(shards, tmp_path / "run" / "data")
     return tmp_path / "run"
 
 
 class CompiledOnce:
-    """A jitted function that is compiled ahead of time at most once, whoever asks for it."""
+    """A jitted function whose ahead-of-time compilation is cached."""
 
     def __init__(self, jitted):
         self.jitted, self.compiled = jitted, None
@@ -45,14 +45,15 @@ class CompiledOnce:
 
 @pytest.fixture(scope="module")
 def compiled_once():
-    """Runs of one config share their programs: compiling them is nearly all that a tiny run does."""
-    make_programs = loop.make_programs
+    """Makes runs of one config share their compiled functions: a tiny run spends nearly all its time compiling."""
+    make_train_functions = loop.make_train_functions
 
     @functools.cache
     def shared(run, representation):
-        programs = make_programs(run, representation)
-        return dataclasses.replace(programs, update=CompiledOnce(programs.update), score=CompiledOnce(programs.score))
+        functions = make_train_functions(run, representation)
+        train_step, eval_step = CompiledOnce(functions.train_step), CompiledOnce(functions.eval_step)
+        return dataclasses.replace(functions, train_step=train_step, eval_step=eval_step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_programs", shared)
+        patch.setattr(loop, "make_train_functions", shared)
         yield

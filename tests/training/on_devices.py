@@ -1,9 +1,11 @@
-"""Runs of five steps on eight fake devices, each spread in another way: for a process of its own.
+"""Runs of five steps on eight fake devices, each under another partitioner: for a process of its own.
 
   python -m tests.training.on_devices FOLDER
 
-Writes FOLDER/NAME.npz for each of RUNS: losses, counted notes, the gradients' first moments, the params, a score, and what a
-device sends and holds. Devices are counted before jax starts, so that this can't be a test's own process.
+Writes FOLDER/NAME.npz for each of LAYOUTS: metrics, gradient moments, parameters, validation sums, collectives and bytes of
+the state on a device. Also writes FOLDER/resumed.npz, a run that resumes a checkpoint under another partitioner, and
+FOLDER/fsdp.npz, the bytes of a state that all devices shard. The number of fake devices is fixed before jax starts, so the
+test's own process can't be used.
 """
 
 import os
@@ -11,20 +13,27 @@ import pathlib
 import sys
 
 NUM_DEVICES = 8
-# By name, how a run is spread; "one" is the only one with a single device.
-RUNS = {
-    "one": {},
-    "data": {"mesh": dict(data=8)},
-    "fsdp": {"mesh": dict(fsdp=8)},
+LAYOUTS = {
+    "data_tensor": {"mesh": dict(data=4, tensor=2), "train": dict(grad_accum_steps=4)},
     "all_axes": {"mesh": dict(data=2, fsdp=2, tensor=2)},
-    "pmap": {"parallel": "pmap"},
-    "micro_batches": {"mesh": dict(data=4, tensor=2)},
+    "pmap": {"partitioner": "pmap"},
 }
-MODEL = dict(heads=40, head_width=2, width=16, layers=1, mlp_width=16)
+RESUMED = ("all_axes", "pmap")  # saved under, resumed under
+RESUMED_AT = 3  # steps
+MODEL = dict(num_heads=40, head_dim=2, embed_dim=16, num_layers=1, mlp_dim=16)
+
+
+def make_run(layout: dict):
+    """The RunConfig of a layout, on as many devices as there are for an empty one."""
+    from sage_jax.config import RunConfig
+    from tests.training.tiny import tiny_config
+
+    train = dict(batch_size=16, steps=5, **layout.get("train", {}))
+    return RunConfig.from_dict(tiny_config(**layout | dict(train=train, model=MODEL)).to_dict())
 
 
 def batches():
-    """Five batches of rows of different lengths; the last rows are padding alone, as in the last batch of a split."""
+    """Five batches of rows of different lengths; the last rows are all padding, as in the last batch of a split."""
     from tests.training.tiny import random_events
 
     for seed in range(5):
@@ -33,52 +42,91 @@ def batches():
         yield {"events": events}
 
 
-def run_steps(name: str) -> dict:
+def flat(tree):
+    import jax
+    import numpy as np
+
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def run_steps(layout: dict, folder: pathlib.Path | None = None) -> dict:
+    """The results of a run. folder: for a checkpoint of step RESUMED_AT."""
     import jax
     import numpy as np
 
     from sage_jax.benchmark.communication import communicated
-    from sage_jax.training.config import RunConfig
-    from sage_jax.training.programs import empty_batch, make_programs
+    from sage_jax.training.checkpoint import Checkpoints
     from sage_jax.training.sharding import bytes_of_state
-    from tests.training.tiny import tiny_config
+    from sage_jax.training.train_functions import empty_batch, make_train_functions
 
-    train = dict(batch_size=16, steps=5, accumulate=4 if name == "micro_batches" else 1)
-    run = RunConfig.from_dict(tiny_config(train=train, model=MODEL, **RUNS[name]).to_dict())
-    programs = make_programs(run, run.tokenizer)
-    state = programs.init(0)
-    update = programs.update.lower(state, programs.place(empty_batch(run))).compile()
+    run = make_run(layout)
+    functions = make_train_functions(run, run.tokenizer)
+    state = functions.init(0)
+    train_step = functions.train_step.lower(state, functions.shard_batch(empty_batch(run))).compile()
     lines, moments = [], None
-    for batch in batches():
-        state, metrics = update(state, programs.place(batch))
+    for step, batch in enumerate(batches(), 1):
+        state, metrics = train_step(state, functions.shard_batch(batch))
         lines.append({key: np.asarray(value) for key, value in metrics.items()})
-        if moments is None:  # copied, because the next step takes the state's memory
-            moments = jax.tree.map(np.array, jax.device_get(programs.whole(state).opt_state[1][0].mu))
-    totals = programs.score(state.params, programs.place(batch))
-    whole = programs.whole(state)
-    again = programs.whole(programs.spread(whole))
-    flat = lambda tree: np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
-    np.testing.assert_array_equal(flat(whole.params), flat(again.params))
+        if moments is None:  # copied, because the next step reuses the state's memory
+            moments = jax.tree.map(np.array, jax.device_get(functions.unshard_state(state).opt_state[1][0].mu))
+        if folder and step == RESUMED_AT:
+            with Checkpoints(folder, run) as checkpoints:
+                checkpoints.save(functions.unshard_state(state), {})
+    sums = functions.eval_step(state.params, functions.shard_batch(batch))
+    whole = functions.unshard_state(state)
+    round_trip = functions.unshard_state(functions.shard_state(whole))
+    np.testing.assert_array_equal(flat(whole.params), flat(round_trip.params))
     return {
         **{key: np.stack([line[key] for line in lines]) for key in lines[0]},
         "gradients": flat(moments),
         "params": flat(whole.params),
-        "score": np.append(np.asarray(totals.nll), totals.notes),
-        "sent": communicated(update),
-        "held": bytes_of_state(whole),
-        "remarks": programs.remarks,
+        "score": np.append(np.asarray(sums.nll), sums.notes),
+        "collectives": communicated(train_step),
+        "state_bytes": bytes_of_state(whole),
+        "remarks": functions.remarks,
     }
 
 
-def main() -> None:
-    folder, *names = sys.argv[1:]
-    if names != ["one"]:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={NUM_DEVICES}"
+def sharded_state_bytes() -> int:
+    """Bytes of a state on each device if all eight shard it; nothing is compiled."""
+    from sage_jax.training.sharding import bytes_of_state
+    from sage_jax.training.train_functions import make_train_functions
+
+    run = make_run({"mesh": dict(fsdp=NUM_DEVICES)})
+    return bytes_of_state(make_train_functions(run, run.tokenizer).init.eval_shape(0))
+
+
+def resume(layout: dict, folder: pathlib.Path) -> dict:
+    """The losses of a run after it resumed the checkpoint in `folder`."""
+    import itertools
+
     import numpy as np
 
-    for name in names:
-        np.savez(pathlib.Path(folder) / f"{name}.npz", **run_steps(name))
+    from sage_jax.training.checkpoint import Checkpoints
+    from sage_jax.training.train_functions import make_train_functions
+
+    run = make_run(layout)
+    functions = make_train_functions(run, run.tokenizer)
+    with Checkpoints(folder, run) as checkpoints:
+        restored, _ = checkpoints.restore(functions.unshard_state(functions.init(0)))
+    state, losses = functions.shard_state(restored), []
+    for batch in itertools.islice(batches(), int(restored.step), None):
+        state, metrics = functions.train_step(state, functions.shard_batch(batch))
+        losses.append(np.asarray(metrics["loss"]))
+    return {"loss": np.stack(losses)}
+
+
+def main() -> None:
+    folder = pathlib.Path(sys.argv[1])
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={NUM_DEVICES}"
+    import numpy as np
+
+    saved, resumed = RESUMED
+    for name, layout in LAYOUTS.items():
+        np.savez(folder / f"{name}.npz", **run_steps(layout, folder / "run" if name == saved else None))
+    np.savez(folder / "resumed.npz", **resume(LAYOUTS[resumed], folder / "run"))
+    np.savez(folder / "fsdp.npz", state_bytes=sharded_state_bytes())
 
 
 if __name__ == "__main__":

@@ -1,115 +1,146 @@
-"""Runs of several hosts: real processes on this machine, with collectives between them."""
+"""Runs on several hosts: real processes on this machine, with collectives between them."""
 
+import json
+import re
 import shutil
-import subprocess
 import sys
-from subprocess import PIPE
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
+from sage_jax.config import RunConfig
 from sage_jax.errors import UserError
 from sage_jax.training.checkpoint import Checkpoints, load_for_sampling
-from sage_jax.training.config import RunConfig
-from sage_jax.training.hosts import join
-from sage_jax.training.programs import make_programs
-from tests.training.launched import end, free_address, has_reached, kill, last_step, losses, start_hosts, wait_for
+from sage_jax.training.hosts import check_agreement, initialize_distributed
+from sage_jax.training.train_functions import make_train_functions
+from tests.training.processes import end, free_address, has_reached, kill, last_step, losses, spawn, start_hosts, wait_for
 from tests.training.tiny import tiny_config
 
-LONG = "--config.train.steps=100000"
-TWELVE = "--config.train.steps=12"
+ENDLESS = "--config.train.steps=100000"
+
+
+def run_config(**sections) -> RunConfig:
+    return RunConfig.from_dict(tiny_config(**sections).to_dict())
 
 
 @pytest.fixture(scope="module")
-def unbroken(shards, tmp_path_factory):
-    """The losses of a run of two hosts with two devices each that nothing happened to."""
-    workdir = tmp_path_factory.mktemp("unbroken")
-    (first, _), (second, _) = end(start_hosts(2, workdir, shards, TWELVE, devices=2))
-    assert "a mesh of data 4" in first and "notes/s" in first and "notes/s" not in second
+def undisturbed(shards, tmp_path_factory):
+    """The losses of an undisturbed run on two hosts with two devices each."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    (primary, _), (other, _) = end(start_hosts(2, workdir, shards, "--config.train.steps=12", devices=2))
+    assert "a mesh of data 4" in primary and "notes/s" in primary and "notes/s" not in other
     return losses(workdir)
 
 
-def test_a_host_is_killed_and_the_run_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
-    hosts = start_hosts(2, tmp_path, shards, LONG, devices=2)
+@pytest.mark.process
+def test_after_sigkill_on_a_host_the_run_resumes_bitwise_equal(undisturbed, shards, tmp_path):
+    hosts = start_hosts(2, tmp_path, shards, ENDLESS, devices=2)
     wait_for(hosts[0], has_reached(tmp_path, 6))
     kill(*reversed(hosts))
     end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(12, last_step(tmp_path) + 1)}", devices=2))
-    found = losses(tmp_path)
-    assert {place: found[place] for place in unbroken} == unbroken
+    resumed = losses(tmp_path)
+    assert {key: resumed[key] for key in undisturbed} == undisturbed
 
 
-def assert_close(found, expected):
-    """Sums of floats over other devices are sums in another order."""
-    np.testing.assert_allclose([found[place] for place in expected], list(expected.values()), rtol=2e-5)
-
-
-def test_four_hosts_that_share_the_parameters_are_as_two(unbroken, shards, tmp_path):
-    end(start_hosts(4, tmp_path, shards, TWELVE, "--config.mesh.fsdp=4"))
-    assert_close(losses(tmp_path), unbroken)
-    assert load_for_sampling(tmp_path)[2] == 12  # which is one host
-
-
-def test_a_notice_to_one_host_stops_all_after_the_same_step(unbroken, shards, tmp_path):
-    """Under pmap, which is the same run too."""
-    hosts = start_hosts(2, tmp_path, shards, LONG, "--config.train.checkpoint_every=100000", "--config.parallel=pmap")
+@pytest.mark.process
+def test_sigterm_to_one_host_stops_all_after_the_same_step(undisturbed, shards, tmp_path):
+    """Under pmap, whose losses agree with those of the mesh."""
+    hosts = start_hosts(2, tmp_path, shards, ENDLESS, "--config.train.checkpoint_every=100000", "--config.partitioner=pmap")
     wait_for(hosts[0], has_reached(tmp_path, 3))
     hosts[1].terminate()
-    (out, _), (silent, _) = end(hosts, 143)
+    (primary, _), (other, _) = end(hosts, 143)
     step = load_for_sampling(tmp_path)[2]
-    assert f"stopped by SIGTERM; step {step} of 100000 is saved" in out and "stopped" not in silent
+    assert f"stopped by SIGTERM; step {step} of 100000 is saved" in primary and "stopped" not in other
     found = losses(tmp_path)
     assert step == last_step(tmp_path)
-    assert_close(found, {place: loss for place, loss in unbroken.items() if place in found})
+    common = found.keys() & undisturbed.keys()
+    assert len(common) >= 3
+    # The order of float sums over devices differs.
+    np.testing.assert_allclose([found[key] for key in common], [undisturbed[key] for key in common], rtol=2e-5)
 
 
-def test_hosts_that_were_started_differently_end_before_anything_is_computed(shards, tmp_path):
-    hosts = start_hosts(2, tmp_path, shards, TWELVE, each={1: ["--config.optimizer.learning_rate=0.5"]})
-    for _, err in end(hosts, 2):
-        assert "error: the config of host 1 is not that of host 0" in err and "Traceback" not in err
-    assert not (tmp_path / "checkpoints").exists()
-
-
-@pytest.mark.parametrize("host", [0, 1])
-def test_where_one_host_lacks_its_shards_all_end_and_name_it(shards, tmp_path, host):
-    hosts = start_hosts(2, tmp_path / "run", shards, TWELVE, each={host: [f"--config.data.shards={tmp_path / 'nowhere'}"]})
-    for _, err in end(hosts, 2, timeout=150):
-        assert f"error: host {host}: {tmp_path / 'nowhere'} holds no finished token shards" in err and "Traceback" not in err
-
-
-def test_where_the_first_host_can_not_learn_merges_all_end(shards, tmp_path):
-    """The others wait for it at that time."""
-    flags = ("--config.representation.name=remi", "--config.representation.merges=19000")
-    for _, err in end(start_hosts(2, tmp_path, shards, TWELVE, *flags), 2, timeout=150):
-        assert "error: host 0: " in err and "merges" in err and "Traceback" not in err
-
-
-def test_two_hosts_take_the_newest_checkpoint_that_both_can_read(tmp_path):
-    """The second one has a folder of its own, where the newest is damaged, as if its own reads failed."""
-    mine, other = tmp_path / "mine", tmp_path / "other"
-    run = RunConfig.from_dict(tiny_config().to_dict())
-    state = make_programs(run, run.tokenizer).init(0)
-    with Checkpoints(mine, run) as checkpoints:
+@pytest.fixture(scope="module")
+def pair(shards, tmp_path_factory):
+    """(folder, results of each host, stderr of each host) of host_pair.py. Host 1 has a damaged newest checkpoint."""
+    folder = tmp_path_factory.mktemp("pair")
+    shutil.copytree(shards, folder / "data")
+    config = run_config()
+    state = make_train_functions(config, config.tokenizer).init(0)
+    with Checkpoints(folder / "restored_0", config) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state.replace(step=jnp.int32(step)), {})
-    shutil.copytree(mine, other)
-    (other / "checkpoints" / "2" / "state" / "manifest.ocdbt").write_text("")
-    command, address = [sys.executable, "-m", "tests.training.restored"], free_address()
-    begin = lambda *arguments: subprocess.Popen([*command, address, *arguments], stdout=PIPE, stderr=PIPE, text=True)
-    (out, err), (out_of_second, _) = end([begin("0", str(mine)), begin("1", str(other))], timeout=150)
-    assert out.splitlines()[-1] == out_of_second.splitlines()[-1] == "1"
-    assert f"host 1: cannot read the checkpoint {other}" in err and "going back to step 1" in err
-    assert not (mine / "checkpoints" / "2").exists()
+    shutil.copytree(folder / "restored_0", folder / "restored_1")
+    (folder / "restored_1" / "checkpoints" / "2" / "state" / "manifest.ocdbt").write_text("")
+    command, address = [sys.executable, "-m", "tests.training.host_pair"], free_address()
+    outputs = end([spawn([*command, address, str(host), str(folder)]) for host in range(2)], code=2)
+    results = [json.loads((folder / f"results_{host}.json").read_text()) for host in range(2)]
+    return folder, results, [err for _, err in outputs]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("scenario", "message"),
+    [
+        ("other config", "the config of host 1 differs from host 0"),
+        ("no shards on host 0", "host 0: .*nowhere holds no finished token shards"),
+        ("merges", "host 0: .*merges"),
+    ],
+)
+def test_a_failure_on_one_host_is_raised_on_all(pair, scenario, message):
+    folder, results, _ = pair
+    for result in results:
+        assert re.search(message, result[scenario]) and "\n" not in result[scenario]
+    assert not (folder / "run" / "checkpoints").exists()
+
+
+@pytest.mark.process
+def test_a_failure_on_one_host_ends_all_programs_with_one_line(pair):
+    folder, _, errs = pair
+    for err in errs:
+        assert f"error: host 1: {folder / 'nowhere'} holds no finished token shards" in err and "Traceback" not in err
+
+
+@pytest.mark.process
+def test_hosts_restore_the_newest_checkpoint_that_all_can_read(pair):
+    """Each host has a folder of its own, as if the reads of host 1 failed."""
+    folder, results, errs = pair
+    assert [result["restored step"] for result in results] == [1, 1]
+    assert f"host 1: cannot read the checkpoint {folder / 'restored_1'}" in errs[0] and "going back to step 1" in errs[0]
+    assert not (folder / "restored_0" / "checkpoints" / "2").exists()
+
+
+@pytest.mark.parametrize(("column", "name"), list(enumerate(["the config", "the code", "the versions", "the shards"])))
+def test_hosts_must_agree(monkeypatch, column, name):
+    def allgather(own):
+        other = own.copy()
+        other[column] += 1
+        return np.stack([own, own, other])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(multihost_utils, "process_allgather", allgather)
+    with pytest.raises(UserError, match=f"^{name}.* of host 2 differs from host 0; start every host with the same command"):
+        check_agreement(run_config(), "fingerprint")
+
+
+def test_max_minutes_is_refused_on_several_hosts(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.stack([own, own]))
+    check_agreement(run_config(), "fingerprint")
+    with pytest.raises(UserError, match="config.train.max_minutes is for a single host"):
+        check_agreement(run_config(train=dict(max_minutes=1.0)), "fingerprint")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("", 2, 0), "--num_hosts and --host need --coordinator"),
-        (("localhost:1", None, None), "--coordinator=HOST:PORT needs --num_hosts and --host"),
-        (("localhost:1", 2, 2), "--host is 2; with --num_hosts=2 give a number from 0 to 1"),
+        (("", 2, 0), "--num_processes and --process_id need --coordinator"),
+        (("localhost:1", None, None), "--coordinator=HOST:PORT needs --num_processes and --process_id"),
+        (("localhost:1", 2, 2), "--process_id is 2; with --num_processes=2 give a number from 0 to 1"),
     ],
 )
-def test_half_told_hosts_are_refused(arguments, said):
-    with pytest.raises(UserError, match=said):
-        join(*arguments)
+def test_incomplete_arguments_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        initialize_distributed(*arguments)

@@ -1,5 +1,6 @@
-"""The order of things in a run, with a model and music that cost nothing."""
+"""The order of events in the training loop, with stand-ins for the model, the data and (mostly) the checkpoints."""
 
+import functools
 import json
 import os
 import signal
@@ -9,31 +10,31 @@ import numpy as np
 import pytest
 
 from sage_jax.errors import Preempted, UserError
-from sage_jax.music.events import ATTRIBUTES, NUM_ATTRIBUTES
+from sage_jax.tokenizers.note_events import ATTRIBUTES, NUM_ATTRIBUTES
 from sage_jax.training import loop
 from sage_jax.training.checkpoint import Checkpoints
-from sage_jax.training.interrupt import StopRequest
 from sage_jax.training.loop import train
+from sage_jax.training.metric_logger import Diverged, MetricLogger
 from sage_jax.training.metrics import read_metrics
-from sage_jax.training.placed import Programs
-from sage_jax.training.recorder import Diverged, Recorder
-from sage_jax.training.starts import read_run
+from sage_jax.training.placement import TrainFunctions
+from sage_jax.training.preemption import StopSignal
+from sage_jax.training.run_manifest import read_manifest
 from sage_jax.training.state import TrainState
-from sage_jax.training.step import Totals
+from sage_jax.training.step import LossSums
 from tests.training.tiny import tiny_config
 
 
 class Numbers:
-    """Batches that are their own numbers, as a dataset that can be resumed; calls `hook` with each one."""
+    """A resumable dataset whose batches are 1, 2, 3, ...; calls `hook` with each."""
 
     def __init__(self, hook=lambda number: None):
         self.hook = hook
 
     def __iter__(self):
-        return Place(self.hook)
+        return NumbersIterator(self.hook)
 
 
-class Place:
+class NumbersIterator:
     def __init__(self, hook):
         self.number, self.hook = 0, hook
 
@@ -52,8 +53,8 @@ class Place:
         self.number = state["number"]
 
 
-class Program:
-    """What stands for a jitted function and for the compiled one."""
+class Jitted:
+    """A stand-in for a jitted function and for its compiled form."""
 
     def lower(self, *_):
         return self
@@ -62,22 +63,22 @@ class Program:
         return self
 
 
-class Score(Program):
-    """A loss that tells the one parameter."""
+class EvalStep(Jitted):
+    """A loss that is the one parameter."""
 
     def __call__(self, params, batch):
-        return Totals(jnp.full(NUM_ATTRIBUTES, params["sum"], jnp.float32), jnp.int32(5), jnp.int32(25))
+        return LossSums(jnp.full(NUM_ATTRIBUTES, params["sum"], jnp.float32), jnp.int32(5), jnp.int32(25))
 
 
-class Update(Program):
-    """A train step that adds the batch's number to its one parameter; the loss of `bad_step` is NaN."""
+class TrainStep(Jitted):
+    """Adds the batch's number to the one parameter; the loss of `bad_step` is NaN."""
 
     def __init__(self, calls, bad_step):
         self.calls, self.bad_step = calls, bad_step
 
     def __call__(self, state, batch):
         step = int(state.step) + 1
-        self.calls.append(("update", step))
+        self.calls.append(("train_step", step))
         loss = jnp.nan if step == self.bad_step else 1 / step
         metrics = {**dict.fromkeys(("loss", "grad_norm", "param_norm", *ATTRIBUTES), loss), "notes": 10, "tokens": 50}
         metrics["bad"] = not np.isfinite(loss)
@@ -85,12 +86,41 @@ class Update(Program):
         return state.replace(step=state.step + 1, params=params), metrics
 
 
+class FakeCheckpoints:
+    """A stand-in for Checkpoints, in memory; `saved` outlives it as files would."""
+
+    def __init__(self, saved, *_):
+        self.saved = saved
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def latest_step(self):
+        return max(self.saved, default=None)
+
+    def save(self, state, position, valid_loss=None):
+        self.saved.setdefault(int(state.step), (state, position))
+
+    def restore(self, like):
+        return self.saved[self.latest_step]
+
+
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    """run(hook=, bad_step=, **train) -> (summary, calls): a run in tmp_path, and the order of what it did."""
+def saved():
+    """Step -> (state, position), the checkpoints of `run`."""
+    return {}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, saved):
+    """run(hook=, bad_step=, orbax=, **train) -> (summary, calls): a run in tmp_path, and the order of its calls."""
     calls = []
 
-    def note(owner, name, label):
+    def record(owner, name, label):
         original = getattr(owner, name)
 
         def wrapped(self, first, *rest):
@@ -99,19 +129,20 @@ def run(monkeypatch, tmp_path):
 
         monkeypatch.setattr(owner, name, wrapped)
 
-    note(Recorder, "train", "record")
-    note(Recorder, "valid", "validate")
-    note(Checkpoints, "save", "save")
+    record(MetricLogger, "train", "log")
+    record(MetricLogger, "valid", "validate")
+    record(FakeCheckpoints, "save", "save")
 
-    def run(hook=lambda number: None, bad_step=None, **sections):
+    def run(hook=lambda number: None, bad_step=None, orbax=False, **sections):
         calls.clear()
 
         def init(seed):
             return TrainState(jnp.int32(0), {"sum": jnp.int32(0)}, {"count": jnp.int32(0)}, jnp.float32(1))
 
-        programs = Programs(init, Update(calls, bad_step), Score(), place=lambda batch: batch)
-        monkeypatch.setattr(loop, "make_programs", lambda *_: programs)
+        functions = TrainFunctions(init, TrainStep(calls, bad_step), EvalStep(), shard_batch=lambda batch: batch)
+        monkeypatch.setattr(loop, "make_train_functions", lambda *_: functions)
         monkeypatch.setattr(loop, "datasets", lambda *_: (Numbers(hook), [{"events": np.int32(0)}]))
+        monkeypatch.setattr(loop, "Checkpoints", Checkpoints if orbax else functools.partial(FakeCheckpoints, saved))
         return train(tiny_config(train=dict(steps=4, eval_every=4, checkpoint_every=4) | sections), tmp_path), calls
 
     return run
@@ -121,19 +152,13 @@ def steps_of(workdir, kind="train"):
     return [line["step"] for line in read_metrics(workdir / "metrics.jsonl", kind)]
 
 
-def checkpoints_in(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
-
-
-def test_metrics_are_fetched_when_the_next_step_is_under_way(run):
+def test_metrics_are_fetched_after_the_next_step_is_dispatched(run):
     _, calls = run()
-    assert calls == [
-        *(("update", 1), ("update", 2), ("record", 1), ("update", 3), ("record", 2), ("update", 4), ("record", 3)),
-        *(("record", 4), ("validate", 4), ("save", 4)),
-    ]
+    steps = [("train_step", 1), ("train_step", 2), ("log", 1), ("train_step", 3), ("log", 2), ("train_step", 4), ("log", 3)]
+    assert calls == [*steps, ("log", 4), ("validate", 4), ("save", 4)]
 
 
-def test_validation_and_checkpoints_keep_their_rhythms(run, tmp_path):
+def test_validation_and_checkpoints_have_their_own_intervals(run, tmp_path):
     summary, calls = run(steps=7, eval_every=2, checkpoint_every=3, log_every=2)
     assert [call for call in calls if call[0] in ("validate", "save")] == [
         *(("validate", 2), ("save", 3), ("validate", 4), ("validate", 6), ("save", 6), ("validate", 7), ("save", 7)),
@@ -143,7 +168,7 @@ def test_validation_and_checkpoints_keep_their_rhythms(run, tmp_path):
     assert summary["valid"]["loss"] == sum(range(8)) * NUM_ATTRIBUTES / 5
 
 
-def test_the_log_is_json_and_tells_rates_and_the_learning_rate(run, tmp_path):
+def test_the_log_is_json_with_rates_and_the_learning_rate(run, tmp_path):
     run()
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)  # neither NaN nor Infinity
@@ -152,27 +177,27 @@ def test_the_log_is_json_and_tells_rates_and_the_learning_rate(run, tmp_path):
     assert last["notes_per_step"] == 10
 
 
-def test_a_nan_stops_the_run_and_is_never_saved(run, tmp_path):
-    with pytest.raises(Diverged, match=r"loss is nan at step 4; .* --workdir, or config.train.bad_steps = skip$"):
+def test_a_nan_stops_the_run_and_is_never_saved(run, saved, tmp_path):
+    with pytest.raises(Diverged, match=r"loss is nan at step 4; .* --workdir, or config.train.on_bad_step = skip$"):
         run(bad_step=4, checkpoint_every=2)
-    assert checkpoints_in(tmp_path) == [2]
+    assert sorted(saved) == [2]
     assert steps_of(tmp_path) == [1, 2, 3]
 
 
-def test_a_bad_step_can_be_skipped_and_is_told(run, tmp_path):
-    run(bad_step=4, steps=6, bad_steps="skip")
+def test_a_bad_step_can_be_skipped_and_is_logged(run, tmp_path):
+    run(bad_step=4, steps=6, on_bad_step="skip")
     assert steps_of(tmp_path) == [1, 2, 3, 5, 6]
     (skipped,) = read_metrics(tmp_path / "metrics.jsonl", "skipped")
     assert (skipped["step"], skipped["loss"]) == (4, "nan")
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(run):
-    with pytest.raises(Diverged, match=r"loss is nan at step 4, the last of 1 that were skipped; "):
-        run(bad_step=4, steps=6, bad_steps="skip", max_skipped=1)
+    with pytest.raises(Diverged, match=r"loss is nan at step 4, after 1 skipped steps in a row; "):
+        run(bad_step=4, steps=6, on_bad_step="skip", max_skipped=1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stop_saves_and_the_same_command_goes_on(run, tmp_path, capsys, number, code):
+def test_a_signal_saves_the_state_and_the_same_call_resumes(run, saved, tmp_path, capsys, number, code):
     def stop(batch):
         if batch == 3:
             os.kill(os.getpid(), number)
@@ -181,16 +206,16 @@ def test_a_stop_saves_and_the_same_command_goes_on(run, tmp_path, capsys, number
         run(hook=stop, steps=6)
     assert ended.value.exit_code == code
     assert f"stopped by {number.name}; step 3 of 6 is saved. Resume with: " in capsys.readouterr().out
-    assert checkpoints_in(tmp_path) == [3]
+    assert sorted(saved) == [3]
 
     summary, calls = run(steps=6)
-    assert calls[0] == ("update", 4)
-    assert summary["valid"]["loss"] == sum(range(7)) * NUM_ATTRIBUTES / 5  # every batch once
+    assert calls[0] == ("train_step", 4)
+    assert summary["valid"]["loss"] == sum(range(7)) * NUM_ATTRIBUTES / 5  # each batch once
     assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
     assert steps_of(tmp_path, "start") == [0, 3]
 
 
-def test_steps_after_the_last_checkpoint_are_told_once_after_a_kill(run, tmp_path):
+def test_steps_taken_again_after_a_kill_are_logged_once(run, tmp_path):
     class Killed(Exception):
         pass
 
@@ -205,7 +230,7 @@ def test_steps_after_the_last_checkpoint_are_told_once_after_a_kill(run, tmp_pat
     assert steps_of(tmp_path) == list(range(1, 9))
 
 
-def test_a_finished_run_only_tells_its_result(run, capsys):
+def test_a_finished_run_only_reports_its_result(run, capsys):
     first, _ = run()
     again, calls = run()
     assert not calls
@@ -213,43 +238,43 @@ def test_a_finished_run_only_tells_its_result(run, capsys):
     assert "step 4 of 4" in capsys.readouterr().out
 
 
-def test_more_steps_can_be_asked_of_a_finished_run(run, tmp_path):
+def test_a_finished_run_can_be_extended(run, tmp_path):
     run()
-    run()  # finished: this is no start
+    run()  # finished already: not recorded as a start
     summary, calls = run(steps=6)
-    assert calls[0] == ("update", 5) and summary["step"] == 6
+    assert calls[0] == ("train_step", 5) and summary["step"] == 6
     assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
-    about = read_run(tmp_path)
-    assert [(start["step"], start["changed"]) for start in about["starts"]] == [(0, {}), (4, {"train.steps": [4, 6]})]
-    assert about["config"]["train"]["steps"] == 6 and about["config"]["takes"]["prompt_bars"] == 4
+    manifest = read_manifest(tmp_path)
+    assert [(start["step"], start["changed"]) for start in manifest["starts"]] == [(0, {}), (4, {"train.steps": [4, 6]})]
+    assert manifest["config"]["train"]["steps"] == 6 and manifest["config"]["continuation"]["prompt_bars"] == 4
 
 
-def test_out_of_time_it_ends_in_good_order(run, tmp_path, capsys):
+def test_at_the_time_limit_the_run_validates_and_saves(run, capsys):
     summary, calls = run(steps=100, max_minutes=1e-9)
     assert summary["step"] < 100
     assert calls[-2:] == [("validate", summary["step"]), ("save", summary["step"])]
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command continues" in capsys.readouterr().out
 
 
-def test_a_run_too_short_for_the_log_has_a_summary(run):
+def test_a_run_without_a_logged_step_has_a_summary(run):
     summary, _ = run(steps=100, log_every=50, max_minutes=1e-9)
     assert summary["train"] is None and summary["valid"]["step"] == summary["step"]
 
 
-def test_another_run_is_refused_before_anything_is_changed(run, tmp_path):
-    run()
+def test_another_run_is_refused_before_any_file_changes(run, tmp_path):
+    run(orbax=True)
     files = tmp_path / "metrics.jsonl", tmp_path / "run.json"
     before = [file.read_bytes() for file in files]
     with pytest.raises(UserError, match="another run: config.train.seed is 0 there and 1 here"):
-        run(seed=1)
+        run(orbax=True, seed=1)
     assert [file.read_bytes() for file in files] == before
 
 
-def test_a_second_stop_is_not_held_up():
+def test_a_second_signal_ends_the_process():
     before = signal.getsignal(signal.SIGINT)
-    with StopRequest() as stop:
+    with StopSignal() as stop:
         assert stop.signal is None
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal is signal.SIGINT and stop.exit_code == 130
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # the second one ends the process
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,18 +1,18 @@
-"""The learning rate's course, and which params decay."""
+"""The learning rate schedule, weight decay and clipping."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.models.forms import parameter_shapes
-from sage_jax.training.config import OptimizerConfig, RunConfig
-from sage_jax.training.optimizer import decayed, make_optimizer, make_schedule
+from sage_jax.config import OptimizerConfig, RunConfig
+from sage_jax.models.registry import abstract_params
+from sage_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
 from tests.training.tiny import tiny_config
 
 
-def test_the_learning_rate_climbs_then_follows_a_cosine_to_its_floor():
-    schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=4, end_fraction=0.1), steps=24)
+def test_the_schedule_is_a_linear_warm_up_and_a_cosine_decay():
+    schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=4, final_lr_fraction=0.1), steps=24)
     rates = np.array([schedule(step) for step in range(30)])
     np.testing.assert_allclose(rates[:5], [0.25, 0.5, 0.75, 1.0, 1.0])
     np.testing.assert_allclose(rates[14], 0.55, rtol=1e-5)  # half way down
@@ -21,22 +21,22 @@ def test_the_learning_rate_climbs_then_follows_a_cosine_to_its_floor():
 
 
 @pytest.mark.parametrize(("warmup", "first"), [(0, 1.0), (1, 1.0), (10, 0.1)])
-def test_short_warm_ups_and_short_runs_have_a_learning_rate_too(warmup, first):
+def test_short_warm_ups_and_short_runs_have_a_positive_learning_rate(warmup, first):
     schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=warmup), steps=2)
     np.testing.assert_allclose(schedule(0), first, rtol=1e-6)
     assert np.isfinite(schedule(1)) and schedule(1) > 0
 
 
-def test_matrices_decay_and_embeddings_and_norms_do_not():
-    params = parameter_shapes(RunConfig.from_dict(tiny_config().to_dict()).model)
-    decays = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(decayed(params))}
+def test_weight_decay_applies_to_matrices_but_not_to_embeddings_and_norms():
+    params = abstract_params(RunConfig.from_dict(tiny_config().to_dict()).model)
+    decays = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(decay_mask(params))}
     assert {name.split("'")[-2] for name, value in decays.items() if value} == {
         *("query", "output", "gate_up", "down"),
         *(f"{name}_{attribute}" for name in ("key_value", "head") for attribute in range(5)),
     }
 
 
-def test_decay_is_decoupled_and_clipping_is_by_the_global_norm():
+def test_weight_decay_is_decoupled_and_clipping_is_by_global_norm():
     config = OptimizerConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0.5, clip_norm=1.0)
     tx = make_optimizer(config, steps=10)
     params = {"matrix": jnp.ones((2, 2)), "scale": jnp.ones(2)}

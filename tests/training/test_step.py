@@ -1,4 +1,4 @@
-"""The loss, and one update by it."""
+"""The loss, the train step and the evaluation step."""
 
 import dataclasses
 import functools
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sage_jax.config import RunConfig
 from sage_jax.models.transformer import Transformer
-from sage_jax.music.events import ATTRIBUTES, FIRST_PROGRAM, HEAD, INSTRUMENT, PAD
-from sage_jax.training.config import RunConfig
+from sage_jax.tokenizers.note_events import ATTRIBUTES, FIRST_PROGRAM, HEAD, INSTRUMENT, PAD
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import init_state
-from sage_jax.training.step import count_losses, eval_step, train_step
+from sage_jax.training.step import cross_entropy, eval_step, train_step
 from tests.training.tiny import random_events, tiny_config
 
 GOLDEN = {
@@ -31,14 +31,12 @@ GOLDEN = {
 }
 
 
-RUN = RunConfig.from_dict(
-    tiny_config(train=dict(steps=30), optimizer=dict(learning_rate=0.02, warmup_steps=0)).to_dict()
-)
+RUN = RunConfig.from_dict(tiny_config(train=dict(steps=30), optimizer=dict(learning_rate=0.02, warmup_steps=0)).to_dict())
 TX = make_optimizer(RUN.optimizer, RUN.train.steps)
 
 
-def jitted_step(config=RUN.model, accumulate=1):
-    return jax.jit(functools.partial(train_step, model=Transformer(config), tx=TX, accumulate=accumulate))
+def jitted_step(config=RUN.model, grad_accum_steps=1):
+    return jax.jit(functools.partial(train_step, model=Transformer(config), tx=TX, grad_accum_steps=grad_accum_steps))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def random_logits(events, seed=0):
     return tuple(jnp.asarray(rng.normal(size=(B, N, size)), jnp.float32) for size in RUN.model.vocab_sizes)
 
 
-def test_losses_are_those_of_a_plain_loop():
+def test_losses_equal_those_of_a_naive_loop():
     events = random_events(3)
     logits = random_logits(events)
     nll, notes, tokens = np.zeros(5), 0, 0
@@ -71,7 +69,7 @@ def test_losses_are_those_of_a_plain_loop():
                 scores = np.asarray(logits[a][b, n - 1 if a == 0 else n], np.float64)
                 nll[a] += np.log(np.exp(scores).sum()) - scores[events[b, n, a]]
                 tokens += 1
-    totals = jax.jit(count_losses)(logits, events)
+    totals = jax.jit(cross_entropy)(logits, events)
     np.testing.assert_allclose(totals.nll, nll, rtol=1e-5)
     assert (totals.notes, totals.tokens) == (notes, tokens)
     shares = totals.nats_per_note()
@@ -83,7 +81,7 @@ def test_nan_in_the_logits_of_padding_reaches_neither_the_loss_nor_its_gradient(
     events = jnp.asarray(random_events(3))
     logits = random_logits(events)
     padding = (events[:, 1:, 0] == PAD)[..., None]
-    # The onset's logits stand one event before what they predict.
+    # The logits of the onset are one event before their targets.
     poisoned = tuple(
         jnp.where(padding if a == 0 else jnp.roll(padding, 1, axis=1).at[:, 0].set(False), jnp.nan, block)
         for a, block in enumerate(logits)
@@ -91,7 +89,7 @@ def test_nan_in_the_logits_of_padding_reaches_neither_the_loss_nor_its_gradient(
     assert any(jnp.isnan(block).any() for block in poisoned)
 
     def loss(logits):
-        return count_losses(logits, events).nll.sum()
+        return cross_entropy(logits, events).nll.sum()
 
     value_and_grad = jax.jit(jax.value_and_grad(loss))
     (clean, clean_grads), (dirty, dirty_grads) = value_and_grad(logits), value_and_grad(poisoned)
@@ -99,11 +97,11 @@ def test_nan_in_the_logits_of_padding_reaches_neither_the_loss_nor_its_gradient(
     jax.tree.map(np.testing.assert_array_equal, clean_grads, dirty_grads)
 
 
-def test_what_stands_in_padding_changes_nothing(state, update):
+def test_the_contents_of_padding_change_nothing(state, update):
     events = random_events(4)
     garbage = events.copy()
     padding = events[..., 0] == PAD
-    garbage[padding] = random_events(4, seed=1, num_events=8)[:, [1]].repeat(9, axis=1)[padding]
+    garbage[padding] = random_events(4, seed=1, context_events=8)[:, [1]].repeat(9, axis=1)[padding]
     garbage[padding, 0] = PAD
     assert (garbage != events).any()
     clean, dirty = (update(state, {"events": each}) for each in (events, garbage))
@@ -121,18 +119,18 @@ def test_golden_metrics_of_one_step(state, update):
 
 
 def test_micro_batches_add_up_to_the_whole_batch(state, update):
-    """Also where they hold different numbers of notes."""
+    """Even if they hold different numbers of notes."""
     batch = {"events": random_events(4)}
     lengths = (batch["events"][..., 0] != PAD).sum(axis=1)
     assert lengths[::2].sum() != lengths[1::2].sum()
-    (one, one_metrics), (two, two_metrics) = update(state, batch), jitted_step(accumulate=2)(state, batch)
+    (one, one_metrics), (two, two_metrics) = update(state, batch), jitted_step(grad_accum_steps=2)(state, batch)
     for name in one_metrics:
         np.testing.assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-5, err_msg=name)
-    # Its moments, because Adam divides by them, so that rounding shows in params whose gradient is nearly 0.
+    # Moments are compared, not parameters: Adam divides by them, which amplifies rounding where a gradient is nearly 0.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), one.opt_state, two.opt_state)
 
 
-def test_the_evaluated_loss_is_the_trained_one(state, update):
+def test_eval_step_and_train_step_have_the_same_loss(state, update):
     batch = {"events": random_events(4)}
     score = jax.jit(functools.partial(eval_step, model=Transformer(RUN.model)))
     evaluated = score(state.params, batch).nats_per_note()["loss"]
@@ -140,7 +138,7 @@ def test_the_evaluated_loss_is_the_trained_one(state, update):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_learns_what_it_sees_again_and_again(state, update, dtype):
+def test_the_loss_falls_on_a_repeated_batch(state, update, dtype):
     if dtype != "float32":
         update = jitted_step(dataclasses.replace(RUN.model, dtype=dtype))
     batch = {"events": random_events(4)}
@@ -152,13 +150,13 @@ def test_it_learns_what_it_sees_again_and_again(state, update, dtype):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
 
 
-def test_the_state_holds_arrays_alone(state):
+def test_the_state_holds_only_arrays(state):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
 @pytest.fixture(scope="module")
 def skipping():
-    step = functools.partial(train_step, model=Transformer(RUN.model), tx=TX, skip_bad=True, spike=2.0)
+    step = functools.partial(train_step, model=Transformer(RUN.model), tx=TX, skip_bad=True, loss_spike_factor=2.0)
     return jax.jit(step)
 
 
@@ -167,24 +165,26 @@ def is_same(one, other):
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
-@pytest.mark.parametrize("harm", ["a leap", "not a number"])
-def test_a_bad_step_that_is_skipped_changes_nothing_but_the_step(state, skipping, harm):
-    bad = state.replace(recent=jnp.float32(0.1))
-    if harm == "not a number":
+@pytest.mark.parametrize("fault", ["spike", "nan"])
+def test_a_skipped_step_changes_only_the_step_counter(state, skipping, fault):
+    bad = state.replace(loss_ema=jnp.float32(0.1))
+    if fault == "nan":
         broken = state.params["embedding_0"].at[:].set(jnp.nan)
         bad = state.replace(params=state.params | {"embedding_0": broken})
     after, metrics = skipping(bad, {"events": random_events(4)})
     assert bool(metrics["bad"]) and int(after.step) == 1
-    for field in ("opt_state", "recent"):
+    for field in ("opt_state", "loss_ema"):
         assert is_same(getattr(after, field), getattr(bad, field))
     assert is_same(after.params["head_0"], bad.params["head_0"])
 
 
-def test_a_good_step_is_taken_and_remembered(state, skipping, update):
+def test_a_good_step_is_taken_and_updates_the_average_loss(state, skipping, update):
     batch = {"events": random_events(4)}
     once, metrics = skipping(state, batch)
-    assert not metrics["bad"] and once.recent == metrics["loss"]
-    # Two programs, which may round in another order.
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), once.params, update(state, batch)[0].params)
+    assert not metrics["bad"] and once.loss_ema == metrics["loss"]
+    # Two compiled functions may round differently.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), once.params, update(state, batch)[0].params
+    )
     twice, metrics = skipping(once, batch)
-    np.testing.assert_allclose(twice.recent, 0.95 * once.recent + 0.05 * metrics["loss"], rtol=1e-6)
+    np.testing.assert_allclose(twice.loss_ema, 0.95 * once.loss_ema + 0.05 * metrics["loss"], rtol=1e-6)

@@ -1,64 +1,61 @@
-"""Runs of `launch.train` that are done real harm to, in processes of their own: killed, out of disk, moved to other devices."""
+"""Runs of `launch.train` in processes that are killed, stopped or out of disk space."""
 
 import resource
+import shlex
 
-import numpy as np
 import pytest
 
+from configs.sage import get_config
 from sage_jax.training.checkpoint import load_for_sampling
-from tests.training.launched import finish, has_reached, kill, last_step, losses, start, wait_for
+from sage_jax.training.loop import train
+from tests.training.processes import CONFIG, command, has_reached, kill, last_step, losses, spawn, start, wait_for
+
+pytestmark = pytest.mark.process
+ENDLESS = "--config.train.steps=100000"
 
 
-@pytest.fixture(scope="module")
-def unbroken(shards, tmp_path_factory):
-    """The losses of a run of 12 steps that nothing happened to."""
-    workdir = tmp_path_factory.mktemp("unbroken")
-    finish(workdir, shards, "--config.train.steps=12")
-    found = losses(workdir)
-    assert len(found) == 12 + 3
-    return found
+def train_here(workdir, shards, steps):
+    """The run of processes.CONFIG, in this process."""
+    config = get_config("debug")
+    config.update_from_flattened_dict(CONFIG | {"train.steps": steps, "data.shards": str(shards)})
+    train(config, workdir)
 
 
-def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_been(unbroken, shards, tmp_path):
-    with start(tmp_path, shards, "--config.train.steps=100000") as process:
-        wait_for(process, has_reached(tmp_path, 6))
+def test_after_sigkill_the_run_resumes_bitwise_equal(shards, tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    with start(killed, shards, ENDLESS) as process:
+        wait_for(process, has_reached(killed, 6))
         kill(process)
-    finish(tmp_path, shards, f"--config.train.steps={max(12, last_step(tmp_path) + 1)}")
-    found = losses(tmp_path)
-    # To the last bit: the same program on the same crops.
-    assert {place: found[place] for place in unbroken} == unbroken
+    train_here(undisturbed, shards, 12)
+    train_here(killed, shards, max(12, last_step(killed) + 1))
+    expected, actual = losses(undisturbed), losses(killed)
+    assert len(expected) == 12 + 3
+    assert {key: actual[key] for key in expected} == expected
 
 
-def test_on_other_devices_it_goes_on_to_the_same_losses(unbroken, shards, tmp_path):
-    finish(tmp_path, shards, "--config.train.steps=4", "--config.mesh.fsdp=4", devices=8)
-    out, _ = finish(tmp_path, shards, "--config.train.steps=8", "--config.parallel=pmap", devices=2)
-    assert "pmap over 2 devices" in out
-    finish(tmp_path, shards, "--config.train.steps=12")
-    found = losses(tmp_path)
-    assert found.keys() == unbroken.keys()
-    # Sums of floats over devices are sums in another order.
-    np.testing.assert_allclose([found[place] for place in unbroken], list(unbroken.values()), rtol=2e-5)
-
-
-def test_a_full_disk_ends_it_in_one_line_with_the_last_checkpoint_whole(shards, tmp_path):
-    """Files can't grow beyond four kilobytes any more, which the system says as it says that a disk is full."""
-    with start(tmp_path, shards, "--config.train.steps=100000") as process:
+def test_a_full_disk_ends_the_run_with_one_line_and_an_intact_checkpoint(shards, tmp_path):
+    """A limit of four kilobytes on file sizes raises the same OSError as a full disk."""
+    with start(tmp_path, shards, ENDLESS) as process:
         wait_for(process, (tmp_path / "checkpoints" / "4").exists)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
         _, err = process.communicate(timeout=300)
     assert process.returncode == 2, err
-    assert "error: cannot write" in err and "make room" in err and "Traceback" not in err
+    assert "error: cannot write" in err and "free some space" in err and "Traceback" not in err
     step = load_for_sampling(tmp_path)[2]
     assert step % 4 == 0 and step >= 4
-    finish(tmp_path, shards, f"--config.train.steps={step + 1}")
+    train_here(tmp_path, shards, step + 1)
     assert load_for_sampling(tmp_path)[2] == step + 1
 
 
-def test_sigterm_saves_within_the_time_that_a_machine_gives(shards, tmp_path):
-    """Clouds take a machine back half a minute after the notice."""
-    with start(tmp_path, shards, "--config.train.steps=100000", "--config.train.checkpoint_every=100000") as process:
+def test_sigterm_saves_the_state_within_thirty_seconds(shards, tmp_path):
+    """Cloud machines are stopped half a minute after the notice."""
+    arguments = command(tmp_path, shards, ENDLESS, "--config.train.checkpoint_every=100000")
+    with spawn(arguments) as process:
         wait_for(process, has_reached(tmp_path, 2))
         process.terminate()
-        process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert load_for_sampling(tmp_path)[2] == last_step(tmp_path)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    step = load_for_sampling(tmp_path)[2]
+    assert step == last_step(tmp_path)
+    assert f"step {step} of 100000 is saved" in out and out.strip().endswith(f"Resume with: {shlex.join(arguments)}")
+    assert "Traceback" not in err

@@ -1,4 +1,4 @@
-"""Where the peers decode: on a GPU if PyTorch sees one; and a clock that waits for it."""
+"""The device of the peers (a GPU if PyTorch sees one), and a clock that waits for it."""
 
 import time
 
@@ -8,7 +8,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepare(job):
-    """What every adapter sets before it builds its model."""
+    """Sets threads, seed and precision. Every adapter calls it before it builds its model."""
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     if DEVICE == "cuda":
@@ -16,7 +16,7 @@ def prepare(job):
 
 
 def now():
-    """Seconds, when the device has done all that it was given: a kernel's launch returns before the kernel ends."""
+    """Seconds, after the device has finished its work (kernel launches are asynchronous)."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -27,5 +27,5 @@ def name():
 
 
 def memory():
-    """The most memory so far, in a run's field, where the device counts it."""
+    """Peak memory of a GPU as a field of the run; nothing on a CPU."""
     return {"peak_megabytes": torch.cuda.max_memory_allocated() / 1e6} if DEVICE == "cuda" else {}

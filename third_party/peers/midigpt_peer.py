@@ -1,4 +1,4 @@
-"""MIDI-GPT's own session, grammar and sampler, with a GPT-2 of random weights. One continuation at a time: batch is 1."""
+"""MIDI-GPT's own session, grammar and sampler, with a GPT-2 of random weights. A session has one continuation: batch 1."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ from note_times import NoteClock
 from sage_jax.benchmark.worker import serve
 
 MIDI = pathlib.Path(__file__).parents[1] / "midi"
-BARS = 8  # a window, of which the session writes the second half
+BARS = 8  # of the window; the session generates its second half
 NOTES_PER_TRACK = 100  # of a prompt
 ENCODER = {
     "resolution": 12,
@@ -33,21 +33,21 @@ ENCODER = {
 
 
 class Clock:
-    """Takes the place of a session's cancel event, which is queried before each token, and ends the session after the last."""
+    """A cancel event that counts tokens. The session queries it before each token; it is set after the last one."""
 
     def __init__(self, clock):
-        self.clock, self.begun = clock, False
+        self.clock, self.started = clock, False
 
     def is_set(self):
-        if not self.begun:
-            self.begun, self.clock.start = True, device.now()  # what comes before it is planning
-        elif self.clock.count < self.clock.tokens:  # a session that has ended may query once more
+        if not self.started:
+            self.started, self.clock.start = True, device.now()  # excludes planning
+        elif self.clock.count < self.clock.tokens:  # a session that has ended may query again
             self.clock.token()
         return self.clock.count >= self.clock.tokens
 
 
 def tokens_per_note(tokenizer):
-    """Over the windows of the embedded corpus."""
+    """The mean over the windows of the embedded corpus."""
     tokens = notes = 0
     for path in sorted(MIDI.rglob("*.mid")):
         score = Score.from_midi(str(path))
@@ -71,9 +71,9 @@ class MidiGPT:
         config = GPT2Config(
             vocab_size=tokenizer.vocab_size(),
             n_positions=5 * job["context_events"] + 64,
-            n_embd=job["width"],
-            n_layer=job["layers"],
-            n_head=job["heads"],
+            n_embd=job["embed_dim"],
+            n_layer=job["num_layers"],
+            n_head=job["num_heads"],
         )
         dtype = getattr(torch, job["dtype"])
         model = GPT2LMHeadModel(config).to(device.DEVICE, dtype).eval()
@@ -87,16 +87,16 @@ class MidiGPT:
         options = InferenceConfig(seed=job["seed"], model_dim=BARS, bars_per_step=BARS // 2, max_attempts=1)
         self.request = GenerationRequest(tracks=[written, *others], config=options)
         self.run()
-        self.about = {
+        self.metadata = {
             "parameters": sum(weight.numel() for weight in model.parameters()),
-            "cache_bytes": 2 * job["layers"] * job["width"] * (self.prompt_tokens + self.tokens) * dtype.itemsize,
+            "cache_bytes": 2 * job["num_layers"] * job["embed_dim"] * (self.prompt_tokens + self.tokens) * dtype.itemsize,
             "compile_seconds": 0.0,
             "tokens_per_note": per_note,
             "device": device.name(),
             "measures": (
-                f"A session that writes bars after a prompt of as many notes, which are {self.prompt_tokens} of its tokens, "
-                "with its cache, grammar and sampler; a note is its share of consecutive tokens, as many as one takes on "
-                "average in the embedded corpus (the prefill draws the first token); no planning, no notes to tokens or back."
+                f"A session with its cache, grammar and sampler that generates bars after a prompt of {self.prompt_tokens} "
+                "tokens; a note is the mean number of tokens per note in the embedded corpus (the prefill draws the first "
+                "token); no planning, no encoding or decoding of notes."
             ),
             "versions": {"torch": torch.__version__, "midigpt": midigpt.__version__},
         }
@@ -109,16 +109,16 @@ class MidiGPT:
             session.run()
         except GenerationCancelled:
             self.prompt_tokens = session.context_len
-            return clock.answer()
-        raise RuntimeError(f"the bars were full after {clock.count} tokens, before the {self.tokens} that were wanted")
+            return clock.result()
+        raise RuntimeError(f"the bars were full after {clock.count} tokens instead of {self.tokens}")
 
 
-def prompt(notes, draw):
-    """Random notes over the first half of the window, on as many tracks as keep them as sparse as music; the rest is empty."""
+def prompt(notes, rng):
+    """Random notes in the first half of the window, on enough tracks to keep the density of music. The second half is empty."""
     tracks = [Track(bars=[Bar() for _ in range(BARS)], instrument=index % 128) for index in range(-(-notes // NOTES_PER_TRACK))]
     for index in range(notes):
         bars = tracks[index % len(tracks)].bars[: BARS // 2]
-        draw.choice(bars).notes.append(Note(draw.randrange(24, 96), 80, 40 * draw.randrange(48), 240))
+        rng.choice(bars).notes.append(Note(rng.randrange(24, 96), 80, 40 * rng.randrange(48), 240))
     return Score(tracks=tracks)
 
 

@@ -1,13 +1,13 @@
-"""What a run answers, from the times at which its notes were complete."""
+"""The result of a run, from the times at which its notes were complete."""
 
 import device
 
 
 class NoteClock:
-    """Counts the tokens of a run, and takes the time where the first one and where each note is complete.
+    """Counts the tokens of a run and records the time of the first token and of the end of each note.
 
-    Each of `events` notes takes the same share of `tokens` tokens, as whole ones; the prefill ends when the first token is known.
-    Other tokens get no time, as waiting for a GPU after each of them would slow it down.
+    `events` notes share `tokens` tokens equally, in whole tokens. The prefill ends with the first token. Other tokens get no
+    time, because waiting for a GPU after each of them would slow it down.
     """
 
     def __init__(self, events, tokens):
@@ -15,29 +15,29 @@ class NoteClock:
         self.count, self.times, self.start = 0, {}, device.now()
 
     def token(self):
-        """One more token is there."""
+        """Counts one more token."""
         self.count += 1
         if self.count == 1 or self.count in self.ends:
             self.times[self.count] = device.now()
 
-    def answer(self):
-        """The run's fields. Raises RuntimeError where fewer or more tokens were there than were wanted."""
+    def result(self):
+        """The fields of a DecodingRun. Raises RuntimeError for another number of tokens."""
         if self.count != self.tokens:
-            raise RuntimeError(f"drew {self.count} tokens, where {self.tokens} were wanted")
+            raise RuntimeError(f"drew {self.count} tokens instead of {self.tokens}")
         ends = [self.times[end] for end in self.ends]
         starts = [self.times[1], *ends[:-1]]
         return {
             "prefill_seconds": self.times[1] - self.start,
             "seconds": [end - start for start, end in zip(starts, ends, strict=True)],
             "events_drawn": len(ends),
-            "notes_drawn": None,  # tokens are not turned into notes
+            "notes_drawn": None,  # tokens are not decoded to notes
             **device.memory(),
         }
 
 
 def time_tokens(tokens, events, count):
-    """Exhausts `tokens`, which does all of a run's work as it goes and has `count` of them, and times its notes."""
+    """Exhausts the iterator `tokens`, which does the work of a run and has `count` elements; times its `events` notes."""
     clock = NoteClock(events, count)
     for _ in tokens:
         clock.token()
-    return clock.answer()
+    return clock.result()

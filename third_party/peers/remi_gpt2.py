@@ -1,4 +1,4 @@
-"""MidiTok's REMI+ tokens with a GPT-2 of random weights, decoded by Hugging Face's generate(), as its users do."""
+"""MidiTok's REMI+ tokens and a GPT-2 with random weights, decoded by Hugging Face's generate(), as its users do."""
 
 import importlib.metadata
 import itertools
@@ -14,11 +14,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, StoppingCriteria
 from sage_jax.benchmark.worker import serve
 
 MIDI = pathlib.Path(__file__).parents[1] / "midi"
-TOKENS_PER_EVENT = 5  # of the context, which so holds as many tokens as that of the other peers
+TOKENS_PER_EVENT = 5  # gives the context the number of tokens that the other peers have
 
 
 class Clock(StoppingCriteria):
-    """Called after each token; never stops."""
+    """Counts tokens; generate() calls it after each one. Never stops."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -48,10 +48,10 @@ class RemiGPT2:
         config = GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=context,
-            n_embd=job["width"],
-            n_layer=job["layers"],
-            n_head=job["heads"],
-            n_inner=job["mlp_width"],
+            n_embd=job["embed_dim"],
+            n_layer=job["num_layers"],
+            n_head=job["num_heads"],
+            n_inner=job["mlp_dim"],
             attn_implementation="sdpa",
             bos_token_id=tokenizer["BOS_None"],
             eos_token_id=tokenizer["EOS_None"],
@@ -60,16 +60,16 @@ class RemiGPT2:
         dtype = getattr(torch, job["dtype"])
         self.model = GPT2LMHeadModel(config).to(device.DEVICE, dtype).eval()
         self.run()
-        self.about = {
+        self.metadata = {
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
-            "cache_bytes": 2 * job["layers"] * job["width"] * context * job["batch"] * dtype.itemsize,
+            "cache_bytes": 2 * job["num_layers"] * job["embed_dim"] * context * job["batch"] * dtype.itemsize,
             "compile_seconds": 0.0,
             "tokens_per_note": tokens_per_note,
             "device": device.name(),
             "measures": (
-                "generate() with its dynamic cache, greedy, on real music as REMI+ tokens; a note is its share of consecutive "
-                "tokens, as many as one takes on average in the embedded corpus, with its bars, positions and tempos (the "
-                "prefill draws the first token); no grammar, and no tokens back to notes."
+                "generate() with its dynamic cache, greedy, after a prompt of real music as REMI+ tokens; a note is the mean "
+                "number of tokens per note in the embedded corpus, with bars, positions and tempos (the prefill draws the "
+                "first token); no grammar, no decoding of tokens to notes."
             ),
             "versions": {
                 "torch": torch.__version__,
@@ -88,7 +88,7 @@ class RemiGPT2:
             min_new_tokens=self.tokens,
             stopping_criteria=[Clock(clock)],
         )
-        return clock.answer()
+        return clock.result()
 
 
 if __name__ == "__main__":

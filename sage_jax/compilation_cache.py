@@ -1,0 +1,39 @@
+"""jax's persistent compilation cache, switched on: a program that was compiled once on this machine is loaded from disk."""
+
+import os
+import pathlib
+import sys
+
+import jax
+
+MAX_BYTES = 2 << 30  # jax evicts the programs that were used least recently
+
+
+def default_folder() -> pathlib.Path:
+    """The user's cache folder: $XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on macOS; `sage_jax/compiled` in it."""
+    if sys.platform == "darwin":
+        base = pathlib.Path.home() / "Library" / "Caches"
+    else:
+        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    return base / "sage_jax" / "compiled"
+
+
+def enable() -> None:
+    """Keeps compiled programs in `default_folder`, at most MAX_BYTES.
+
+    Does nothing where jax has a cache folder already ($JAX_COMPILATION_CACHE_DIR or jax.config), where caching is off
+    ($JAX_ENABLE_COMPILATION_CACHE=false), and where the folder can't be written.
+    """
+    values = jax.config.values
+    if values["jax_compilation_cache_dir"] or not values["jax_enable_compilation_cache"]:
+        return
+    folder = default_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    # jax's own limits keep nothing that compiles in under a second, which is most of what a small model has.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

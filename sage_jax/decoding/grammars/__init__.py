@@ -1,0 +1,1 @@
+"""Grammars: masks that keep generated tokens well-formed, one module per tokenizer."""

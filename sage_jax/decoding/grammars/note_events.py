@@ -1,0 +1,146 @@
+"""The grammar of NoteEvents: masks that exclude ill-formed, out-of-order and duplicate events.
+
+Shapes as in models/attention.py: B rows, V ids of one attribute, A attributes.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sage_jax import struct
+from sage_jax.music.notes import DEFAULT_METER, bar_ticks
+from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.note_events import NoteEvents
+
+
+@struct.dataclass
+class GrammarState(struct.Struct):
+    """Position of each row, int32 [B] each.
+
+    bar: index of the current bar, from the first. position: tick in the bar. bar_ticks: length of the bar. instrument, pitch:
+    ids of the last event, 0 before any.
+    """
+
+    bar: jax.Array
+    position: jax.Array
+    bar_ticks: jax.Array
+    instrument: jax.Array
+    pitch: jax.Array
+
+
+@struct.dataclass
+class Constraints(struct.Struct):
+    """Limits on generated events. Traced: changing one compiles nothing.
+
+    first_bar, stop_bar: int32 [B], events are restricted to bars [first_bar, stop_bar), counted from the prompt's first bar.
+    allow_eos: bool scalar, whether EOS may be generated. programs: bool [129], the MIDI programs that may be, drums last.
+    """
+
+    first_bar: jax.Array
+    stop_bar: jax.Array
+    allow_eos: jax.Array
+    programs: jax.Array
+
+
+class Grammar:
+    """The grammar of NoteEvents, on the device.
+
+    Events at one onset follow in canonical order, by instrument and then by pitch, each strictly later than the one before.
+    Time therefore never decreases, and no note occurs twice at an onset. The pitch id fits the instrument. A rest is allowed
+    only where the tokenizer encodes one.
+    """
+
+    def __init__(self, tokenizer: NoteEvents):
+        self.tokenizer = tokenizer
+        self.vocab_sizes = tokenizer.vocab_sizes
+        ids = np.arange(self.vocab_sizes[ev.ONSET]) - ev.FIRST
+        self._bars, self._positions = np.divmod(ids, tokenizer.max_position)
+        self._bars[ids < 0] = -1
+        # Bar length in ticks by pitch id, for ids that encode a meter.
+        self.meter_ticks = np.zeros(self.vocab_sizes[ev.PITCH], np.int32)
+        self.meter_ticks[tokenizer.first_meter :] = tokenizer.meter_ticks
+
+    def start(self, batch: int) -> GrammarState:
+        """The state before the first event: bar 0 in 4/4."""
+        ticks = bar_ticks(*DEFAULT_METER, self.tokenizer.ticks_per_quarter)
+        return GrammarState(*(jnp.full((batch,), value, jnp.int32) for value in (0, 0, ticks, 0, 0)))
+
+    def onsets(self, state: GrammarState, constraints: Constraints) -> jax.Array:
+        """bool [B, V] onsets allowed next, including EOS."""
+        bars, positions = self._bars[None, :], self._positions[None, :]
+        position = state.position[:, None]
+        forward = (bars > 0) | ((bars == 0) & (positions > position))
+        can_stay = self._instruments_at(state, jnp.ones_like(state.bar, bool), constraints).any(axis=-1)
+        stays = (bars == 0) & (positions == position) & can_stay[:, None]
+        inside = (positions < state.bar_ticks[:, None]) & (forward | stays)
+        # The next event is in the first allowed bar or later, and in a later bar after a rest.
+        min_bars = jnp.maximum(constraints.first_bar - state.bar, state.instrument == ev.REST)[:, None]
+        allowed = inside & (bars >= min_bars)
+        rest = (bars == self.tokenizer.max_bar_step) & (positions == 0)
+        allowed = jnp.where(min_bars > self.tokenizer.max_bar_step, rest, allowed)
+        return allowed.at[:, ev.EOS].set(constraints.allow_eos & (min_bars[:, 0] <= 0))
+
+    def instruments(self, state: GrammarState, onset: jax.Array, constraints: Constraints) -> jax.Array:
+        """bool [B, V] instruments allowed at `onset` [B]."""
+        bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
+        same_onset = (bars == 0) & (position == state.position)
+        allowed = self._instruments_at(state, same_onset, constraints)
+        allowed &= (state.bar + bars >= constraints.first_bar)[:, None]  # only rests before the first allowed bar
+        rest = (bars == self.tokenizer.max_bar_step) & (position == 0)
+        return allowed.at[:, ev.REST].set(rest)
+
+    def _instruments_at(self, state: GrammarState, same_onset: jax.Array, constraints: Constraints) -> jax.Array:
+        ids = np.arange(self.vocab_sizes[ev.INSTRUMENT])[None, :]
+        last = state.instrument[:, None]
+        _, high = self.pitch_range(state.instrument)
+        has_higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
+        later = (ids > last) | ((ids == last) & has_higher_pitch[:, None])
+        return self.playable(constraints)[None, :] & (ids > ev.REST) & (later | ~same_onset[:, None])
+
+    def playable(self, constraints: Constraints) -> jax.Array:
+        """bool [V] instrument ids: the allowed programs, and every id that is not a program."""
+        return jnp.concatenate([jnp.ones(ev.FIRST_PROGRAM, bool), constraints.programs])
+
+    def pitches(self, state: GrammarState, onset: jax.Array, instrument: jax.Array) -> jax.Array:
+        """bool [B, V] pitch ids allowed for `instrument` [B] at `onset` [B]."""
+        low, high = self.pitch_range(instrument)
+        same = (onset == ev.FIRST + state.position) & (instrument == state.instrument)
+        low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), state.pitch + 1, low)
+        ids = np.arange(self.vocab_sizes[ev.PITCH])[None, :]
+        return (low[:, None] <= ids) & (ids < high[:, None])
+
+    def note_values(self, instrument: jax.Array, attribute: int) -> jax.Array:
+        """bool [B, V] durations or velocities: any value for a note, NONE for other events."""
+        ids = np.arange(self.vocab_sizes[attribute])[None, :]
+        is_note = (instrument >= ev.FIRST_PROGRAM)[:, None]
+        return jnp.where(is_note, ids >= ev.FIRST, ids == ev.NONE)
+
+    def allowed(self, state: GrammarState, event: list[jax.Array], constraints: Constraints) -> jax.Array:
+        """bool [B, V] ids of the next attribute. `event`: the tokens of the event so far, [B] each."""
+        attribute = len(event)
+        if attribute == ev.ONSET:
+            return self.onsets(state, constraints)
+        if attribute == ev.INSTRUMENT:
+            return self.instruments(state, event[ev.ONSET], constraints)
+        if attribute == ev.PITCH:
+            return self.pitches(state, event[ev.ONSET], event[ev.INSTRUMENT])
+        return self.note_values(event[ev.INSTRUMENT], attribute)
+
+    def advance(self, state: GrammarState, event: jax.Array) -> GrammarState:
+        """The state after `event` [B, A]. BOS, EOS and PAD do not change it."""
+        onset, instrument, pitch = event[:, ev.ONSET], event[:, ev.INSTRUMENT], event[:, ev.PITCH]
+        bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
+        is_meter = instrument == ev.METER_CHANGE
+        cuts_bar = is_meter & (position > 0)  # a meter change inside a bar starts a new bar
+        ticks = jnp.where(is_meter, jnp.asarray(self.meter_ticks)[pitch], state.bar_ticks)
+        moved = GrammarState(
+            state.bar + bars + cuts_bar, jnp.where(is_meter, 0, position), ticks, instrument, pitch
+        )
+        inside = onset >= ev.FIRST
+        return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)
+
+    def pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[low, high) of the pitch ids of each instrument [B]."""
+        low, high = jnp.asarray(self.tokenizer.pitch_ranges, jnp.int32).T
+        row = ev.pitch_range_of(instrument)
+        return low[row], high[row]

@@ -1,0 +1,100 @@
+"""A trained model under test: its continuations of the prompts and its log-likelihood of the split."""
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from sage_jax.config import RunConfig
+from sage_jax.corpus.shards import music_fingerprint
+from sage_jax.data.crops import subsample_evenly
+from sage_jax.decoding.generate import Generator
+from sage_jax.errors import UserError
+from sage_jax.evaluation import likelihood
+from sage_jax.evaluation.generation import DecodingConfig, ProgressCallback, SystemOutput, generate_continuations
+from sage_jax.evaluation.statistics import ratio
+from sage_jax.evaluation.task import Task
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.config import retokenize
+
+SavedRun = tuple[Any, RunConfig, int, Tokenizer]  # params, config, step, tokenizer of the model
+
+
+def shards_folder(workdir: pathlib.Path, run: SavedRun | None) -> pathlib.Path:
+    """The folder of a workdir's token shards."""
+    return pathlib.Path(run[1].data.shards) if run and run[1].data.shards else workdir / "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint that is ready to generate and to score.
+
+    context: the training context, in steps. max_steps: the maximum steps of a continuation. step: the training step.
+    train_data_fingerprint: of the music that the model was trained on; None if its shards are gone.
+    """
+
+    name: str
+    generator: Generator
+    context: int
+    max_steps: int
+    step: int
+    train_data_fingerprint: str | None
+
+    @classmethod
+    def of(cls, name: str, workdir: pathlib.Path, run: SavedRun, task: Task) -> "TrainedModel":
+        """The saved `run` of `workdir`. Raises UserError if its vocabulary differs from the task's."""
+        params, saved, step, tokenizer = run
+        if saved.tokenizer.fingerprint != task.tokenizer.fingerprint:
+            raise UserError(
+                f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it alone"
+            )
+        max_steps = saved.representation.steps(task.config.max_events)
+        train_data_fingerprint = music_fingerprint(shards_folder(workdir, run))
+        return cls(name, Generator(saved.model, params, tokenizer), saved.context, max_steps, step, train_data_fingerprint)
+
+    def write(self, task: Task, folder: pathlib.Path, progress: ProgressCallback = lambda done, total: None) -> SystemOutput:
+        """Continues the task's prompts. `folder` keeps the generated events, so that a stopped call resumes."""
+        config = task.config
+        decoding = DecodingConfig(config.samples, config.batch_size, self.max_steps, config.seed, config.sampling)
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.generator.params):
+            digest.update(np.asarray(leaf).tobytes())
+        identity = {
+            "model": self.generator.config.name,
+            "tokenizer": self.generator.tokenizer.fingerprint,
+            "step": self.step,
+            "params": digest.hexdigest()[:16],
+        }
+        return generate_continuations(self.generator, task.prompts, decoding, self.context, identity, folder, progress)
+
+    def log_likelihood(self, task: Task, progress: ProgressCallback = lambda done, total: None) -> dict[str, Any]:
+        """The likelihood of `likelihood_pieces` of the task's pieces.
+
+        Returns bits_per_note and bits_per_second (Estimates), attributes (bits per note of each attribute's tokens), opening
+        (bits per note of the first meter and tempo), notes, seconds, and context.
+        """
+        indices = list(range(len(task.shards)))
+        chosen = subsample_evenly(indices, task.config.likelihood_pieces or len(indices))
+        tokenizer = self.generator.tokenizer
+        found = likelihood.bits(
+            self.generator.config,
+            self.generator.params,
+            tokenizer,
+            [retokenize(task.shards[index], task.tokenizer, tokenizer) for index in chosen],
+            self.context,
+            max(1, 1024 // self.context),
+            progress,
+        )
+        pieces, bits = np.arange(len(chosen)), found.bits.sum(axis=1)
+        return {
+            "bits_per_note": ratio(bits, found.notes, pieces),
+            "bits_per_second": ratio(bits, found.seconds, pieces),
+            "attributes": dict(zip(tokenizer.attributes, found.bits.sum(axis=0) / found.notes.sum(), strict=True)),
+            "opening": found.opening.sum() / found.notes.sum(),
+            "notes": int(found.notes.sum()),
+            "seconds": float(found.seconds.sum()),
+            "context": self.context,
+        }

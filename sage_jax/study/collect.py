@@ -1,0 +1,129 @@
+"""Collects the finished trials and speeds of a workdir into a StudyResult."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sage_jax.corpus.shards import REPORT, read_json
+from sage_jax.files import write_json
+from sage_jax.study.config import StudyConfig, Trial, Variant
+from sage_jax.study.results import CorpusScores, LrTrialResult, StudyResult, StudyTable, TrialResult, VariantSpeed
+from sage_jax.study.speed import speed_file
+from sage_jax.study.trials import MODEL, RESULT, Evaluator, trial_folder
+
+RESULTS = "results.json"
+
+
+def collect(evaluator: Evaluator, command: str) -> StudyResult:
+    """The result of the study so far, from the workdir and the reused trials. Writes it to results.json in the workdir."""
+    config, workdir = evaluator.config, evaluator.workdir
+    lr_trials = collect_lr_trials(evaluator)
+    rates = {config.family(system): 0.0 for system in config.lr_search_systems} | best_rates(config, lr_trials)
+    planned = list(config.trials(rates))
+    finished = [trial for trial in (_collect_trial(evaluator, each) for each in planned) if trial is not None]
+    speeds = {variant.name: read_json(speed_file(workdir, variant)) for variant in config.variants()}
+    systems = dict.fromkeys((*config.lr_search_systems, *(variant.system for variant in config.variants())))
+    evaluation = ("prompts", "max_bars", "samples", "likelihood_pieces")
+    result = StudyResult(
+        title=config.title,
+        command=command,
+        commit=", ".join(dict.fromkeys(trial.commit for trial in finished)),
+        versions=finished[-1].versions if finished else {},
+        corpora={name: _corpus_size(evaluator.shards(name)) for name in config.corpora},
+        run={section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
+        evaluation={name: getattr(config.evaluation, name) for name in evaluation},
+        reference=config.reference,
+        speed_benchmark=dict(config.speed_benchmark),
+        lr_search_corpus=config.lr_search_corpus,
+        lr_search_steps=config.search_steps,
+        lr_trials=lr_trials,
+        learning_rates=rates,
+        families={name: config.family(name) for name in systems},
+        tables={name: _table(config, name) for name in config.tables},
+        num_trials=len(planned),
+        trials=finished,
+        speeds={name: VariantSpeed.from_json(each).reportable for name, each in speeds.items() if each is not None},
+    )
+    write_json(workdir / RESULTS, result.to_json(), indent=1)
+    return result
+
+
+def collect_lr_trials(evaluator: Evaluator) -> list[LrTrialResult]:
+    """The finished trials of the learning rate search."""
+    config, trials = evaluator.config, []
+    for system in config.lr_search_systems:
+        trial = Trial(Variant(system, config.lr_search_corpus), 0, 0.0)
+        results = (read_json(path) for path in trial_folder(evaluator.workdir, trial).parent.glob(f"rate*/{RESULT}"))
+        rates = {result["trial"]["learning_rate"] for result in results}
+        reused = [each for each in evaluator.reused.values() if isinstance(each, LrTrialResult)]
+        rates |= {each.learning_rate for each in reused if each.system == system}
+        for rate in sorted(rates):
+            trial = dataclasses.replace(trial, learning_rate=rate)
+            identity = evaluator.identity(trial)
+            if (result := evaluator.result(trial)) is not None:
+                trials.append(LrTrialResult(system, rate, result["valid"]["loss"], identity))
+            elif isinstance(found := evaluator.reused.get(identity), LrTrialResult):
+                trials.append(found)
+    return trials
+
+
+def best_rates(config: StudyConfig, trials: Sequence[LrTrialResult]) -> dict[str, float]:
+    """The learning rate with the lowest loss for each family in the search."""
+    best: dict[str, LrTrialResult] = {}
+    for trial in trials:
+        if trial.system not in best or trial.loss < best[trial.system].loss:
+            best[trial.system] = trial
+    return {config.family(system): trial.learning_rate for system, trial in best.items()}
+
+
+def _collect_trial(evaluator: Evaluator, trial: Trial) -> TrialResult | None:
+    identity = evaluator.identity(trial)
+    if (result := evaluator.result(trial)) is not None:
+        return _trial_result(trial, result, identity)
+    found = evaluator.reused.get(identity)
+    return found if isinstance(found, TrialResult) else None
+
+
+def _trial_result(trial: Trial, result: Mapping[str, Any], identity: str) -> TrialResult:
+    return TrialResult(
+        variant=trial.variant,
+        seed=trial.seed,
+        learning_rate=trial.learning_rate,
+        parameters=result["parameters"],
+        mlp_dim=result["sections"]["model"]["mlp_dim"],
+        events=result["events"],
+        seconds=result["seconds"],
+        train_seconds=result["train_seconds"],
+        cut=result["cut"],
+        scores={corpus: _scores(test) for corpus, test in result["tests"].items()},
+        commit=result["commit"],
+        versions=result["versions"],
+        identity=identity,
+    )
+
+
+def _scores(test: Mapping[str, Any]) -> CorpusScores:
+    nmsi = {
+        name: {"nmsi": score["nmsi"]["mean"], "normalized_nmsi": score["relative"]["mean"]}
+        for name, score in test["scores"].items()
+    }
+    return CorpusScores(
+        bits_per_note=test["likelihood"]["bits_per_note"]["mean"],
+        attributes=test["likelihood"]["attributes"],
+        empty_outputs=test["faults"]["failures"],
+        baselines={name: score for name, score in nmsi.items() if name != MODEL},
+        **nmsi[MODEL],
+    )
+
+
+def _table(config: StudyConfig, name: str) -> StudyTable:
+    table = config.tables[name]
+    overrides = {field: table[field] for field in ("steps", "model") if field in table}
+    return StudyTable(config.variants_of(name), list(table.get("test_on", ())), overrides, table["seeds"])
+
+
+def _corpus_size(shards: pathlib.Path) -> dict[str, int]:
+    splits = (read_json(shards / REPORT) or {"splits": {}})["splits"]
+    count = lambda split, what: splits.get(split, {}).get(what, 0)
+    return {"pieces": count("train", "pieces"), "notes": count("train", "notes"), "test_pieces": count("test", "pieces")}

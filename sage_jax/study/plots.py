@@ -1,0 +1,76 @@
+"""The figure of a study."""
+
+import pathlib
+from collections.abc import Iterator
+
+import matplotlib.axes
+import matplotlib.figure
+
+from sage_jax.evaluation.report import COLOURS
+from sage_jax.files import replacing
+from sage_jax.study.config import Variant
+from sage_jax.study.results import Mean, StudyResult
+
+
+def plot(result: StudyResult, path: pathlib.Path) -> None:
+    """Plots bits per note against speed (or alone, without measured speeds), and against the number of merges."""
+    timed = any(speed.notes_per_second is not None for speed in result.speeds.values())
+    panels = [_plot_speeds if timed else _plot_bits]
+    if "merges" in result.tables:
+        panels.append(_plot_merges)
+    figure = matplotlib.figure.Figure(figsize=(6 * len(panels), 5), layout="constrained")
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        panel(result, axes)
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _points(result: StudyResult) -> Iterator[tuple[Variant, Mean]]:
+    """Bits per note of the variants of the first tables. MMT is left out: it encodes less of a piece."""
+    tables = [result.tables[name] for name in ("forms", "sharing") if name in result.tables]
+    for variant in dict.fromkeys(variant for table in tables for variant in table.variants):
+        bits = result.mean(variant, result.lr_search_corpus, "bits_per_note")
+        if bits.seeds and result.families[variant.system] != "mmt-pooled":
+            yield variant, bits
+
+
+def _plot_speeds(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
+    families: dict[str, list[tuple[float, float]]] = {}
+    for variant, bits in _points(result):
+        speed = result.speed_of(variant)
+        if speed is not None and speed.notes_per_second:
+            families.setdefault(result.families[variant.system], []).append((speed.notes_per_second, bits.mean))
+    for colour, (family, points) in zip(COLOURS * 3, families.items(), strict=False):
+        x, y = zip(*points, strict=True)
+        axes.scatter(x, y, color=colour, s=18, label=family)
+    axes.set_xscale("log")
+    axes.set_xlabel("notes per second, batch 1")
+    axes.set_ylabel(f"bits per note, {result.lr_search_corpus}")
+    if families:
+        axes.legend(frameon=False)
+
+
+def _plot_bits(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
+    points = list(_points(result))[::-1]
+    for place, (_, bits) in enumerate(points):
+        axes.errorbar(bits.mean, place, xerr=bits.high - bits.mean, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_yticks(range(len(points)), [variant.system for variant, _ in points])
+    axes.set_xlabel(f"bits per note, {result.lr_search_corpus}, with 95% intervals over seeds")
+
+
+def _plot_merges(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
+    for colour, corpus in zip(COLOURS, result.corpora, strict=False):
+        points = []
+        for variant in dict.fromkeys(result.tables["merges"].variants):
+            bits = result.mean(variant, corpus, "bits_per_note")
+            if variant.corpus == corpus and bits.seeds:
+                points.append((0 if variant.system == "remi" else int(variant.system.removeprefix("bpe")), bits.mean))
+        if points:
+            merges, bits = zip(*sorted(points), strict=True)
+            axes.plot(merges, bits, "o-", color=colour, label=corpus)
+    axes.set_xscale("symlog", linthresh=500)
+    axes.set_xlabel("merges")
+    axes.set_ylabel("bits per note")
+    if axes.lines:
+        axes.legend(frameon=False)

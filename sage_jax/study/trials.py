@@ -1,0 +1,180 @@
+"""A trial of the study: trains a model and evaluates it on each corpus. The result is cached in the trial's folder."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sage_jax.config import MUTABLE_ON_RESUME, RunConfig, diff
+from sage_jax.corpus.shards import music_fingerprint, read_json
+from sage_jax.environment import commit, describe
+from sage_jax.evaluation import results
+from sage_jax.evaluation.baselines import BASELINES
+from sage_jax.evaluation.model_under_test import TrainedModel
+from sage_jax.evaluation.results import SystemScores
+from sage_jax.evaluation.task import Task
+from sage_jax.files import write_json
+from sage_jax.study.config import StudyConfig, Trial, Variant, num_parameters
+from sage_jax.study.results import LrTrialResult, TrialResult
+from sage_jax.tokenizers.config import MERGES_FILE
+from sage_jax.training.checkpoint import FOLDER, load_for_sampling
+from sage_jax.training.loop import train
+from sage_jax.training.metric_logger import METRICS_FILE
+from sage_jax.training.metrics import read_metrics
+
+RESULT = "result.json"
+SHARDS = "shards"  # prefix in config.corpora of a folder of token shards
+MODEL = "model"  # the name of the trained model in a table of scores
+
+
+class Evaluator:
+    """Evaluates trained models on the corpora of a study.
+
+    config: the study's. workdir: its folder, with token shards in corpora/NAME.
+    reused: results of trials from other workdirs, by identity.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        workdir: pathlib.Path,
+        reused: Mapping[str, TrialResult | LrTrialResult] | None = None,
+    ):
+        self.config, self.workdir, self.reused = config, workdir, reused or {}
+        self._tasks: dict[str, tuple[Task, dict[str, SystemScores]]] = {}
+        self._fingerprint = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))
+
+    def shards(self, corpus: str) -> pathlib.Path:
+        """The folder of a corpus's token shards."""
+        kind, _, folder = self.config.corpora[corpus].partition(":")
+        return pathlib.Path(folder) if kind == SHARDS else self.workdir / "corpora" / corpus
+
+    def sections(self, variant: Variant) -> dict[str, dict[str, Any]]:
+        """The config sections of a variant's run, with the shards that it trains on."""
+        sections = self.config.sections(variant)
+        sections["data"]["corpus"] = self.config.corpora[variant.corpus]
+        sections["data"]["shards"] = str(self.shards(variant.corpus))
+        return sections
+
+    def trial_sections(self, trial: Trial) -> dict[str, dict[str, Any]]:
+        """The config sections of a trial's run."""
+        sections = self.sections(trial.variant)
+        sections["optimizer"]["learning_rate"] = trial.learning_rate
+        sections["train"]["seed"] = trial.seed
+        if not trial.test_on:
+            sections["train"]["steps"] = self.config.search_steps
+        return sections
+
+    def eval_spec(self, trial: Trial) -> dict[str, Any]:
+        """What a trial is evaluated on and how, as JSON."""
+        evaluation = dataclasses.asdict(self.config.evaluation) if trial.test_on else None
+        return results.to_jsonable({"test_on": trial.test_on, "evaluation": evaluation})
+
+    def result(self, trial: Trial) -> dict[str, Any] | None:
+        """The cached result of a trial; None if it is missing or of other settings or other music."""
+        result = read_json(trial_folder(self.workdir, trial) / RESULT)
+        if result is None:
+            return None
+        cached = self._identity(result["trial"]["variant"]["corpus"], result["sections"], result["eval_spec"])
+        return result if cached == self.identity(trial) else None
+
+    def identity(self, trial: Trial) -> str:
+        """A hash of everything that the result of a trial depends on except the code. It is the same on every machine."""
+        return self._identity(trial.variant.corpus, self.trial_sections(trial), self.eval_spec(trial))
+
+    def _identity(self, corpus: str, sections: Mapping[str, Any], eval_spec: Mapping[str, Any]) -> str:
+        # Defaults are left out, so that a new field with a default keeps old identities.
+        fields = {name: value for name, (_, value) in diff(_defaults(), RunConfig.from_dict(sections).to_dict()).items()}
+        fields = {name: value for name, value in fields.items() if name not in MUTABLE_ON_RESUME or name == "train.steps"}
+        music = {name: self._fingerprint(name) for name in dict.fromkeys((corpus, *eval_spec["test_on"]))}
+        text = json.dumps([results.to_jsonable(fields), eval_spec, music], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def task(self, corpus: str) -> tuple[Task, dict[str, SystemScores]]:
+        """The continuation task of a corpus, and the scores of its baselines."""
+        if corpus not in self._tasks:
+            task = Task.of(self.config.evaluation, self.shards(corpus), self.workdir)
+            baselines = task.baselines()
+            scores = {name: results.score(task.prompts, baselines[name].continuations) for name in BASELINES}
+            self._tasks[corpus] = task, scores
+        return self._tasks[corpus]
+
+    def evaluate(self, corpus: str, folder: pathlib.Path) -> dict[str, Any]:
+        """The likelihood and the scores, next to those of the baselines, of the model trained in `folder`, as JSON."""
+        task, baselines = self.task(corpus)
+        model = TrainedModel.of(MODEL, folder, load_for_sampling(folder), task)
+        output = model.write(task, folder / "written")
+        scores = {MODEL: results.score(task.prompts, output.continuations), **baselines}
+        return results.to_jsonable(
+            {
+                "likelihood": model.log_likelihood(task),
+                "scores": results.table(task.prompts, scores),
+                "faults": dataclasses.asdict(output.faults) | {"failures": output.failures},
+                "notes": list(output.notes),
+            }
+        )
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return RunConfig.from_dict({name: {} for name in ("tokenizer", "data", "model", "optimizer", "train")}).to_dict()
+
+
+def trial_folder(workdir: pathlib.Path, trial: Trial) -> pathlib.Path:
+    """The folder of a trial's files."""
+    return workdir / "trials" / trial.name
+
+
+def run_trial(trial: Trial, evaluator: Evaluator, say: Callable[[str], None]) -> dict[str, Any]:
+    """The result of a trial: the cached one, or that of training (from a checkpoint if there is one) and evaluation."""
+    if (cached := evaluator.result(trial)) is not None:
+        return cached
+    folder, sections = trial_folder(evaluator.workdir, trial), evaluator.trial_sections(trial)
+    run = RunConfig.from_dict(sections)
+    say(trial.name)
+    _copy_merges(run, folder)
+    start = time.perf_counter()
+    summary = train(ConfigDict(sections), folder)
+    result = {
+        "trial": dataclasses.asdict(trial),
+        "sections": run.to_dict(),
+        "eval_spec": evaluator.eval_spec(trial),
+        "model": run.model.name,
+        "parameters": num_parameters(run.model),
+        "events": run.train.steps * run.train.batch_size * run.data.context_events,
+        "valid": summary["valid"],
+        "cut": _cut_fraction(folder),
+        "train_seconds": summary["train_seconds"],
+        "compile_seconds": summary["compile_seconds"],
+        "tests": {corpus: evaluator.evaluate(corpus, folder) for corpus in trial.test_on},
+        "commit": commit(),
+        "versions": describe(),
+    }
+    result = results.to_jsonable(result | {"seconds": time.perf_counter() - start})
+    write_json(folder / RESULT, result, indent=1)
+    if not evaluator.config.keep_checkpoints:
+        shutil.rmtree(folder / FOLDER)
+    return result
+
+
+def _cut_fraction(folder: pathlib.Path) -> float:
+    """The fraction of the steps of training crops that did not fit into them."""
+    lines = read_metrics(folder / METRICS_FILE, "crops")
+    return sum(line["cut"] for line in lines) / max(1, sum(line["steps"] for line in lines))
+
+
+def _copy_merges(run: RunConfig, folder: pathlib.Path) -> None:
+    """Copies the merges of another seed: they depend only on the corpus."""
+    if not run.representation.merges or (folder / MERGES_FILE).exists():
+        return
+    for path in sorted(folder.parent.glob(f"*/{MERGES_FILE}")):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / MERGES_FILE)
+        return

@@ -1,0 +1,1 @@
+"""Pieces as sequences of tokens: note events, REMI+, byte-pair encoding, MMT."""

@@ -1,0 +1,186 @@
+"""The grid that all tokenizers share: ticks, durations, velocities, tempos and meters, and quantization to it."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from sage_jax.errors import UserError
+from sage_jax.music.notes import DEFAULT_METER, METER, Piece, bar_ticks, canonical
+from sage_jax.music.quantization_stats import QuantizationStats
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The values that each kind of token can have. Raises UserError for a setting that is out of range.
+
+    ticks_per_quarter: ticks per quarter note, 4 to 96.
+    max_bar_step: the most bars that one onset token of NoteEvents can advance, 1 to 16.
+    max_bar_quarters: the length of the longest bar in quarters, 4 to 16.
+    num_velocities: the number of bins of MIDI velocity, 1 to 127.
+    """
+
+    ticks_per_quarter: int = 12
+    max_bar_step: int = 3
+    max_bar_quarters: int = 8
+    num_velocities: int = 32
+
+    def __post_init__(self):
+        for field, low, high in (
+            ("ticks_per_quarter", 4, 96),
+            ("max_bar_step", 1, 16),
+            ("max_bar_quarters", 4, 16),
+            ("num_velocities", 1, 127),
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise UserError(f"tokenizer.{field} is {value!r}; give a whole number from {low} to {high}")
+
+    @property
+    def max_position(self) -> int:
+        """The number of positions in the longest bar, in ticks."""
+        return self.max_bar_quarters * self.ticks_per_quarter
+
+    @functools.cached_property
+    def durations(self) -> np.ndarray:
+        """Durations in ticks: every tick up to two quarters, then coarser in steps, up to 64 quarters."""
+        quarter = self.ticks_per_quarter
+        steps = ((2, 1), (4, quarter // 4), (8, quarter // 2), (16, quarter), (64, 4 * quarter))
+        values, last = [], 0
+        for until, step in steps:
+            values.append(np.arange(last + step, until * quarter + 1, step))
+            last = until * quarter
+        return np.concatenate(values)
+
+    @functools.cached_property
+    def velocities(self) -> np.ndarray:
+        """MIDI velocities: the middle of each of `num_velocities` equal bins."""
+        edges = 1 + 127 * np.arange(self.num_velocities + 1) // self.num_velocities
+        return (edges[:-1] + edges[1:] - 1) // 2
+
+    @functools.cached_property
+    def tempos(self) -> np.ndarray:
+        """Quarters per minute from 20 to 320, about 3% apart."""
+        return np.unique(np.round(20 * 2 ** (np.arange(97) / 24)))
+
+    @functools.cached_property
+    def meters(self) -> tuple[tuple[int, int], ...]:
+        """(numerator, denominator) of each meter whose bar is a whole number of ticks and at most `max_bar_quarters` long."""
+        return tuple(
+            (numerator, denominator)
+            for denominator in (1, 2, 4, 8, 16)
+            for numerator in range(1, 17)
+            if 4 * numerator <= self.max_bar_quarters * denominator
+            and 4 * self.ticks_per_quarter * numerator % denominator == 0
+        )
+
+    @functools.cached_property
+    def meter_ticks(self) -> np.ndarray:
+        """The bar length of each of `meters` in ticks, int [M]."""
+        numerators, denominators = np.array(self.meters).T
+        return bar_ticks(numerators, denominators, self.ticks_per_quarter)
+
+    def quantize(self, piece: Piece, loss: QuantizationStats | None = None, end: int | None = None) -> Piece:
+        """The nearest piece that the vocabulary can encode; adds the quantization error to `loss`.
+
+        end: tempo and meter changes from this tick on are dropped; None for the end of the last note. Of notes with the same
+        onset, program and pitch, the longest is kept. Raises ValueError for another number of ticks per quarter.
+        """
+        if piece.ticks_per_quarter != self.ticks_per_quarter:
+            raise ValueError(f"the piece has {piece.ticks_per_quarter} ticks per quarter, not {self.ticks_per_quarter}")
+        loss = QuantizationStats() if loss is None else loss
+        notes = piece.notes.copy()
+        notes["duration"] = _nearest(self.durations, notes["duration"])
+        notes["velocity"] = _nearest(self.velocities, notes["velocity"])
+        error = np.abs(notes["duration"] - piece.notes["duration"])
+        loss.duration_error_ticks += float(error.sum())
+        loss.duration_error_ticks_max = max(loss.duration_error_ticks_max, float(error.max(initial=0)))
+        loss.durations_clipped += int((piece.notes["duration"] > self.durations[-1]).sum())
+        velocity_error = np.abs(notes["velocity"] - piece.notes["velocity"])
+        loss.velocities_changed += int((velocity_error > 0).sum())
+        loss.velocity_error += float(velocity_error.sum())
+        loss.velocity_error_max = max(loss.velocity_error_max, float(velocity_error.max(initial=0)))
+        notes = canonical(notes)
+        same = np.ones(max(len(notes) - 1, 0), bool)
+        for field in ("onset", "program", "pitch"):
+            same &= notes[field][1:] == notes[field][:-1]
+        loss.duplicate_notes += int(same.sum())
+        notes = notes[np.append(~same, True)] if len(notes) else notes
+        # A change after the last note affects no note and would cost tokens.
+        if end is None:
+            end = int((notes["onset"].astype(np.int64) + notes["duration"]).max(initial=0))
+        tempos, meters = (changes[changes["tick"] < max(end, 1)] for changes in (piece.tempos, piece.meters))
+        loss.changes_after_the_end += len(piece.tempos) - len(tempos) + len(piece.meters) - len(meters)
+        meters = self._quantize_meters(meters, end, loss)
+        return dataclasses.replace(piece, notes=notes, tempos=self._quantize_tempos(tempos, loss), meters=meters)
+
+    def _quantize_tempos(self, tempos: np.ndarray, loss: QuantizationStats) -> np.ndarray:
+        nearest = tempos.copy()
+        nearest["qpm"] = _nearest(self.tempos, tempos["qpm"])
+        error = np.abs(nearest["qpm"] / tempos["qpm"] - 1)
+        loss.tempos_clipped += int(((tempos["qpm"] < self.tempos[0]) | (tempos["qpm"] > self.tempos[-1])).sum())
+        loss.tempo_error_max = max(loss.tempo_error_max, float(error.max()))
+        changed = np.append(True, np.diff(nearest["qpm"]) != 0)
+        loss.tempos_merged += int((~changed).sum())
+        return nearest[changed]
+
+    def _quantize_meters(self, meters: np.ndarray, end: int, loss: QuantizationStats) -> np.ndarray:
+        """`meters` [M] in terms of the vocabulary's meters, for a piece that ends at tick `end`."""
+        rows = []
+        ends = [*meters["tick"][1:].tolist(), end]
+        for (tick, numerator, denominator), until in zip(meters.tolist(), ends, strict=True):
+            parts = _split(self.meters, numerator, denominator)
+            loss.meters_split += len(parts) > 1
+            loss.meters_replaced += not parts
+            rows += self._alternate(parts or [DEFAULT_METER], tick, until)
+        nearest = np.array(rows, METER)
+        kept = [0]
+        for index in range(1, len(nearest)):
+            last = nearest[kept[-1]]
+            length = bar_ticks(last["numerator"], last["denominator"], self.ticks_per_quarter)
+            on_bar_line = (nearest["tick"][index] - last["tick"]) % length == 0
+            if on_bar_line and tuple(nearest[index])[1:] == tuple(last)[1:]:
+                loss.meters_merged += 1
+            else:
+                kept.append(index)
+        return nearest[kept]
+
+    def _alternate(self, parts: Sequence[tuple[int, int]], tick: int, until: int) -> list[tuple[int, int, int]]:
+        """(tick, numerator, denominator) of each meter change when bars of `parts` repeat in order from `tick` to `until`."""
+        rows = [(tick, *parts[0])]
+        if len(set(parts)) == 1:
+            return rows
+        pairs = itertools.pairwise(itertools.cycle(parts))
+        while True:
+            part, following = next(pairs)
+            tick += int(bar_ticks(*part, self.ticks_per_quarter))
+            if tick >= until:
+                return rows
+            if following != part:
+                rows.append((tick, *following))
+
+
+@functools.cache
+def _split(meters: tuple[tuple[int, int], ...], numerator: int, denominator: int) -> tuple[tuple[int, int], ...]:
+    """The fewest of `meters` that add up to one bar of numerator/denominator and differ by at most a beat; () if none do."""
+    for count in range(1, numerator + 1):
+        parts = tuple(((numerator + rest) // count, denominator) for rest in reversed(range(count)))
+        if set(parts) <= set(meters):
+            return parts
+    return _split(meters, numerator // 2, denominator // 2) if numerator % 2 == denominator % 2 == 0 else ()
+
+
+def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The entry of the sorted `table` that is nearest to each value; of two equally near, the lower one."""
+    index = np.searchsorted((table[1:] + table[:-1]) / 2, values, "left")
+    return table[index]
+
+
+def index_in(table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
+    """The index of each value in the sorted `table`. Raises ValueError, with `name`, for a value that is not in it."""
+    index = np.minimum(np.searchsorted(table, values), len(table) - 1)
+    if (table[index] != values).any():
+        raise ValueError(f"a {name} is not in the vocabulary; quantize the piece first")
+    return index

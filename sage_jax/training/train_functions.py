@@ -1,0 +1,46 @@
+"""Builds the jitted functions of a run: init_state, train_step and eval_step under its partitioner."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from sage_jax.config import RunConfig
+from sage_jax.models.registry import build_model
+from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.training import pmap, sharding
+from sage_jax.training.optimizer import make_optimizer
+from sage_jax.training.placement import TrainFunctions
+from sage_jax.training.state import init_state
+from sage_jax.training.step import TokenAccounting, eval_step, train_step
+
+PARTITIONERS: Mapping[str, Callable[..., TrainFunctions]] = {"mesh": sharding.mesh_partitioner, "pmap": pmap.pmap_partitioner}
+
+
+def make_train_functions(run: RunConfig, representation: Tokenizer) -> TrainFunctions:
+    """The jitted functions of `run`. Raises UserError if its batches or its mesh don't fit the devices."""
+    model = build_model(run.model)
+    tx = make_optimizer(run.optimizer, run.train.steps)
+    accounting = TokenAccounting.of(representation)
+    return PARTITIONERS[run.partitioner](
+        run,
+        init=functools.partial(init_state, model=model, tx=tx),
+        train_step=functools.partial(
+            train_step,
+            model=model,
+            tx=tx,
+            grad_accum_steps=run.train.grad_accum_steps,
+            accounting=accounting,
+            skip_bad=run.train.on_bad_step == "skip",
+            loss_spike_factor=run.train.loss_spike_factor,
+            packed=run.data.pack,
+        ),
+        eval_step=functools.partial(eval_step, model=model, accounting=accounting),
+    )
+
+
+def empty_batch(run: RunConfig) -> dict[str, np.ndarray]:
+    """A batch of zeros with this host's shapes, for ahead-of-time compilation."""
+    rows = run.train.batch_size // jax.process_count()
+    return {"events": np.zeros((rows, run.context + 1, run.model.num_attributes), np.int32)}

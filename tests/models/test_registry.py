@@ -1,0 +1,167 @@
+"""Event-level models: decoding token by token equals the full forward pass."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.errors import UserError
+from sage_jax.models.cache import Cache
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.delay import delayed
+from sage_jax.models.registry import build_model
+from tests.models.small import EVENT_LEVEL, SHARINGS, join_values, parameters, random_events, small_config
+
+B, N, A = 2, 9, 5
+PROMPT = 3
+every_architecture = pytest.mark.parametrize("fields", EVENT_LEVEL, ids=join_values)
+
+
+@functools.cache
+def programs(config):
+    """(full forward pass, prefill, next_logits, decode_step), compiled."""
+    model, params = build_model(config), {"params": parameters(config)}
+
+    def decode_step(carry, cache, token, attribute):
+        return model.apply(params, carry, cache, token, attribute, method="decode_step")
+
+    return (
+        jax.jit(lambda events: model.apply(params, events)),
+        jax.jit(lambda events, cache: model.apply(params, events, cache, method="prefill")),
+        jax.jit(lambda carry, attribute: model.apply(params, carry, attribute, method="next_logits"), static_argnums=1),
+        jax.jit(decode_step, static_argnums=3),
+    )
+
+
+def full_logits(config, events):
+    return programs(config)[0](events)
+
+
+def decoded_logits(config, events, start=(0, 0)):
+    """The logits [B, N, V] of the events after a prompt of three, decoded with the true tokens; 0 elsewhere."""
+    _, prefill, next_logits, decode_step = programs(config)
+    is_delayed = config.architecture == "delay"
+    cache = Cache.empty(config, len(events), N + A).replace(start=jnp.asarray(start, jnp.int32))
+    carry, cache = prefill(events[:, :PROMPT], cache)
+    logits = [np.zeros((B, N + 1, size), np.float32) for size in config.vocab_sizes]
+    for step in range(PROMPT, N + (A - 1 if is_delayed else 0)):
+        for a in range(A):
+            event = step - a if is_delayed else step
+            # As in Transformer.__call__, the first attribute's logits are one position before its token.
+            if event <= N - (a > 0) and event >= PROMPT:
+                logits[a][:, event - (a == 0)] = next_logits(carry, a)
+            token = events[:, event, a] if 0 <= event < N else jnp.zeros(B, jnp.int32)
+            carry, cache = decode_step(carry, cache, token, a)
+    return tuple(block[:, :N] for block in logits)
+
+
+def assert_same(decoded, full):
+    for a, (left, right) in enumerate(zip(decoded, full, strict=True)):
+        part = slice(PROMPT - (a == 0), N - (a == 0))
+        assert float(jnp.std(right[:, part])) > 0.05
+        np.testing.assert_allclose(left[:, part], right[:, part], atol=3e-5, rtol=3e-5, err_msg=f"attribute {a}")
+
+
+@every_architecture
+def test_decode_equals_full_forward(fields):
+    config = small_config(**fields)
+    events = random_events(config, B, N)
+    assert_same(decoded_logits(config, events), full_logits(config, events))
+
+
+# The others are tested with the flat model.
+@pytest.mark.parametrize("sharing", [SHARINGS[1], *SHARINGS[3:]], ids=join_values)
+def test_nested_decode_equals_full_forward_in_every_sharing(sharing):
+    config = small_config(architecture="nested", **sharing)
+    events = random_events(config, B, N)
+    assert_same(decoded_logits(config, events), full_logits(config, events))
+
+
+@every_architecture
+def test_left_padding_changes_nothing(fields):
+    """The second row has two events of padding on the left."""
+    config = small_config(**fields)
+    events = random_events(config, B, N).at[1, :2].set(0)
+    alone = full_logits(config, jnp.roll(events, -2, axis=1))
+    for a, (padded, right) in enumerate(zip(decoded_logits(config, events, (0, 2)), alone, strict=True)):
+        part = slice(PROMPT - (a == 0), N - A)  # positions that do not depend on the rolled events at the end
+        np.testing.assert_allclose(padded[1, part], right[1, PROMPT - 2 - (a == 0) : N - A - 2], atol=3e-5, rtol=3e-5)
+
+
+@every_architecture
+def test_predictions_are_causal(fields):
+    """Changing token (n, a) leaves earlier predictions bitwise equal and changes later ones."""
+    config = small_config(**fields)
+    events = random_events(config, 1, N)
+    before = full_logits(config, events)
+    # Attribute a of event n is input of backbone step n + delays[a], and is predicted from the state of the step before.
+    delays = [a if config.architecture == "delay" else int(0 < config.lookahead <= a) for a in range(A)]
+    for n, a in ((1, 0), (3, 2), (5, 4), (N - 2, 3), (4, 1)):
+        after = full_logits(config, events.at[0, n, a].set(events[0, n, a] % (config.vocab_sizes[a] - 1) + 1))
+        changed_step = n + delays[a]
+        for attribute in range(A):
+            # bool [N]: whether the prediction of this attribute of each event changed
+            changed = np.asarray((before[attribute] != after[attribute]).any(axis=-1)[0])
+            changed = np.append(False, changed[:-1]) if attribute == 0 else changed
+            step = np.arange(N) + delays[attribute]
+            is_conditioned = {
+                "nested": config.decode_order.index(attribute) > config.decode_order.index(a),
+                "compound": a == 0 and attribute > 0,
+            }
+            assert not changed[step < changed_step].any()
+            assert (changed[step == changed_step] == is_conditioned.get(config.architecture, False)).all()
+            assert changed[(step > changed_step) & (np.arange(N) > 0)].all()
+
+
+def test_delayed_shifts_each_attribute_by_one_more_step():
+    events = jnp.arange(1, 1 + 4 * A).reshape(1, 4, A)
+    steps = np.asarray(delayed(events, 6))[0]
+    for t in range(6):
+        for a in range(A):
+            assert steps[t, a] == (events[0, t - a, a] if 0 <= t - a < 4 else 0)
+    assert np.asarray(delayed(events[:, :1], 1)).tolist() == [[[1, 0, 0, 0, 0]]]
+    assert np.asarray(delayed(events, 4)).tolist() == [steps[:4].tolist()]
+
+
+def test_number_of_parameters_and_cache_size():
+    count = lambda config: sum(leaf.size for leaf in jax.tree.leaves(parameters(config)))
+    pooled, delay, nested = (small_config(kv_sharing="mqa", architecture=name) for name in ("pooled", "delay", "nested"))
+    flat = small_config(kv_sharing="mqa")
+    assert count(delay) == count(pooled) == count(flat) - A * 32  # the flat model has attribute embeddings
+    assert Cache.empty(nested, 2, 7).num_bytes * A == Cache.empty(flat, 2, 7).num_bytes
+    per_attribute = small_config(attribute_scope="all", architecture="nested")
+    assert Cache.empty(per_attribute, 2, 7).num_bytes == Cache.empty(flat, 2, 7).num_bytes
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("architecture", "tree"),
+        ("pooling", "mean"),
+        ("event_decoder", "lstm"),
+        ("event_decoder_dim", -1),
+        ("lookahead", 2),
+        ("lookahead", 1),
+    ],
+)
+def test_invalid_config_is_rejected_by_field(field, value):
+    with pytest.raises(UserError, match=f"model.{field}"):
+        ModelConfig(vocab_sizes=(9, 9), kv_sharing="mqa", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (dict(architecture="flat", pooling="concat", event_decoder="gru"), "mqa"),
+        (dict(architecture="nested"), "nested-mqa"),
+        (dict(architecture="nested", event_decoder="gru"), "nested-gru-mqa"),
+        (dict(architecture="nested", event_decoder="attention", lookahead=3), "nested3-attention-mqa"),
+        (dict(architecture="pooled", event_decoder="gru"), "pooled-mqa"),
+        (dict(architecture="pooled", pooling="concat"), "pooled-concat-mqa"),
+        (dict(architecture="compound", pooling="concat"), "compound-concat-mqa"),
+    ],
+)
+def test_name_has_every_field_that_differs_from_the_default(fields, name):
+    assert small_config(**fields, kv_sharing="mqa").name == name
