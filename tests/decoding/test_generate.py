@@ -188,7 +188,8 @@ def test_eos_ends_the_row():
 
 def test_nothing_is_compiled_after_warmup():
     """For 20 prompt lengths, and a continuation that needs three cache capacities."""
-    generator = Generator(tiny_config(), parameters(tiny_config()), TOKENIZER, first_capacity=64)
+    config = tiny_config(kv_sharing="mqa")  # fewer keys and values: quickly compiled
+    generator = Generator(config, parameters(config), TOKENIZER, first_capacity=64)
     assert cache_capacities(64, 260, first=64) == [96, 192, 384] and cache_capacities(96, 260, first=64) == [128, 256, 384]
     generator.warmup(1, longest_prompt=80, max_events=260, sampling=WILD)
     compiled = generator.compilations
