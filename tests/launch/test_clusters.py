@@ -93,7 +93,8 @@ def install(tmp_path):
             (programs / name).chmod(0o755)
         environment |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "REPOSITORY": "/nowhere"}
         command = ("bash", "launch/tpu_pod.sh", "pod", "zone", "install")
-        ended = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHON"}  # which would be the choice
+        ended = subprocess.run(command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True)
         return ended, log.read_text().splitlines()
 
     return run
