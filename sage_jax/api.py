@@ -160,12 +160,8 @@ class Model:
     def read_prompt(self, prompt: str | os.PathLike | Piece, bars: int | None = None) -> Prompt:
         """The first `bars` bars of a MIDI file or a Piece, from the first bar with a note on. Raises UserError as continue_."""
         bars = self.continuation.prompt_bars if bars is None else bars
-        grid = self.tokenizer.grid
         in_file, in_prompt = QuantizationStats(), QuantizationStats()
-        if isinstance(prompt, Piece):
-            name, whole = "the prompt", at_resolution(prompt, grid.ticks_per_quarter, loss=in_file)
-        else:
-            name, whole = os.fspath(prompt), read_midi(prompt, grid.ticks_per_quarter, loss=in_file)
+        name, whole = self._read(prompt, "the prompt", in_file)
         read = first_bars(whole, bars, name)
         end = read.bar_start(bars)
         quantized = self.tokenizer.quantize(read, in_prompt, end)
@@ -206,10 +202,9 @@ class Model:
 
     def score(self, music: str | os.PathLike | Piece) -> Score:
         """The likelihood of a MIDI file or a Piece under the model. Raises UserError for a file without notes."""
-        ticks = self.tokenizer.grid.ticks_per_quarter
-        piece = at_resolution(music, ticks) if isinstance(music, Piece) else read_midi(music, ticks)
+        name, piece = self._read(music, "the piece")
         if not len(piece.notes):
-            raise UserError(f"{music if not isinstance(music, Piece) else 'the piece'} has no notes; give music to score")
+            raise UserError(f"{name} has no notes; give music to score")
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
         found = likelihood.bits(
@@ -223,6 +218,15 @@ class Model:
             seconds=float(found.seconds[0]),
             attributes=dict(zip(self.tokenizer.attributes, (bits / notes).tolist(), strict=True)),
         )
+
+    def _read(
+        self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None
+    ) -> tuple[str, Piece]:
+        """What messages call the music, `unnamed` where it is no file, and the piece on the model's grid."""
+        ticks = self.tokenizer.grid.ticks_per_quarter
+        if isinstance(music, Piece):
+            return unnamed, at_resolution(music, ticks, loss=loss)
+        return os.fspath(music), read_midi(music, ticks, loss=loss)
 
     def _settings(self, **given: Any) -> ContinuationConfig:
         return dataclasses.replace(self.continuation, **{name: value for name, value in given.items() if value is not None})

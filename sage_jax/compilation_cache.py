@@ -1,20 +1,18 @@
 """jax's persistent compilation cache, switched on: a program that was compiled once on this machine is loaded from disk."""
 
-import os
 import pathlib
 import sys
 
 import jax
+
+from sage_jax.files import user_cache
 
 MAX_BYTES = 2 << 30  # jax evicts the programs that were used least recently
 
 
 def default_folder() -> pathlib.Path:
     """The user's cache folder: $XDG_CACHE_HOME or ~/.cache, ~/Library/Caches on macOS; `sage_jax/compiled` in it."""
-    if sys.platform == "darwin":
-        base = pathlib.Path.home() / "Library" / "Caches"
-    else:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    base = pathlib.Path.home() / "Library" / "Caches" if sys.platform == "darwin" else user_cache()
     return base / "sage_jax" / "compiled"
 
 

@@ -1,6 +1,5 @@
 """The default config in three sizes, which configs/sage.py exposes on the command line."""
 
-import copy
 from typing import Any
 
 SIZES = ("debug", "demo", "base")
@@ -8,11 +7,11 @@ SIZES = ("debug", "demo", "base")
 
 def default_config(size: str = "base") -> dict[str, Any]:
     """All sections of a config as plain dicts: `base` with the overrides of `size`, one of SIZES."""
-    changes = {"base": {}, "demo": demo(), "debug": debug()}[size]
+    overrides = {"base": dict, "demo": demo, "debug": debug}[size]()
     config = base()
-    for section, fields in changes.items():
+    for section, fields in overrides.items():
         config[section].update(fields)
-    return copy.deepcopy(config)
+    return config
 
 
 def base() -> dict[str, Any]:

@@ -16,6 +16,11 @@ ROOT = pathlib.Path(__file__).parents[1]  # the checkout; site-packages for an i
 LOCK = "lock"  # file name
 
 
+def user_cache() -> pathlib.Path:
+    """The folder of this user's caches: $XDG_CACHE_HOME, or ~/.cache."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path in the folder of `path`; it replaces `path` if the block ends without an error.

@@ -4,7 +4,6 @@ import fnmatch
 import functools
 import importlib.metadata
 import importlib.util
-import os
 import pathlib
 
 import numpy as np
@@ -12,7 +11,7 @@ from rich.progress import track
 
 from sage_jax.corpus.workers import Failure, run_tasks
 from sage_jax.errors import UserError
-from sage_jax.files import replacing
+from sage_jax.files import replacing, user_cache
 from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import DEFAULT_METER, METER, NOTE, TEMPO, Piece
 
@@ -40,8 +39,7 @@ def write_scores() -> pathlib.Path:
     spec = importlib.util.find_spec("music21")
     if spec is None or spec.origin is None:
         raise UserError("data.corpus music21 needs the package music21; install it with pip install -e '.[music21]'")
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    folder = cache / "sage_jax" / f"music21-{importlib.metadata.version('music21')}"
+    folder = user_cache() / "sage_jax" / f"music21-{importlib.metadata.version('music21')}"
     complete = folder / "complete"
     if not complete.exists():
         source = pathlib.Path(spec.origin).parent / "corpus"

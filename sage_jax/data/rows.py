@@ -84,19 +84,19 @@ class MapRow:
 class PackingStats:
     """Thread-safe counters of the rows of a run.
 
-    steps: the steps of all crops. cut: the steps that did not fit in their row. room: the capacity of all rows in steps.
+    steps: the steps of all crops. cut: the steps that did not fit in their row. capacity: the length of all rows in steps.
     """
 
     def __init__(self):
-        self.steps = self.cut = self.room = 0
+        self.steps = self.cut = self.capacity = 0
         self._lock = threading.Lock()
 
-    def add(self, steps: int, cut: int, room: int) -> None:
+    def add(self, steps: int, cut: int, capacity: int) -> None:
         """Adds to the counters."""
         with self._lock:
             self.steps += steps
             self.cut += cut
-            self.room += room
+            self.capacity += capacity
 
 
 @dataclasses.dataclass(frozen=True)

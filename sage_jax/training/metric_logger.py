@@ -198,10 +198,10 @@ class MetricLogger:
 
     def packing(self, step: int, stats: PackingStats) -> None:
         """Logs how full the rows of this call were, and how many steps were cut off."""
-        if not stats.room:
+        if not stats.capacity:
             return
-        steps, cut, padding = stats.steps, stats.cut, 1 - (stats.steps - stats.cut) / stats.room
-        self._log.write("crops", step, steps=steps, cut=cut, room=stats.room)
+        steps, cut, padding = stats.steps, stats.cut, 1 - (stats.steps - stats.cut) / stats.capacity
+        self._log.write("crops", step, steps=steps, cut=cut, capacity=stats.capacity)
         if cut:
             share = f"{cut:,} of the {steps:,} steps in the crops ({cut / steps:.2%}) did not fit into rows and were cut off"
             self._report.say(f"{share}; a larger config.representation.steps_per_event makes rows longer")

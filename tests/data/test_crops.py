@@ -137,7 +137,7 @@ def test_steps_beyond_the_capacity_are_counted():
     crop = RandomCrop(TOKENIZER, 96, (0, 0))(Region(events, 0, 1), np.random.default_rng(0))
     steps, tally = Retokenize(TOKENIZER, RemiBpe())(crop), PackingStats()
     PadRow(600, 1, tally)([steps])
-    assert (tally.steps, tally.cut, tally.room) == (len(steps), 0, 601)
+    assert (tally.steps, tally.cut, tally.capacity) == (len(steps), 0, 601)
     row = PadRow(99, 1, tally)([steps[:60], steps])["events"]
     assert np.array_equal(row, np.concatenate([steps[:60], steps[:40]]))
-    assert (tally.steps, tally.cut, tally.room) == (2 * len(steps) + 60, len(steps) - 40, 701)
+    assert (tally.steps, tally.cut, tally.capacity) == (2 * len(steps) + 60, len(steps) - 40, 701)

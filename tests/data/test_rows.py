@@ -46,7 +46,7 @@ def test_packed_rows_hold_whole_pieces_each_once_an_epoch(shards):
     read = rows_of(shards, rows, batch_size=1, pack=True, tally=tally, seed=3)
     assert sorted(piece for row in read for piece in pieces_in(row)) == whole
     rows_of(shards, rows, batch_size=1, tally=loose)
-    assert tally.cut == loose.cut == 0 and tally.steps / tally.room > 1.5 * loose.steps / loose.room
+    assert tally.cut == loose.cut == 0 and tally.steps / tally.capacity > 1.5 * loose.steps / loose.capacity
 
 
 def test_two_readers_of_packed_batches_read_the_rows_of_one(shards):
