@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sage_jax.decoding.grammars.note_events import Constraints, Grammar, GrammarState
+from sage_jax.decoding.constraints import Constraints
+from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
 from sage_jax.tokenizers import note_events as ev
 
 
@@ -13,19 +14,20 @@ def delayed_step(
     grammar: Grammar,
     state: GrammarState,
     partial_events: jax.Array,
+    given: jax.Array,
     constraints: Constraints,
-    choose: Callable[[int, jax.Array, jax.Array], jax.Array],
+    choose: Callable[[int, jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """One delayed step: chooses the next attribute of each partial event, oldest first, and the onset of a new event.
 
-    state: the grammar's state after the last complete event. partial_events: int32 [B, A - 1, A], the events after it; the
-    newest has only its onset. choose: given the attribute, the allowed ids bool [B, V] and the current token [B], returns the
-    chosen token; it returns the current one where that belongs to a prompt.
+    state: the grammar's state after the last complete event. partial_events: int32 [B, A, A], the events after it; the newest
+    has no attribute yet. given: bool [B, A], which of these events are given: their tokens are kept. choose: the token [B] of
+    an attribute among the allowed ids bool [B, V].
 
-    Returns the chosen tokens, int32 [B, A], by attribute; and the events [B, A, A], of which the first is now complete.
+    Returns the tokens of the step, int32 [B, A], by attribute; and the events [B, A, A], of which the first is now complete.
     """
     A = ev.NUM_ATTRIBUTES
-    events = [*jnp.moveaxis(partial_events, 1, 0), jnp.zeros_like(partial_events[:, 0])]
+    events = [*jnp.moveaxis(partial_events, 1, 0)]
     tokens = []
     for index, attribute in enumerate(reversed(range(A))):
         event = events[index]
@@ -33,17 +35,19 @@ def delayed_step(
         allowed = grammar.allowed(state, known, constraints)
         if attribute == ev.PITCH:
             allowed &= _allows_next_onset(grammar, known, events[index + 1][:, ev.ONSET], constraints)
-        token = choose(attribute, allowed, event[:, attribute])
+        token = choose(attribute, allowed)
         # All attributes of the final event are EOS. Only PAD follows it.
         if attribute > ev.ONSET:
             token = jnp.where(known[0] <= ev.EOS, known[0], token)
         else:
             previous = events[index - 1][:, ev.ONSET]
             token = jnp.where((previous == ev.EOS) | (previous == ev.PAD), ev.PAD, token)
+        token = jnp.where(given[:, index], event[:, attribute], token)
         events[index] = event = event.at[:, attribute].set(token)
         tokens.insert(0, token)
         if attribute == ev.INSTRUMENT:
-            event = event.at[:, ev.PITCH].set(_least_restrictive_pitch(grammar, state, event))
+            pitch = jnp.where(given[:, index], event[:, ev.PITCH], _least_restrictive_pitch(grammar, state, event))
+            event = event.at[:, ev.PITCH].set(pitch)
         state = grammar.advance(state, event)
     return jnp.stack(tokens, axis=1), jnp.stack(events, axis=1)
 
@@ -68,7 +72,7 @@ def _allows_next_onset(
     bars, position = (part[:, None] for part in jnp.divmod(next_onset - ev.FIRST, grammar.tokenizer.max_position))
     is_meter = (instrument == ev.METER_CHANGE)[:, None]
     event_position = jnp.where(is_meter, 0, (onset[:, None] - ev.FIRST) % grammar.tokenizer.max_position)
-    later = (jnp.arange(grammar.vocab_sizes[ev.INSTRUMENT])[None] > instrument[:, None]) & grammar.playable(constraints)[None]
+    later = (jnp.arange(grammar.vocab_sizes[ev.INSTRUMENT])[None] > instrument[:, None]) & grammar.playable(constraints)
     _, high = grammar.pitch_range(instrument)
     is_same_onset = (bars == 0) & (position == event_position)
     # At the same onset, a later instrument or a higher pitch must remain for the next event.

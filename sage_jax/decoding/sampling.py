@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sage_jax import struct
 from sage_jax.errors import UserError
@@ -36,55 +37,72 @@ class SamplingConfig:
         if self.top_p == 0:
             raise UserError("sampling.top_p is 0, which leaves nothing to choose; give 1 for no limit")
 
-    @property
-    def sampling_params(self) -> "SamplingParams":
-        """The same settings as arrays."""
-        values = (jnp.float32(value) for value in (self.temperature, self.top_p, self.min_p))
-        return SamplingParams(*values, top_k=self.top_k)
-
 
 @struct.dataclass
 class SamplingParams(struct.Struct):
-    """SamplingConfig on the device. All fields but top_k are traced: changing one compiles nothing."""
+    """A SamplingConfig of each row, on the device: temperature, top_p, min_p float32 [B], top_k int32 [B]."""
 
     temperature: jax.Array
+    top_k: jax.Array
     top_p: jax.Array
     min_p: jax.Array
-    top_k: int = struct.field(pytree_node=False, default=0)
+
+    @classmethod
+    def of(cls, config: SamplingConfig) -> "SamplingParams":
+        """One row, as numpy arrays."""
+        return cls(
+            np.float32([config.temperature]), np.int32([config.top_k]), np.float32([config.top_p]), np.float32([config.min_p])
+        )
 
 
 def sample(keys: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:
-    """Samples one id per row, int32 [B], from logits [B, V] among the ids `allowed` [B, V], with a PRNG key per row [B]."""
+    """Samples one id per row, int32 [B], from float32 logits [B, V] among the ids `allowed` [B, V], with a PRNG key per row.
+
+    What a row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often.
+    """
     logits = jnp.where(allowed, logits, NEG_INF)
-    temperature = jnp.maximum(sampling_params.temperature, 1e-6)
-    sampled = jax.vmap(jax.random.categorical)(keys, filter_logits(logits / temperature, sampling_params))
-    return jnp.where(sampling_params.temperature > 0, sampled, logits.argmax(axis=-1)).astype(jnp.int32)
+    temperature = sampling_params.temperature
+    kept = filter_logits(logits / jnp.maximum(temperature, 1e-6)[:, None], sampling_params)
+    sampled = jax.vmap(jax.random.categorical)(keys, kept)
+    return jnp.where(temperature > 0, sampled, logits.argmax(axis=-1)).astype(jnp.int32)
 
 
 def filter_logits(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
-    """logits [B, V] with NEG_INF for ids that top-k rules out, then for those that min-p or top-p rules out of the rest."""
-    if 0 < sampling_params.top_k < logits.shape[-1]:
-        smallest = jax.lax.top_k(logits, sampling_params.top_k)[0][:, -1:]
-        logits = jnp.where(logits >= smallest, logits, NEG_INF)
-    floor = logits.max(axis=-1, keepdims=True) + jnp.log(jnp.maximum(sampling_params.min_p, 1e-30))
-    nucleus = jax.lax.cond(sampling_params.top_p < 1, _nucleus, lambda logits, top_p: logits, logits, sampling_params.top_p)
+    """logits [B, V] with NEG_INF for ids that top-k rules out, then for those that min-p or top-p rules out of the rest.
+
+    Each filter runs only where a row of the batch has it. A row without it stays as it is.
+    """
+    top_k, top_p, min_p = sampling_params.top_k, sampling_params.top_p, sampling_params.min_p[:, None]
+    has_top_k = (0 < top_k) & (top_k < logits.shape[-1])
+    logits = jax.lax.cond(has_top_k.any(), _top_k, lambda logits, k: logits, logits, jnp.where(has_top_k, top_k, 0))
+    floor = logits.max(axis=-1, keepdims=True) + jnp.log(jnp.maximum(min_p, 1e-30))
+    nucleus = jax.lax.cond((top_p < 1).any(), _nucleus, lambda logits, top_p: logits, logits, top_p)
     return jnp.where(logits >= floor, nucleus, NEG_INF)
 
 
+def _top_k(logits: jax.Array, top_k: jax.Array) -> jax.Array:
+    """Keeps the top_k [B] largest of logits [B, V] and those equal to the smallest of them; all where top_k is 0."""
+    V = logits.shape[-1]
+    place = jnp.where(top_k > 0, V - top_k, 0)
+    smallest = jnp.take_along_axis(jnp.sort(logits, axis=-1), place[:, None], axis=-1)
+    return jnp.where(logits >= smallest, logits, NEG_INF)
+
+
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Keeps ids of at least probability p: the largest p such that these ids together reach top_p.
+    """Keeps ids of at least probability p: the largest p such that these ids together reach top_p [B].
 
     Bisection finds p to within 2^-BISECTION_STEPS of the largest probability, in a quarter of the time of a sort. Ids of equal
-    probability are kept or removed together.
+    probability are kept or removed together. Rows with top_p = 1 keep all ids.
     """
     probability = jax.nn.softmax(logits, axis=-1)
 
     def bisect(_, bounds):
         low, high = bounds  # ids of at least `low` reach top_p; those of at least `high` do not
         middle = (low + high) / 2
-        reaches = jnp.where(probability >= middle, probability, 0).sum(axis=-1, keepdims=True) >= top_p
+        reaches = jnp.where(probability >= middle, probability, 0).sum(axis=-1, keepdims=True) >= top_p[:, None]
         return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
     peak = probability.max(axis=-1, keepdims=True)
     threshold, _ = jax.lax.fori_loop(0, BISECTION_STEPS, bisect, (jnp.zeros_like(peak), 2 * peak))
-    return jnp.where(probability >= jnp.minimum(threshold, peak), logits, NEG_INF)  # always keeps the most likely id
+    is_kept = probability >= jnp.minimum(threshold, peak)  # always the most likely id
+    return jnp.where(is_kept | (top_p >= 1)[:, None], logits, NEG_INF)

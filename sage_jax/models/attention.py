@@ -42,16 +42,15 @@ from sage_jax.models.dense import dense, fan_in_init
 NEG_INF = -1e30  # finite, so that a query without any key gives 0 and not NaN
 MIN_ROW_MAX = -1e20  # keeps exp(NEG_INF - maximum) at 0 for such a query
 
-Rope = tuple[jax.Array, jax.Array]  # cos and sin, each [N, h / 2]
+Rope = tuple[jax.Array, jax.Array]  # cos and sin, each [B, N, h / 2], or [1, N, h / 2] where all rows are at the same event
 
 
 class LayerCache(NamedTuple):
-    """One layer's part of a `Cache`; `cached` is None where the cache is known to be empty."""
+    """One layer's part of a `Cache`."""
 
-    cached: KeysValues | None
+    cached: KeysValues
     partial_event: KeysValues
-    length: jax.Array | int
-    start: jax.Array
+    length: jax.Array
 
 
 class Source(NamedTuple):
@@ -120,15 +119,15 @@ class Attention(nn.Module):
 
 def apply_rope(x: jax.Array, rope: Rope) -> jax.Array:
     """Rotary position embedding (RoFormer, arXiv 2104.09864) of x [B, N, ..., h] by event; pairs are the two halves of h."""
-    cos, sin = (part.reshape(1, len(part), *(1,) * (x.ndim - 3), -1) for part in rope)
+    cos, sin = (part.reshape(*part.shape[:2], *(1,) * (x.ndim - 3), -1) for part in rope)
     low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
 
 
 def rope_frequencies(events: jax.Array, head_dim: int, base: float) -> Rope:
-    """(cos, sin), each [N, h / 2], for the event indices [N]."""
+    """(cos, sin), each [B, N, h / 2], for the event indices [B, N]."""
     frequency = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = events.astype(jnp.float32)[:, None] * frequency[None, :]
+    angle = events.astype(jnp.float32)[:, :, None] * frequency[None, None, :]
     return jnp.cos(angle), jnp.sin(angle)
 
 
@@ -184,7 +183,7 @@ def _attend(
 ) -> jax.Array:
     """Attention of one chunk of queries, which begins at new event `low`. Own-scope head groups come first in X."""
     own = config.num_own_scope_groups
-    if own in (0, q.shape[3]) or (layer_cache is not None and layer_cache.cached is not None):
+    if own in (0, q.shape[3]) or layer_cache is not None:
         return _attend_groups(q, own, new_kv, layer_cache, segment_ids, low, first)
     parts = [
         _attend_groups(q[:, :, :, :own], own, new_kv, layer_cache, segment_ids, low, first),
@@ -223,20 +222,17 @@ def _attend_groups(
     key_token = jnp.arange(S)[None, None, :] * E + jnp.arange(E)[None, :, None]
     query_token = ((low + jnp.arange(N))[:, None] * E + first + jnp.arange(A)[None, :]).reshape(-1)
     mask = per_key(key_token) <= query_token[None, None, :, None, None, None]  # [1, G, T, 1, 1, M]
-    if layer_cache is not None:
-        key_event = jnp.broadcast_to(layer_cache.length + jnp.arange(S), (1, E, S))
-        mask &= per_key(key_event) >= layer_cache.start[:, None, None, None, None, None]
     if segment_ids is not None:
         query_segment = jnp.repeat(segment_ids[:, low:], A, axis=1)
         key_segment = per_key(jnp.broadcast_to(segment_ids[:, None], (B, E, S)))
         mask &= key_segment == query_segment[:, None, :, None, None, None]
     keys, values = (part.reshape(B, G, -1, h) for part in new_kv)
     sources = [Source("bgturh,bgmh->bgturm", keys, values, mask & scope_mask(S))]
-    if layer_cache is not None and layer_cache.cached is not None:
+    if layer_cache is not None:
         cached_keys, cached_values = layer_cache.cached
         S = cached_keys.shape[KEYS_EVENTS]
         key_event = per_key(jnp.broadcast_to(jnp.arange(S), (1, E, S)))
-        mask = (key_event < layer_cache.length) & (key_event >= layer_cache.start[:, None, None, None, None, None])
+        mask = key_event < layer_cache.length[:, None, None, None, None, None]
         keys, values = cached_keys.reshape(B, G, h, -1), cached_values.reshape(B, G, -1, h)
         sources.append(Source("bgturh,bghm->bgturm", keys, values, mask & scope_mask(S)))
     return _from_kv_groups(_softmax_average(queries, sources), K, by_attribute).reshape(q.shape)

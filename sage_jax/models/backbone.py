@@ -3,6 +3,7 @@
 Shapes as in attention.py.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -13,6 +14,9 @@ from sage_jax.models.attention import Attention, LayerCache, Rope, rope_frequenc
 from sage_jax.models.cache import Cache, KeysValues
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init
+
+# Chooses a token [B] from the tokens of the event so far and its logits [B, V].
+ChooseToken = Callable[[list[jax.Array], jax.Array], jax.Array]
 
 # What the backward pass keeps of each layer. ModelConfig.remat has two more values: "none", and "scores" (see attention.py).
 REMAT_POLICIES = {
@@ -96,8 +100,21 @@ class Backbone(nn.Module):
         head = self.heads[attribute].astype(hidden.dtype)
         return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
 
-    def prefill(self, events: jax.Array, cache: Cache) -> tuple[Any, Cache]:
-        """Reads whole events [B, N, A] into an empty cache; returns the carry and the cache."""
+    # Decoding. Rows of the cache have their own lengths. `prefill` and `decode_step` write keys and values after them and leave
+    # the lengths to the caller, who knows which events count.
+
+    def start_carry(self, before: jax.Array) -> Any:
+        """The carry of rows whose next event is given, so that nothing is predicted from it.
+
+        before: int32 [B, C, A], the events before the next one, PAD where there are none.
+        """
+        raise NotImplementedError
+
+    def prefill(self, events: jax.Array, before: jax.Array, count: jax.Array, cache: Cache) -> tuple[Any, Cache]:
+        """Reads whole events [B, N, A], of which the first `count` (int32 [B], at least 1) of a row are real.
+
+        before: as in `start_carry`. Returns the carry after the last real event, and the cache with the lengths of before.
+        """
         raise NotImplementedError
 
     def next_logits(self, carry: Any, attribute: int) -> jax.Array:
@@ -105,23 +122,31 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def decode_step(self, carry: Any, cache: Cache, token: jax.Array, attribute: int) -> tuple[Any, Cache]:
-        """Reads the chosen token [B] of `attribute`; returns the next carry and the cache.
+        """Reads the chosen token [B] of `attribute`; returns the next carry and the cache with the lengths of before.
 
         The caller must not exceed the capacity of the cache: a write past the end overwrites the last event.
         """
         raise NotImplementedError
 
+    def event_step(self, carry: Any, cache: Cache, choose: ChooseToken) -> tuple[Any, Cache, jax.Array]:
+        """Reads one more event, token by token, and returns it as int32 [B, A]. A model with a kernel for it overrides this."""
+        event = []
+        for attribute in range(self.config.num_attributes):
+            event.append(choose(event, self.next_logits(carry, attribute)))
+            carry, cache = self.decode_step(carry, cache, event[-1], attribute)
+        return carry, cache, jnp.stack(event, axis=1)
+
     def apply_layers(
-        self, x: jax.Array, cache: Cache | None, first: int = 0, empty: bool = True, segment_ids: jax.Array | None = None
+        self, x: jax.Array, cache: Cache | None, first: int = 0, segment_ids: jax.Array | None = None
     ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
         """x [B, N, A, D] -> final hidden states [B, N, A, D], and each layer's keys and values for `Cache.write`.
 
-        first: attribute of x[:, :, 0]. empty: whether the cache holds no events yet, so that its buffers are not read.
-        segment_ids: int [B, N]; attention is restricted to equal ids. None means one segment per row.
+        first: attribute of x[:, :, 0]. segment_ids: int [B, N]; attention is restricted to equal ids. None means one segment
+        per row.
         """
         config = self.config
-        length = 0 if empty or cache is None else cache.length
-        rope = rope_frequencies(length + jnp.arange(x.shape[1]), config.head_dim, config.rope_theta)
+        length = jnp.zeros(1, jnp.int32) if cache is None else cache.length
+        rope = rope_frequencies(length[:, None] + jnp.arange(x.shape[1])[None, :], config.head_dim, config.rope_theta)
         apply = lambda block, x, layer_cache: block(x, rope, layer_cache, first, segment_ids)
         if cache is None and config.remat in REMAT_POLICIES:
             apply = nn.remat(apply, policy=REMAT_POLICIES[config.remat])
@@ -129,8 +154,12 @@ class Backbone(nn.Module):
         for layer, block in enumerate(self.blocks):
             layer_cache = None
             if cache is not None:
-                cached = None if empty else cache.layers[layer]
-                layer_cache = LayerCache(cached, cache.partial_event[layer], length, cache.start)
+                layer_cache = LayerCache(cache.layers[layer], cache.partial_event[layer], length)
             x, keys_values = apply(block, x, layer_cache)
             new_kv.append(keys_values)
         return self.norm(x), tuple(new_kv)
+
+
+def at_event(hidden: jax.Array, count: jax.Array) -> jax.Array:
+    """hidden [B, N, ...] -> [B, ...] at each row's event count - 1, for int32 count [B]."""
+    return jax.vmap(lambda row, index: jax.lax.dynamic_index_in_dim(row, index, keepdims=False))(hidden, count - 1)

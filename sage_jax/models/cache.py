@@ -1,5 +1,7 @@
 """The key-value cache: an explicit argument and return value of the model, allocated once. Shapes as in attention.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -18,14 +20,12 @@ class Cache(struct.Struct):
       contiguous, and h comes first: both buffers are then right-hand sides of their matrix products without a copy.
     partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
       written to `layers` once, when the event is complete.
-    length: int32 scalar, number of complete events. All rows share it; shorter rows are padded on the left.
-    start: int32 [B], each row's first event that is not padding.
+    length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
     """
 
     layers: tuple[KeysValues, ...]
     partial_event: tuple[KeysValues, ...]
     length: jax.Array
-    start: jax.Array
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, max_events: int) -> "Cache":
@@ -38,7 +38,7 @@ class Cache(struct.Struct):
             return tuple((zeros(keys), zeros(values)) for _ in range(config.num_layers))
 
         layers = pairs((batch, G, h, Q, S), (batch, G, Q, S, h))
-        return cls(layers, pairs(one_event, one_event), jnp.zeros((), jnp.int32), jnp.zeros((batch,), jnp.int32))
+        return cls(layers, pairs(one_event, one_event), jnp.zeros((batch,), jnp.int32))
 
     @property
     def max_events(self) -> int:
@@ -51,9 +51,10 @@ class Cache(struct.Struct):
         return sum(buffer.size * buffer.dtype.itemsize for buffer in jax.tree.leaves(self.layers))
 
     def write(self, new_kv: tuple[KeysValues, ...], after: jax.Array) -> "Cache":
-        """Appends N complete events: `new_kv` has keys and values [B, K, E, N, h] for each layer.
+        """Writes N complete events after those of each row: `new_kv` has keys and values [B, K, E, N, h] for each layer.
 
-        The caller must not exceed the capacity: a write past the end overwrites the last events.
+        The lengths stay: the caller adds the events that it keeps, with `advance`. It must not exceed the capacity, as a write
+        past the end overwrites the last events.
 
         after: an array that depends on every read of the buffers. It adds a false dependency to the write, so that XLA
         schedules the in-place write after the reads. Otherwise XLA copies each buffer.
@@ -66,19 +67,39 @@ class Cache(struct.Struct):
             new_keys, new_values = (part.reshape(B, G, Q, -1, h) for part in new)
             new_keys = new_keys.transpose(0, 1, 4, 2, 3)
             return (
-                jax.lax.dynamic_update_slice_in_dim(keys, new_keys, position, KEYS_EVENTS),
-                jax.lax.dynamic_update_slice_in_dim(values, new_values, position, VALUES_EVENTS),
+                update_rows(keys, new_keys, position, KEYS_EVENTS),
+                update_rows(values, new_values, position, VALUES_EVENTS),
             )
 
         layers = tuple(append(buffers, new) for buffers, new in zip(self.layers, new_kv, strict=True))
-        return self.replace(layers=layers, length=self.length + new_kv[0][0].shape[3])
-
-    def resize(self, max_events: int) -> "Cache":
-        """The same events in a cache with a capacity of `max_events`, which must not be smaller."""
-        more = max_events - self.max_events
-
-        def pad(buffer: jax.Array, axis: int) -> jax.Array:
-            return jnp.pad(buffer, [(0, more if dimension == axis else 0) for dimension in range(buffer.ndim)])
-
-        layers = tuple((pad(keys, KEYS_EVENTS), pad(values, VALUES_EVENTS)) for keys, values in self.layers)
         return self.replace(layers=layers)
+
+    def advance(self, count: jax.Array) -> "Cache":
+        """Keeps the `count` (int32 [B]) events of each row that were written last."""
+        return self.replace(length=self.length + count)
+
+
+def update_rows(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    """Writes new [B, ...] into buffer [B, ...], in row b from position[b] on along `axis`; in place where XLA can.
+
+    On a CPU each row is an update of its own, since XLA expands a scatter into a loop there. Elsewhere one scatter writes all.
+    """
+    if len(buffer) == 1:
+        return jax.lax.dynamic_update_slice_in_dim(buffer, new, position[0], axis)
+    return jax.lax.platform_dependent(
+        buffer, new, position, cpu=functools.partial(_row_by_row, axis=axis), default=functools.partial(_scatter, axis=axis)
+    )
+
+
+def _row_by_row(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    for row in range(len(buffer)):
+        start = [jnp.int32(0)] * buffer.ndim
+        start[0], start[axis] = jnp.int32(row), position[row]
+        buffer = jax.lax.dynamic_update_slice(buffer, new[row : row + 1], start)
+    return buffer
+
+
+def _scatter(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    return jax.vmap(lambda row, new, position: jax.lax.dynamic_update_slice_in_dim(row, new, position, axis - 1))(
+        buffer, new, position
+    )

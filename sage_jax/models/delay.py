@@ -7,8 +7,7 @@ per event. The later attributes of an event are also conditioned on the first at
 import jax
 import jax.numpy as jnp
 
-from sage_jax.models.cache import Cache
-from sage_jax.models.pooled import EventCarry, Pooled
+from sage_jax.models.pooled import Pooled
 
 
 class Delay(Pooled):
@@ -29,8 +28,9 @@ class Delay(Pooled):
         later = (self.logits(hidden[:, a - 1 : a - 1 + N, 0], a) for a in range(1, A))
         return (self.logits(hidden[:, :N, 0], 0), *later)
 
-    def prefill(self, events: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
-        return super().prefill(delayed(events, events.shape[1]), cache)
+    def cached_inputs(self, events: jax.Array, before: jax.Array) -> jax.Array:
+        C, N = before.shape[1], events.shape[1]
+        return delayed(jnp.concatenate([before, events], axis=1), C + N)[:, C:]
 
 
 def delayed(events: jax.Array, steps: int) -> jax.Array:

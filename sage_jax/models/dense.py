@@ -24,10 +24,16 @@ def dense(x: jax.Array, kernel: jax.Array, inputs: int = 1) -> jax.Array:
     """
     batch, outputs = x.shape[: x.ndim - inputs], kernel.shape[inputs:]
     D = math.prod(kernel.shape[:inputs])
-    if x.size != D or D % SPLIT_K or jax.default_backend() != "cpu":
-        return checkpoint_name(_dense(x, kernel, inputs), DENSE_OUTPUT)
-    partial = jnp.einsum("pd,pdf->pf", x.reshape(SPLIT_K, D // SPLIT_K), kernel.reshape(SPLIT_K, D // SPLIT_K, -1))
-    return partial.sum(axis=0).reshape(*batch, *outputs)
+    product = lambda x, kernel: checkpoint_name(_dense(x, kernel, inputs), DENSE_OUTPUT)
+    if x.size != D or D % SPLIT_K:
+        return product(x, kernel)
+
+    def split_k(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        parts = x.reshape(SPLIT_K, D // SPLIT_K), kernel.reshape(SPLIT_K, D // SPLIT_K, -1)
+        products = jnp.einsum("pd,pdf->pf", *parts, preferred_element_type=_sum_dtype(x))
+        return products.sum(axis=0).astype(x.dtype).reshape(*batch, *outputs)
+
+    return jax.lax.platform_dependent(x, kernel, cpu=split_k, default=product)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -60,15 +66,24 @@ def _dot(a: jax.Array, b: jax.Array, a_axes: Iterable[int], b_axes: Iterable[int
     would gather sharded dimensions.
     """
     a_axes, b_axes = tuple(a_axes), tuple(b_axes)
+
+    def dot_general(a: jax.Array, b: jax.Array, dimensions) -> jax.Array:
+        # A GPU multiplies a single row of bfloat16 in bfloat16 unless the sum is float32. More rows would differ from it.
+        return jax.lax.dot_general(a, b, dimensions, preferred_element_type=_sum_dtype(a)).astype(a.dtype)
+
     if jax.device_count() > 1:
-        return jax.lax.dot_general(a, b, ((a_axes, b_axes), ((), ())))
+        return dot_general(a, b, ((a_axes, b_axes), ((), ())))
     shape, contracted = [], []
     for array, axes in ((a, a_axes), (b, b_axes)):
         shape += [size for dimension, size in enumerate(array.shape) if dimension not in axes]
         contracted.append(1 if axes and axes[0] else 0)
     length = math.prod(a.shape[dimension] for dimension in a_axes)
     a, b = (array.reshape((length, -1) if axis == 0 else (-1, length)) for array, axis in zip((a, b), contracted, strict=True))
-    return jax.lax.dot_general(a, b, (((contracted[0],), (contracted[1],)), ((), ()))).reshape(shape)
+    return dot_general(a, b, (((contracted[0],), (contracted[1],)), ((), ()))).reshape(shape)
+
+
+def _sum_dtype(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def fan_in_init(init: Initializer, inputs: int = 1) -> Initializer:

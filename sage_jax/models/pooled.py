@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sage_jax import struct
-from sage_jax.models.backbone import Backbone
+from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
 from sage_jax.models.dense import dense
 
@@ -66,19 +66,32 @@ class Pooled(Backbone):
 
     # Decoding
 
-    def prefill(self, events: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
-        hidden, new_kv = self.apply_layers(self.pooled(self.shift_inputs(events)), cache)
-        carry = self.init_carry(hidden[:, -1, 0])
-        for attribute in range(self.config.lookahead or self.config.num_attributes, self.config.num_attributes):
-            carry = self.consume(carry, events[:, -1, attribute], attribute)
-        return carry, cache.write(new_kv, after=hidden)
+    def start_carry(self, before: jax.Array) -> EventCarry:
+        hidden = jnp.zeros((len(before), self.config.embed_dim), self.config.dtype)
+        return self._after(hidden, before[:, -1])
+
+    def prefill(self, events: jax.Array, before: jax.Array, count: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
+        hidden, new_kv = self.apply_layers(self.pooled(self.cached_inputs(events, before)), cache)
+        return self._after(at_event(hidden[:, :, 0], count), at_event(events, count)), cache.write(new_kv, after=hidden)
 
     def decode_step(self, carry, cache: Cache, token: jax.Array, attribute: int):
         if attribute != self.config.decode_order[-1]:
             return self.consume(carry, token, attribute), cache
         event = carry.event.at[:, attribute].set(token)
-        hidden, new_kv = self.apply_layers(self.pooled(event[:, None]), cache, empty=False)
+        hidden, new_kv = self.apply_layers(self.pooled(event[:, None]), cache)
         return self.init_carry(hidden[:, 0, 0]), cache.write(new_kv, after=hidden)
+
+    def _after(self, hidden: jax.Array, event: jax.Array) -> EventCarry:
+        """The carry after `event` [B, A], at which the hidden state is `hidden` [B, D]."""
+        carry = self.init_carry(hidden)
+        for attribute in range(self.config.lookahead or self.config.num_attributes, self.config.num_attributes):
+            carry = self.consume(carry, event[:, attribute], attribute)
+        return carry
+
+    def cached_inputs(self, events: jax.Array, before: jax.Array) -> jax.Array:
+        """Backbone inputs [B, N, A] of events [B, N, A] that follow those in `before` [B, C, A]."""
+        C = before.shape[1]
+        return self.shift_inputs(jnp.concatenate([before, events], axis=1))[:, C:]
 
     def next_logits(self, carry, attribute: int) -> jax.Array:
         return self.logits(carry.hidden, attribute)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sage_jax.models.backbone import Backbone
+from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
 
 
@@ -27,25 +27,28 @@ class Transformer(Backbone):
         A = self.config.num_attributes
         return tuple(self.logits(x[:, :, a - 1], a) for a in range(A))
 
-    def extend(self, tokens: jax.Array, cache: Cache, first: int = 0, empty: bool = False) -> tuple[jax.Array, Cache]:
-        """Reads tokens [B, N, A] of the attributes from `first` on, after the events of the cache. N is 1 for partial events.
+    def start_carry(self, before: jax.Array) -> jax.Array:
+        return jnp.zeros((len(before), self.config.embed_dim), self.config.dtype)
 
-        Returns the hidden states [B, N, A, D] and the cache, whose length grows once the last attribute is read.
-        """
-        x, new_kv = self.apply_layers(self._embed(tokens, first), cache, first, empty)
-        is_complete = first + tokens.shape[2] == self.config.num_attributes
-        return x, cache.write(new_kv, after=x) if is_complete else cache.replace(partial_event=new_kv)
-
-    def prefill(self, events: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        hidden, cache = self.extend(events, cache, empty=True)
-        return hidden[:, -1, -1], cache
+    def prefill(self, events: jax.Array, before: jax.Array, count: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        hidden, cache = self._read(events, cache)
+        return at_event(hidden[:, :, -1], count), cache
 
     def next_logits(self, carry: jax.Array, attribute: int) -> jax.Array:
         return self.logits(carry, attribute)
 
     def decode_step(self, carry: jax.Array, cache: Cache, token: jax.Array, attribute: int) -> tuple[jax.Array, Cache]:
-        hidden, cache = self.extend(token[:, None, None], cache, attribute)
+        hidden, cache = self._read(token[:, None, None], cache, attribute)
         return hidden[:, 0, 0], cache
+
+    def _read(self, tokens: jax.Array, cache: Cache, first: int = 0) -> tuple[jax.Array, Cache]:
+        """Reads tokens [B, N, A] of the attributes from `first` on, after the events of the cache. N is 1 for partial events.
+
+        Returns the hidden states [B, N, A, D] and the cache, in which the events are once their last attribute is read.
+        """
+        x, new_kv = self.apply_layers(self._embed(tokens, first), cache, first)
+        is_complete = first + tokens.shape[2] == self.config.num_attributes
+        return x, cache.write(new_kv, after=x) if is_complete else cache.replace(partial_event=new_kv)
 
     def _embed(self, tokens: jax.Array, first: int) -> jax.Array:
         """tokens [B, N, A] of the attributes from `first` on -> [B, N, A, D]."""

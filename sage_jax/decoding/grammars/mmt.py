@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax import struct
-from sage_jax.decoding.grammars.note_events import Constraints
+from sage_jax.decoding.constraints import Constraints
 from sage_jax.tokenizers import mmt
 from sage_jax.tokenizers.mmt import Mmt
 from sage_jax.tokenizers.mmt_instruments import INSTRUMENT_OF
@@ -57,10 +57,14 @@ class MmtGrammar:
         values = (0, self.representation.bar_ticks, 0, 0, 0, 0, 0, 0)
         return MmtState(*(jnp.full((batch,), value, jnp.int32) for value in values))
 
+    def tick(self, state: MmtState) -> jax.Array:
+        """The tick of the last note, int32 [B]; 0 before any."""
+        return jnp.maximum(_tick(state.beat, state.position), 0)
+
     def allowed(self, state: MmtState, step: list[jax.Array], constraints: Constraints) -> jax.Array:
         """bool [B, V] ids of the next attribute. `step`: the tokens of the step so far, [B] each."""
         attribute = len(step)
-        playable = (self._covers & constraints.programs[None, :]).any(axis=-1)[None, :]
+        playable = (self._covers[None] & constraints.programs[:, None, :]).any(axis=-1)
         last = self._last_note(state, constraints)
         later = self._later(last, playable)
         if attribute == mmt.TYPE:
@@ -83,7 +87,7 @@ class MmtGrammar:
     def _last_note(self, state: MmtState, constraints: Constraints) -> jax.Array:
         """The ids [B, 5] that the next note must exceed: those of the last note, or of the first allowed tick."""
         end = self.representation.max_beats * mmt.RESOLUTION
-        first = jnp.clip(constraints.first_bar, 0, end) * state.bar_ticks
+        first = jnp.maximum(jnp.clip(constraints.first_bar, 0, end) * state.bar_ticks, constraints.first_tick)
         beat, position = jnp.divmod(first, mmt.RESOLUTION)
         zero = jnp.zeros_like(beat)
         first_note = jnp.stack([beat + 1, position + 1, zero, zero, zero], axis=-1)
@@ -94,7 +98,7 @@ class MmtGrammar:
 
         A list of bool [B] with one more element, false, after the instrument.
         """
-        highest = (playable * np.arange(playable.shape[1])[None, :]).max()
+        highest = (playable * np.arange(playable.shape[1])[None, :]).max(axis=-1)
         later = [jnp.zeros_like(last[:, 0], bool), last[:, -1] < highest]
         for attribute in range(mmt.DURATION, mmt.TYPE, -1):
             before, top = last[:, attribute - mmt.BEAT], self.vocab_sizes[attribute] - 1
@@ -107,7 +111,8 @@ class MmtGrammar:
         ids = np.arange(self.vocab_sizes[mmt.TYPE])[None, :]
         has_instrument = (playable & (np.arange(playable.shape[1])[None, :] > state.instrument[:, None])).any(axis=-1)
         in_notes = state.type >= mmt.START_OF_NOTES
-        ends = in_notes & (constraints.allow_eos & (state.bar >= constraints.first_bar) | ~can_continue)
+        is_late = (state.bar >= constraints.first_bar) & (self.tick(state) >= constraints.first_tick)
+        ends = in_notes & (constraints.allow_eos & is_late | ~can_continue)
         allowed = (ids == mmt.EOS) & ends[:, None]
         allowed |= (ids == mmt.INSTRUMENT_ROW) & (~in_notes & has_instrument)[:, None]
         allowed |= (ids == mmt.START_OF_NOTES) & ~in_notes[:, None]

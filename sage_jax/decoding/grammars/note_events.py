@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax import struct
+from sage_jax.decoding.constraints import Constraints
 from sage_jax.music.notes import DEFAULT_METER, bar_ticks
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -17,29 +18,16 @@ from sage_jax.tokenizers.note_events import NoteEvents
 class GrammarState(struct.Struct):
     """Position of each row, int32 [B] each.
 
-    bar: index of the current bar, from the first. position: tick in the bar. bar_ticks: length of the bar. instrument, pitch:
-    ids of the last event, 0 before any.
+    bar: index of the current bar, from the first. bar_start: tick at which it begins. position: tick in the bar. bar_ticks:
+    length of the bar. instrument, pitch: ids of the last event, 0 before any.
     """
 
     bar: jax.Array
+    bar_start: jax.Array
     position: jax.Array
     bar_ticks: jax.Array
     instrument: jax.Array
     pitch: jax.Array
-
-
-@struct.dataclass
-class Constraints(struct.Struct):
-    """Limits on generated events. Traced: changing one compiles nothing.
-
-    first_bar, stop_bar: int32 [B], events are restricted to bars [first_bar, stop_bar), counted from the prompt's first bar.
-    allow_eos: bool scalar, whether EOS may be generated. programs: bool [129], the MIDI programs that may be, drums last.
-    """
-
-    first_bar: jax.Array
-    stop_bar: jax.Array
-    allow_eos: jax.Array
-    programs: jax.Array
 
 
 class Grammar:
@@ -63,7 +51,11 @@ class Grammar:
     def start(self, batch: int) -> GrammarState:
         """The state before the first event: bar 0 in 4/4."""
         ticks = bar_ticks(*DEFAULT_METER, self.tokenizer.ticks_per_quarter)
-        return GrammarState(*(jnp.full((batch,), value, jnp.int32) for value in (0, 0, ticks, 0, 0)))
+        return GrammarState(*(jnp.full((batch,), value, jnp.int32) for value in (0, 0, 0, ticks, 0, 0)))
+
+    def tick(self, state: GrammarState) -> jax.Array:
+        """The tick of the last event, int32 [B], from the beginning of the first bar."""
+        return state.bar_start + state.position
 
     def onsets(self, state: GrammarState, constraints: Constraints) -> jax.Array:
         """bool [B, V] onsets allowed next, including EOS."""
@@ -74,8 +66,9 @@ class Grammar:
         stays = (bars == 0) & (positions == position) & can_stay[:, None]
         inside = (positions < state.bar_ticks[:, None]) & (forward | stays)
         # The next event is in the first allowed bar or later, and in a later bar after a rest.
-        min_bars = jnp.maximum(constraints.first_bar - state.bar, state.instrument == ev.REST)[:, None]
-        allowed = inside & (bars >= min_bars)
+        min_bars = jnp.maximum(self._bars_to_wait(state, constraints), state.instrument == ev.REST)[:, None]
+        tick = (state.bar_start[:, None] + bars * state.bar_ticks[:, None]) + positions
+        allowed = inside & (bars >= min_bars) & (tick >= constraints.first_tick[:, None])
         rest = (bars == self.tokenizer.max_bar_step) & (positions == 0)
         allowed = jnp.where(min_bars > self.tokenizer.max_bar_step, rest, allowed)
         return allowed.at[:, ev.EOS].set(constraints.allow_eos & (min_bars[:, 0] <= 0))
@@ -85,9 +78,14 @@ class Grammar:
         bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
         same_onset = (bars == 0) & (position == state.position)
         allowed = self._instruments_at(state, same_onset, constraints)
-        allowed &= (state.bar + bars >= constraints.first_bar)[:, None]  # only rests before the first allowed bar
+        allowed &= (bars >= self._bars_to_wait(state, constraints))[:, None]  # only rests before the first allowed bar
         rest = (bars == self.tokenizer.max_bar_step) & (position == 0)
         return allowed.at[:, ev.REST].set(rest)
+
+    def _bars_to_wait(self, state: GrammarState, constraints: Constraints) -> jax.Array:
+        """int32 [B]: bars from the current one to the first in which an event may be; 0 or less if that is now."""
+        to_tick = (constraints.first_tick - state.bar_start) // state.bar_ticks
+        return jnp.maximum(constraints.first_bar - state.bar, to_tick)
 
     def _instruments_at(self, state: GrammarState, same_onset: jax.Array, constraints: Constraints) -> jax.Array:
         ids = np.arange(self.vocab_sizes[ev.INSTRUMENT])[None, :]
@@ -95,11 +93,12 @@ class Grammar:
         _, high = self.pitch_range(state.instrument)
         has_higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
         later = (ids > last) | ((ids == last) & has_higher_pitch[:, None])
-        return self.playable(constraints)[None, :] & (ids > ev.REST) & (later | ~same_onset[:, None])
+        return self.playable(constraints) & (ids > ev.REST) & (later | ~same_onset[:, None])
 
     def playable(self, constraints: Constraints) -> jax.Array:
-        """bool [V] instrument ids: the allowed programs, and every id that is not a program."""
-        return jnp.concatenate([jnp.ones(ev.FIRST_PROGRAM, bool), constraints.programs])
+        """bool [B, V] instrument ids: the allowed programs, and every id that is not a program."""
+        programs = constraints.programs
+        return jnp.concatenate([jnp.ones((len(programs), ev.FIRST_PROGRAM), bool), programs], axis=1)
 
     def pitches(self, state: GrammarState, onset: jax.Array, instrument: jax.Array) -> jax.Array:
         """bool [B, V] pitch ids allowed for `instrument` [B] at `onset` [B]."""
@@ -133,8 +132,9 @@ class Grammar:
         is_meter = instrument == ev.METER_CHANGE
         cuts_bar = is_meter & (position > 0)  # a meter change inside a bar starts a new bar
         ticks = jnp.where(is_meter, jnp.asarray(self.meter_ticks)[pitch], state.bar_ticks)
+        bar_start = state.bar_start + bars * state.bar_ticks + jnp.where(is_meter, position, 0)
         moved = GrammarState(
-            state.bar + bars + cuts_bar, jnp.where(is_meter, 0, position), ticks, instrument, pitch
+            state.bar + bars + cuts_bar, bar_start, jnp.where(is_meter, 0, position), ticks, instrument, pitch
         )
         inside = onset >= ev.FIRST
         return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax import struct
-from sage_jax.decoding.grammars.note_events import Constraints
+from sage_jax.decoding.constraints import Constraints
 from sage_jax.music.notes import DEFAULT_METER, DRUMS, bar_ticks
 from sage_jax.tokenizers.bpe import RemiBpe
 from sage_jax.tokenizers.remi import (
@@ -27,7 +27,7 @@ from sage_jax.tokenizers.remi import (
     TEMPO_OF,
     VELOCITY,
 )
-from sage_jax.tokenizers.remi_table import TokenTable
+from sage_jax.tokenizers.remi_table import INF, TokenTable
 
 # After tokens of these kinds nothing is incomplete: a new onset or a new bar can follow.
 SETTLED = [kind in (SPECIAL, BAR, METER_OF, TEMPO_OF, DURATION) for kind in range(len(KINDS))]
@@ -39,14 +39,15 @@ INSIDE_NOTE = [kind in (PITCH, DRUM, VELOCITY, DURATION) for kind in range(len(K
 class RemiState(struct.Struct):
     """Position of each row, int32 [B] each.
 
-    kind: kind of the last REMI+ token. bar: index of the current bar. position: the last Position in the bar, -1 before any;
-    with per_track, in the track. bar_ticks: length of the bar. program: the last Program in the bar, -1 before any. min_note:
-    smallest number (program * 128 + pitch) of the next note at this onset. back: 1 if the last Position did not exceed the one
-    before, so that it begins another track.
+    kind: kind of the last REMI+ token. bar: index of the current bar. bar_start: tick at which it begins. position: the last
+    Position in the bar, -1 before any; with per_track, in the track. bar_ticks: length of the bar. program: the last Program in
+    the bar, -1 before any. min_note: smallest number (program * 128 + pitch) of the next note at this onset. back: 1 if the
+    last Position did not exceed the one before, so that it begins another track.
     """
 
     kind: jax.Array
     bar: jax.Array
+    bar_start: jax.Array
     position: jax.Array
     bar_ticks: jax.Array
     program: jax.Array
@@ -77,25 +78,32 @@ class RemiGrammar:
     def start(self, batch: int) -> RemiState:
         """The state before the first bar."""
         ticks = bar_ticks(*DEFAULT_METER, self.representation.grid.ticks_per_quarter)
-        return RemiState(*(jnp.full((batch,), value, jnp.int32) for value in (SPECIAL, 0, -1, ticks, -1, 0, 0)))
+        return RemiState(*(jnp.full((batch,), value, jnp.int32) for value in (SPECIAL, 0, 0, -1, ticks, -1, 0, 0)))
+
+    def tick(self, state: RemiState) -> jax.Array:
+        """The tick of the last id, int32 [B], from the beginning of the first bar."""
+        return state.bar_start + jnp.maximum(state.position, 0)
 
     def allowed(self, state: RemiState, step: list[jax.Array], constraints: Constraints) -> jax.Array:
         """bool [B, V] ids allowed next. `step` is empty, because a step has one token."""
         spans = self._all
         rows = jax.tree.map(lambda values: values[:, None], state)
         follows = jnp.asarray(self._follows)[state.kind]
-        playable = ~(spans.programs & ~constraints.programs[None, None, :]).any(axis=-1)
+        # As a product, since [B, V, 129] would be large.
+        excluded = jnp.einsum("vp,bp->bv", jnp.asarray(self._spans.programs, jnp.float32), ~constraints.programs * 1.0)
         inside = (spans.meter >= 0) | (spans.last_position < rows.bar_ticks)
         if self.representation.per_track:
             fits = self._tracks_fit(rows, constraints)
         else:
             fits = spans.first_position > self._position(rows)
-        allowed = follows & playable & inside & fits & self._notes_fit(rows)
+        allowed = follows & (excluded == 0) & inside & fits & self._notes_fit(rows)
         # Before the first allowed bar only bars follow, once a note that the prompt left incomplete is complete.
-        bar = rows.bar + (spans.begins_bar & (rows.kind != SPECIAL))
-        early = bar < jnp.asarray(constraints.first_bar)[:, None]
+        next_bar = spans.begins_bar & (rows.kind != SPECIAL)
+        position = jnp.where(spans.first_position < INF, spans.first_position, jnp.maximum(self._position(rows), 0))
+        tick = rows.bar_start + next_bar * rows.bar_ticks + position
+        early = (rows.bar + next_bar < constraints.first_bar[:, None]) | (tick < constraints.first_tick[:, None])
         allowed &= ~(early & spans.has_moment & jnp.array(SETTLED)[rows.kind])
-        allow_eos = constraints.allow_eos & (state.bar >= constraints.first_bar)
+        allow_eos = constraints.allow_eos & (state.bar >= constraints.first_bar) & (self.tick(state) >= constraints.first_tick)
         return allowed.at[:, EOS].set(follows[:, EOS] & allow_eos)
 
     def _position(self, rows: RemiState) -> jax.Array:
@@ -123,7 +131,7 @@ class RemiGrammar:
         program_fits = (id_program < 0) | jnp.where(same_onset, id_program == program, id_program >= min_program)
         tempo_fits = ~spans.has_tempo | ((program < 0) & ~back)
         # After a final Position some allowed program must remain that can play there.
-        highest = jnp.max(jnp.where(constraints.programs, np.arange(DRUMS + 1), -1))
+        highest = jnp.max(jnp.where(constraints.programs, np.arange(DRUMS + 1)[None], -1), axis=-1, keepdims=True)
         needs_next_track = jnp.where(spans.single & begins_at_position, back, False)
         track = jnp.where(id_program >= 0, id_program, program)
         is_playable = (highest >= jnp.maximum(track + needs_next_track, 0)) | ((track < 0) & ~needs_next_track)
@@ -134,6 +142,7 @@ class RemiGrammar:
         ids = step[:, 0]
         span = lambda name: jnp.asarray(getattr(self._spans, name))[ids]
         begins_bar, id_program, last_position = span("begins_bar"), span("last_program"), span("last_position")
+        next_bar = begins_bar & (state.kind != SPECIAL)
         position = jnp.where(begins_bar, -1, state.position)
         program = jnp.where(id_program >= 0, id_program, jnp.where(begins_bar, -1, state.program))
         back = span("single") & (span("first") == POSITION) & (last_position <= position)
@@ -142,7 +151,8 @@ class RemiGrammar:
         number = jnp.where(pitch_program >= 0, pitch_program, state.program) * 128 + pitch
         moved = RemiState(
             kind=span("last"),
-            bar=state.bar + (begins_bar & (state.kind != SPECIAL)),
+            bar=state.bar + next_bar,
+            bar_start=state.bar_start + next_bar * state.bar_ticks,
             position=jnp.where(last_position >= 0, last_position, position),
             bar_ticks=jnp.where(span("meter") >= 0, jnp.asarray(self._meter_ticks)[span("meter")], state.bar_ticks),
             program=program,

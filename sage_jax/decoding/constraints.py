@@ -1,0 +1,63 @@
+"""What a row may generate: limits in time, programs, length, and whether it may end the piece."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sage_jax import struct
+from sage_jax.errors import UserError
+from sage_jax.music.notes import DRUMS
+
+FAR = np.iinfo(np.int32).max  # a bar or tick that no row reaches
+
+
+@struct.dataclass
+class Constraints(struct.Struct):
+    """Limits on the generated events of each row. Traced: changing one compiles nothing.
+
+    first_bar, stop_bar: int32 [B], events are in bars [first_bar, stop_bar), counted from the first bar in the cache.
+    first_tick, stop_tick: int32 [B], and in ticks [first_tick, stop_tick), counted from the start of that bar.
+    allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129], the MIDI programs that may be, drums last.
+    """
+
+    first_bar: jax.Array
+    stop_bar: jax.Array
+    first_tick: jax.Array
+    stop_tick: jax.Array
+    allow_eos: jax.Array
+    programs: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The constraints of one row, on the host. Raises UserError naming the field.
+
+    Fields as in `Constraints`, with None for no limit. programs: MIDI programs, 128 for drums; None for all.
+    """
+
+    first_bar: int = 0
+    stop_bar: int | None = None
+    first_tick: int = 0
+    stop_tick: int | None = None
+    allow_eos: bool = True
+    programs: Sequence[int] | None = None
+
+    def __post_init__(self):
+        for unit in ("bar", "tick"):
+            first, stop = getattr(self, f"first_{unit}"), getattr(self, f"stop_{unit}")
+            if stop is not None and stop < first:
+                raise UserError(f"stop_{unit} is {stop}, before first_{unit} = {first}; give a later one, or None for no limit")
+        for program in self.programs or ():
+            if not 0 <= program <= DRUMS:
+                raise UserError(f"programs has {program!r}; give General MIDI programs from 0 to 127, or 128 for drums")
+
+    @property
+    def constraints(self) -> Constraints:
+        """The same limits as numpy arrays of one row."""
+        number = lambda value: np.int32([FAR if value is None else min(value, FAR)])
+        playable = np.full((1, DRUMS + 1), self.programs is None)
+        playable[0, [] if self.programs is None else list(self.programs)] = True
+        bounds = (self.first_bar, self.stop_bar, self.first_tick, self.stop_tick)
+        return Constraints(*map(number, bounds), np.array([self.allow_eos]), playable)

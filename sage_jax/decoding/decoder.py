@@ -1,0 +1,237 @@
+"""The pure functions of decoding: prefill, event step, loop, and going back. Shapes as in state.py."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.delay import delayed_step
+from sage_jax.decoding.grammars.note_events import Grammar
+from sage_jax.decoding.grammars.registry import make_grammar
+from sage_jax.decoding.sampling import SamplingConfig, sample
+from sage_jax.decoding.state import Controls, DecodeState
+from sage_jax.models.cache import Cache
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.registry import build_model
+from sage_jax.music.notes import Piece
+from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.base import Tokenizer
+
+
+class Decoder:
+    """A model, a grammar and how they generate events. It holds no parameters and no state.
+
+    lag: steps from an event's first attribute to its last: A - 1 in the delay pattern, else 0. Of the cached events of a row the
+    last `lag` are then incomplete, or given.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
+        self.config = config
+        self.model = build_model(config)
+        self.grammar = make_grammar(tokenizer)
+        self.lag = config.num_attributes - 1 if config.architecture == "delay" else 0
+        if self.lag and not isinstance(self.grammar, Grammar):
+            raise TypeError(f"the delay pattern generates NoteEvents, and the tokenizer is {type(tokenizer).__name__}")
+        empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
+        self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
+
+    def empty(self, params: Any, rows: int, capacity: int) -> DecodeState:
+        """A state without sessions: `rows` rows of `capacity` events."""
+        A = self.config.num_attributes
+        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        controls = Controls.of(np.zeros(key.shape, key.dtype), SamplingConfig(), Limits())
+        start = pack(self.grammar.start(rows))
+        return DecodeState(
+            cache=Cache.empty(self.config, rows, capacity),
+            carry=self._apply(params, "start_carry", self._before(jnp.zeros((rows, self._reread, A), jnp.int16))),
+            events=jnp.zeros((rows, self.lag + capacity, A), jnp.int16),
+            known=jnp.zeros(rows, jnp.int32),
+            grammar=jnp.repeat(start[:, None], self.lag + capacity + 1, axis=1),
+            done=jnp.ones(rows, bool),
+            controls=jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), rows, axis=0), controls),
+        )
+
+    def edit(
+        self,
+        params: Any,
+        state: DecodeState,
+        slot: jax.Array,
+        keep: jax.Array,
+        known: jax.Array,
+        given: jax.Array,
+        controls: Controls,
+    ) -> DecodeState:
+        """Keeps the first `keep` events of the row `slot`, queues events [keep, known) of given [S, A], and sets its controls.
+
+        With known = keep this is a rollback, with keep = length a push, and with keep = 0 a new session. Going back copies
+        nothing: the last kept event is read again by the next step. `keep` and `known` are int32 scalars. The caller makes sure
+        of keep <= max(length, known before) and known <= S - 1.
+        """
+        row = state.row(slot)
+        length = row.cache.length
+        # A row that goes back and has no event queued reads its last one again, for a carry to choose from.
+        new_length = jnp.where(keep < length, jnp.maximum(jnp.minimum(keep, known - 1), 0), length)
+        has_carry = (new_length == length) & (length > 0)
+        is_new = (jnp.arange(self.lag + state.capacity) >= self.lag + keep)[None, :, None]
+        given = jnp.pad(given, ((self.lag, 0), (0, 0)))[None]
+        events = jnp.where(is_new, given, row.events)
+        fresh = self._apply(params, "start_carry", self._before(events, new_length))
+        return state.insert(
+            slot,
+            row.replace(
+                cache=row.cache.replace(length=new_length),
+                carry=select(has_carry, row.carry, fresh),
+                events=events,
+                known=known[None],
+                done=jnp.zeros(1, bool),
+                controls=controls,
+            ),
+        )
+
+    def prefill(self, params: Any, state: DecodeState, slot: jax.Array, chunk: int) -> DecodeState:
+        """Reads up to `chunk` queued events of the row `slot` at once, after those that it has. length + chunk must be <= S."""
+        row = state.row(slot)
+        length = row.cache.length
+        count = jnp.clip(row.known - length, 0, chunk)
+        window = lambda buffer, start, size: jax.vmap(
+            lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, size)
+        )(buffer, start)
+        events = window(row.events, self.lag + length, chunk).astype(jnp.int32)
+        carry, cache = self._apply(params, "prefill", events, self._before(row.events, length), jnp.maximum(count, 1), row.cache)
+
+        def advance(packed: jax.Array, event: jax.Array) -> tuple[jax.Array, jax.Array]:
+            packed = pack(self.grammar.advance(self._unpack(packed), event))
+            return packed, packed
+
+        complete = window(row.events, length, chunk).astype(jnp.int32)  # those that these steps complete
+        start = window(row.grammar, length, 1)[:, 0]
+        _, after = jax.lax.scan(advance, start, jnp.moveaxis(complete, 1, 0))
+        grammar = jax.lax.dynamic_update_slice(row.grammar, jnp.moveaxis(after, 0, 1), (0, length[0] + 1, 0))
+        carry = select(count > 0, carry, row.carry)
+        return state.insert(slot, row.replace(cache=cache.advance(count), carry=carry, grammar=grammar))
+
+    def event_step(self, params: Any, state: DecodeState) -> tuple[DecodeState, jax.Array]:
+        """Every active row reads one more event: its next queued one, or one that the model chooses attribute by attribute.
+
+        Also returns int32 [B, A + 2]: the event that the row completed, PAD if it was given or if there is none; the row's new
+        length; and whether it is done.
+        """
+        length = state.cache.length
+        controls = state.controls
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(controls.keys), controls.offset + length)
+        given = self._event_at(state.events, self.lag + length)
+        grammar = self._unpack(jax.vmap(lambda row, index: row[index])(state.grammar, length))
+
+        def draw(attribute: int, logits: jax.Array, allowed: jax.Array) -> jax.Array:
+            row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, attribute)
+            return sample(row_keys, logits, allowed, controls.sampling)
+
+        def choose(event: list[jax.Array], logits: jax.Array) -> jax.Array:
+            drawn = draw(len(event), logits, self.grammar.allowed(grammar, event, controls.constraints))
+            return jnp.where(length < state.known, given[:, len(event)], drawn)
+
+        if self.lag:
+            carry, cache, events, event = self._delayed_step(params, state, grammar, draw)
+        else:
+            carry, cache, event = self._apply(params, "event_step", state.carry, state.cache, choose)
+            event = jnp.where(event[:, :1] == ev.EOS, self._eos_event, event)
+            events = self._put(state.events, event, length)
+        after = self.grammar.advance(grammar, event)
+        # The number of the event that this step completed; negative in the first steps of the delay pattern.
+        is_given = length - self.lag < state.known
+        is_beyond = (self.grammar.tick(after) >= controls.constraints.stop_tick) | (after.bar >= controls.constraints.stop_bar)
+        is_beyond &= ~is_given
+        is_read = state.active & ~is_beyond
+        ends = is_beyond | (event[:, 0] == ev.EOS) & ~is_given
+        done = state.done | state.active & ends
+        state = state.replace(
+            cache=cache.advance(is_read.astype(jnp.int32)),
+            carry=select(is_read, carry, state.carry),
+            events=jnp.where(is_read[:, None, None], events, state.events),
+            grammar=self._put(state.grammar, pack(after), length + 1),
+            done=done,
+        )
+        shown = jnp.where((is_read & ~is_given)[:, None], event, ev.PAD)
+        return state, jnp.concatenate([shown, state.cache.length[:, None], done[:, None]], axis=1)
+
+    def decode(self, params: Any, state: DecodeState, max_steps: jax.Array, min_active: jax.Array) -> tuple[DecodeState, jax.Array]:
+        """Event steps until `max_steps`, or until fewer than `min_active` rows are active.
+
+        Also returns int32 [B, A + 3]: what the last event step returned, and the number of steps.
+        """
+
+        def goes_on(carry: tuple[DecodeState, jax.Array, jax.Array]) -> jax.Array:
+            state, _, steps = carry
+            return (steps < max_steps) & (state.active.sum() >= jnp.maximum(min_active, 1))
+
+        def step(carry: tuple[DecodeState, jax.Array, jax.Array]) -> tuple[DecodeState, jax.Array, jax.Array]:
+            state, _, steps = carry
+            return *self.event_step(params, state), steps + 1
+
+        nothing = jnp.zeros((len(state.done), self.config.num_attributes), jnp.int32)
+        shown = jnp.concatenate([nothing, state.cache.length[:, None], state.done[:, None]], axis=1)
+        state, shown, steps = jax.lax.while_loop(goes_on, step, (state, shown, jnp.int32(0)))
+        return state, jnp.concatenate([shown, jnp.full((len(shown), 1), steps)], axis=1)
+
+    def _delayed_step(self, params: Any, state: DecodeState, grammar: Any, draw) -> tuple[Any, Cache, jax.Array, jax.Array]:
+        """The carry and cache after a step, the events [B, L + S, A] with the tokens that it chose, and the completed event."""
+        length = state.cache.length
+        window = jax.vmap(lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, self.lag + 1))(state.events, length)
+        window = window.astype(jnp.int32)
+
+        # Events before the first one are given, too: as PAD.
+        given = (length[:, None] - self.lag + jnp.arange(self.lag + 1)[None, :]) < state.known[:, None]
+
+        def choose(attribute: int, allowed: jax.Array) -> jax.Array:
+            return draw(attribute, self._apply(params, "next_logits", state.carry, attribute), allowed)
+
+        tokens, events = delayed_step(self.grammar, grammar, window, given, state.controls.constraints, choose)
+        carry, cache = state.carry, state.cache
+        for attribute in range(self.config.num_attributes):
+            carry, cache = self._apply(params, "decode_step", carry, cache, tokens[:, attribute], attribute)
+        events = jnp.where(given[..., None], window, events)  # with the attributes that later steps read
+        first = jnp.where(events[:, :1, :1] == ev.EOS, self._eos_event[None], events[:, :1])
+        events = jnp.concatenate([first, events[:, 1:]], axis=1).astype(state.events.dtype)
+        put = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, 0))
+        return carry, cache, put(state.events, events, length), events[:, 0].astype(jnp.int32)
+
+    @property
+    def _reread(self) -> int:
+        """C: the earlier events that a model reads again in a prefill."""
+        return max(self.config.num_attributes - 1, 1)
+
+    def _before(self, events: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """int32 [B, C, A]: the events before number `length` [B] in events [B, L + S, A], PAD before the first one."""
+        if length is None:
+            return events.astype(jnp.int32)
+        indices = length[:, None] - self._reread + jnp.arange(self._reread)[None, :]
+        found = jax.vmap(lambda row, places: row[places])(events, jnp.maximum(self.lag + indices, 0))
+        return jnp.where((indices >= 0)[..., None], found, ev.PAD).astype(jnp.int32)
+
+    def _event_at(self, events: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row, place: row[place])(events, index).astype(jnp.int32)
+
+    @staticmethod
+    def _put(buffer: jax.Array, new: jax.Array, index: jax.Array) -> jax.Array:
+        """buffer [B, S, X] with new [B, X] at `index` [B]."""
+        put = lambda row, new, index: jax.lax.dynamic_update_index_in_dim(row, new.astype(row.dtype), index, 0)
+        return jax.vmap(put)(buffer, new, index)
+
+    def _unpack(self, packed: jax.Array) -> Any:
+        """The grammar's state from int32 [B, g]."""
+        return jax.tree.unflatten(jax.tree.structure(self.grammar.start(1)), list(packed.T))
+
+    def _apply(self, params: Any, method: str, *arguments) -> Any:
+        return self.model.apply({"params": params}, *arguments, method=method)
+
+
+def pack(grammar: Any) -> jax.Array:
+    """A grammar's state as one array, int32 [B, g]."""
+    return jnp.stack(jax.tree.leaves(grammar), axis=1)
+
+
+def select(rows: jax.Array, new: Any, old: Any) -> Any:
+    """The arrays [B, ...] of `new` where rows [B], else those of `old`."""
+    return jax.tree.map(lambda new, old: jnp.where(rows.reshape(-1, *(1,) * (new.ndim - 1)), new, old), new, old)

@@ -1,0 +1,227 @@
+"""The engine: compiled programs over a batch of rows, and a staging row in which prompts and windows are prefilled.
+
+Every program is compiled for a number of rows and a capacity. After `Engine.warmup` nothing is compiled, whatever the traffic.
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sage_jax.decoding.decoder import Decoder
+from sage_jax.decoding.state import Controls, DecodeState
+from sage_jax.errors import UserError
+from sage_jax.models.config import ModelConfig
+from sage_jax.models.registry import cast_parameters
+from sage_jax.tokenizers.base import Tokenizer
+
+FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
+CHUNK = 32  # events that a prefill reads at once
+CAPACITY_MULTIPLE = 64
+
+
+def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
+    """The capacities that a cache has in turn, in events: each twice the one before, up to `context` events.
+
+    Attention thus reads at most twice the events that are filled.
+    """
+    last = -(-context // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
+    capacities = []
+    while first < last:
+        capacities.append(first)
+        first *= 2
+    return [*capacities, last]
+
+
+class Engine:
+    """`rows` sessions of one model that are stepped together, each at its own event.
+
+    context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. The batch's cache
+    grows as its longest row does. compilations, compile_seconds: number of compiled programs, and the time spent on them.
+    Methods that change a row are for one thread at a time; `lock` is there for those that share an engine.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Any,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        rows: int = 1,
+        chunk: int = CHUNK,
+        first_capacity: int = FIRST_CAPACITY,
+    ):
+        for name, value, low in (("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1)):
+            if value < low:
+                raise UserError(f"engine.{name} is {value}; give at least {low}")
+        self.config, self.tokenizer, self.rows, self.chunk = config, tokenizer, rows, chunk
+        self.decoder = Decoder(config, tokenizer)
+        self.capacities = cache_capacities(context, first_capacity)
+        self.limit = min(context, self.capacities[-1] - 1)  # the last slot takes the writes of full rows
+        self.compilations, self.compile_seconds = 0, 0.0
+        self.lock = threading.RLock()
+        self._programs: dict[tuple, Callable] = {}
+        self.set_params(params)
+        self.reset()
+
+    def set_params(self, params: Any) -> None:
+        """Replaces the parameters with others of the same shapes. Compiled programs stay valid."""
+        self.params = cast_parameters(self.config, params)
+
+    def reset(self) -> None:
+        """Releases every row, and goes back to the first capacity."""
+        self._state: DecodeState | None = None
+        self._staging: DecodeState | None = None
+        self._place = 0
+
+    @property
+    def capacity(self) -> int:
+        """The capacity of the batch's cache now, S."""
+        return self.capacities[self._place]
+
+    def warmup(self) -> float:
+        """Compiles every program that a scheduler or a session can need; returns the seconds."""
+        compiled = self.compile_seconds
+        self._stage_programs()
+        for capacity in self.capacities:
+            for name in ("empty", "insert", "decode", "edit", "release", "prefill"):
+                self._program(name, self.rows, capacity)
+        for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
+            self._program("resize", self.rows, capacity, larger)
+        return self.compile_seconds - compiled
+
+    # The staging row
+
+    def stage(self, events: np.ndarray, controls: Controls) -> None:
+        """Begins a new staged row with the given events [N, A], N <= limit; `prefill_staged` reads them."""
+        if self._staging is None:
+            self._staging = self._run("empty", 1, self._stage_capacity)()
+        self._staging = self._edit(self._staging, 1, self._stage_capacity, 0, 0, len(events), events, controls)
+
+    def extend_staged(self, events: np.ndarray, controls: Controls, keep: int) -> None:
+        """Queues events [keep, N) of the given events [N, A] after those of the staged row, and sets its controls."""
+        assert self._staging is not None
+        self._staging = self._edit(self._staging, 1, self._stage_capacity, 0, keep, len(events), events, controls)
+
+    def prefill_staged(self) -> None:
+        """Reads up to `chunk` queued events of the staged row."""
+        self._staging = self._run("prefill", 1, self._stage_capacity)(self.params, self._staging, np.int32(0))
+
+    def insert_staged(self, slot: int, length: int) -> None:
+        """Puts the staged row, of `length` events, into the row `slot`."""
+        while self.capacity <= length:
+            self.grow()
+        state = self._batch()
+        self._state = self._run("insert", self.rows, self.capacity)(state, np.int32(slot), self._staging)
+
+    # The batch
+
+    def decode(self, max_steps: int, min_active: int = 1) -> jax.Array:
+        """Event steps until `max_steps`, or until fewer than `min_active` rows are active.
+
+        Returns int32 [B, A + 3] on the device, without waiting: of each row the event that the last step completed, PAD for
+        none or a given one, its length, whether it is done, and the number of steps.
+        """
+        program = self._run("decode", self.rows, self.capacity)
+        self._state, shown = program(self.params, self._batch(), np.int32(max_steps), np.int32(min_active))
+        return shown
+
+    def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
+        """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on. See `Decoder.edit`."""
+        while self.capacity <= len(events):
+            self.grow()
+        self._state = self._edit(self._batch(), self.rows, self.capacity, slot, keep, len(events), events, controls)
+
+    def prefill(self, slot: int) -> None:
+        """Reads up to `chunk` queued events of the row. Its length + chunk must not exceed the capacity."""
+        program = self._run("prefill", self.rows, self.capacity)
+        self._state = program(self.params, self._batch(), np.int32(slot))
+
+    def release(self, slot: int) -> None:
+        """Ends the row."""
+        self._state = self._run("release", self.rows, self.capacity)(self._batch(), np.int32(slot))
+
+    def grow(self) -> None:
+        """Moves the batch to the next capacity."""
+        if self._place + 1 == len(self.capacities):
+            raise UserError(f"a row has more than {self.limit} events, the engine's context; give a larger context")
+        state = self._batch()
+        smaller, self._place = self.capacity, self._place + 1
+        self._state = self._run("resize", self.rows, smaller, self.capacity)(self.params, state)
+
+    def events(self, slot: int, length: int) -> np.ndarray:
+        """The first `length` complete events of the row, int16 [N, A]."""
+        lag = self.decoder.lag
+        # A copy: while a view of a buffer lives, its array is not donated but copied.
+        return np.array(self._batch().events[slot])[lag : lag + length]
+
+    def status(self) -> tuple[np.ndarray, np.ndarray]:
+        """The length of each row, int32 [B], and whether it is done, bool [B]. Waits for the device."""
+        state = self._batch()
+        return np.array(state.cache.length), np.array(state.done)
+
+    # Programs
+
+    @property
+    def _stage_capacity(self) -> int:
+        return self.capacities[-1] + self.chunk
+
+    def _batch(self) -> DecodeState:
+        if self._state is None:
+            self._state = self._run("empty", self.rows, self.capacity)()
+        return self._state
+
+    def _edit(self, state, rows: int, capacity: int, slot: int, keep: int, known: int, events: np.ndarray, controls: Controls):
+        given = np.zeros((capacity, self.config.num_attributes), np.int16)
+        given[: len(events)] = events
+        program = self._run("edit", rows, capacity)
+        return program(self.params, state, np.int32(slot), np.int32(keep), np.int32(known), given, controls)
+
+    def _stage_programs(self) -> None:
+        for name in ("empty", "edit", "prefill"):
+            self._program(name, 1, self._stage_capacity)
+
+    def _run(self, name: str, *sizes: int) -> Callable:
+        program = self._program(name, *sizes)
+        return functools.partial(program, self.params) if name == "empty" else program
+
+    def _program(self, name: str, *sizes: int) -> Callable:
+        """The compiled program of this name for (rows, capacity, and the larger capacity of a resize)."""
+        key = (name, *sizes)
+        with self.lock:
+            if key not in self._programs:
+                began = time.perf_counter()
+                function, arguments, donated = self._definition(name, *sizes)
+                self._programs[key] = jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+                self.compile_seconds += time.perf_counter() - began
+                self.compilations += 1
+            return self._programs[key]
+
+    def _definition(self, name: str, rows: int, capacity: int, larger: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
+        """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite."""
+        decoder, number = self.decoder, np.int32(0)
+        shapes = lambda rows, capacity: jax.eval_shape(functools.partial(decoder.empty, rows=rows, capacity=capacity), self.params)
+        state = shapes(rows, capacity)
+        if name == "empty":
+            return functools.partial(decoder.empty, rows=rows, capacity=capacity), (self.params,), ()
+        if name == "insert":
+            return DecodeState.insert, (state, number, shapes(1, self._stage_capacity)), (0,)
+        if name == "release":
+            return DecodeState.release, (state, number), (0,)
+        if name == "resize":
+            resize = lambda params, state: decoder.empty(params, rows, larger).insert(jnp.int32(0), state)
+            return resize, (self.params, state), ()
+        if name == "prefill":
+            return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, number), (1,)
+        if name == "edit":
+            given = jax.ShapeDtypeStruct((capacity, self.config.num_attributes), np.int16)
+            controls = shapes(1, capacity).controls
+            return decoder.edit, (self.params, state, number, number, number, given, controls), (1,)
+        assert name == "decode"
+        return decoder.decode, (self.params, state, number, number), (1,)

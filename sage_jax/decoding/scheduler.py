@@ -1,0 +1,241 @@
+"""Many requests over one engine: rows join and leave a batch, and long rows move to new windows while the others go on."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Continuation, Progress, Request, Window
+from sage_jax.tokenizers.note_events import ONSET, PAD
+
+WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
+UNBOUNDED = 1 << 30
+
+
+@dataclasses.dataclass
+class Totals:
+    """What a scheduler has done: events drawn, event steps of all rows including idle ones, and seconds by phase."""
+
+    events: int = 0
+    row_steps: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclasses.dataclass
+class Turn:
+    """What a turn brought: new events, int32 [A] each, if it made one step; and the requests that are finished."""
+
+    events: list[tuple[Progress, np.ndarray]] = dataclasses.field(default_factory=list)
+    finished: list[tuple[Progress, Continuation]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Staged:
+    """A row whose window is in the staging row.
+
+    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
+    """
+
+    row: Progress
+    window: Window
+    slot: int | None
+    read: int = 0
+
+
+class Scheduler:
+    """Runs requests over an engine. What a row draws does not depend on the others.
+
+    interleaved: prefill goes chunk by chunk, with an event step between two chunks; for players who wait for the next note.
+    Otherwise a prompt is prefilled at once. The events are the same.
+    """
+
+    def __init__(self, engine: Engine, *, interleaved: bool = False):
+        self.engine, self.interleaved = engine, interleaved
+        self.totals = Totals()
+        self._waiting: collections.deque[Progress] = collections.deque()
+        self._rows: list[Progress | None] = [None] * engine.rows
+        self._staged: Staged | None = None
+        self._lengths = np.zeros(engine.rows, np.int64)
+        self._done = np.ones(engine.rows, bool)
+        self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
+        self._window_length = int(WINDOW_FRACTION * engine.limit)
+        # A row's next window is cut `ahead` events before its cache is full, and prefilled while they are drawn.
+        self._ahead = min(self._window_length // engine.chunk + 3, engine.limit // 4)
+
+    def submit(self, request: Request) -> Progress:
+        """Queues a request. It joins as soon as a row is free."""
+        row = Progress(request, self.engine.tokenizer, self._window_length)
+        self._waiting.append(row)
+        return row
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Continuation]:
+        """The continuations of all requests, each as soon as it is finished."""
+        for request in requests:
+            self.submit(request)
+        while self.busy:
+            for _, continuation in self.turn().finished:
+                yield continuation
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self._waiting) or self._staged is not None or any(row is not None for row in self._rows)
+
+    def turn(self, max_steps: int = UNBOUNDED) -> Turn:
+        """Prefills what can be, and steps the rows: until one stops, or `max_steps`."""
+        began, compiled = time.perf_counter(), self.engine.compile_seconds
+        if self.interleaved:
+            self._prefill()
+        else:
+            while self._prefill():
+                pass
+            began, compiled = self._count_seconds("prefill_seconds", began, compiled)
+        turn = Turn()
+        self._step(max_steps, turn)
+        self._finish(turn)
+        self._count_seconds("decode_seconds", began, compiled)
+        return turn
+
+    def _count_seconds(self, name: str, began: float, compiled: float) -> tuple[float, float]:
+        now, compile_seconds = time.perf_counter(), self.engine.compile_seconds
+        setattr(self.totals, name, getattr(self.totals, name) + now - began - (compile_seconds - compiled))
+        return now, compile_seconds
+
+    # Prefill
+
+    def _prefill(self) -> bool:
+        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was anything to do."""
+        moving = self._moving()
+        if self._staged is not None and self._staged.slot is None and moving is not None:
+            self._waiting.appendleft(self._staged.row)  # a row that plays goes first
+            self._staged = None
+        if self._staged is None and not self._begin(moving):
+            return False
+        staged, engine = self._staged, self.engine
+        assert staged is not None
+        is_whole = staged.slot is None or self._lengths[staged.slot] >= engine.limit
+        if staged.slot is not None:
+            self._follow(staged, staged.slot)
+        queued = len(staged.window.given) - staged.read
+        # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
+        if not is_whole and queued < engine.chunk:
+            return False
+        if queued:
+            engine.prefill_staged()
+            staged.read += min(queued, engine.chunk)
+        if is_whole and staged.read == len(staged.window.given):
+            self._insert(staged)
+        return True
+
+    def _begin(self, moving: int | None) -> bool:
+        if moving is not None:
+            row = self._rows[moving]
+            assert row is not None
+            drawn = self._drawn(moving, self.engine.limit - self._ahead)
+            window = row.cut(row.whole(drawn), self._window_length - self._ahead)
+        elif self._waiting and None in self._rows:
+            row = self._waiting.popleft()
+            window = row.window
+        else:
+            return False
+        self._staged = Staged(row, window, moving)
+        self.engine.stage(window.given, self._controls(row, window))
+        return True
+
+    def _follow(self, staged: Staged, slot: int) -> None:
+        """Adds to the staged window what its row has drawn since."""
+        row, length = staged.row, int(self._lengths[slot])
+        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
+        missing = total - staged.window.offset - len(staged.window.given)
+        if missing <= 0:
+            return
+        drawn = self._drawn(slot, length)[-missing:]
+        keep = len(staged.window.given)
+        staged.window = row.follow(staged.window, drawn)
+        self.engine.extend_staged(staged.window.given, self._controls(row, staged.window), keep)
+
+    def _insert(self, staged: Staged) -> None:
+        row, slot = staged.row, staged.slot
+        if slot is None:
+            slot = self._rows.index(None)
+        else:
+            row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
+        row.window = staged.window
+        self.engine.insert_staged(slot, len(row.window.given))
+        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(row.window.given), False
+        self._staged = None
+
+    def _moving(self) -> int | None:
+        """The row that needs a new window, or will soon if prefill is interleaved."""
+        mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
+        for slot, row in enumerate(self._rows):
+            is_staged = self._staged is not None and self._staged.slot == slot
+            if row is None or self._done[slot] or is_staged or self._lengths[slot] < mark:
+                continue
+            if row.most(row.window, self.engine.decoder.lag) > self.engine.limit:
+                return slot
+        return None
+
+    def _drawn(self, slot: int, length: int) -> np.ndarray:
+        """The events that the row had drawn after its window when it had `length` cached events, [N, A]."""
+        row = self._rows[slot]
+        assert row is not None
+        return self.engine.events(slot, length - self.engine.decoder.lag)[len(row.window.given) :]
+
+    def _controls(self, row: Progress, window: Window):
+        return row.controls(window, self.engine.limit, self.engine.decoder.lag)
+
+    # Event steps
+
+    def _bound(self, slot: int) -> int:
+        """The length at which the row stops until something is done for it: its end, a full cache, or a full context."""
+        row, engine = self._rows[slot], self.engine
+        assert row is not None
+        return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
+
+    def _step(self, max_steps: int, turn: Turn) -> None:
+        rows = [(slot, row) for slot, row in enumerate(self._rows) if row is not None]
+        active = [slot for slot, _ in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
+        if active:
+            if self.interleaved:
+                mark = self.engine.limit - self._ahead
+                until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
+                is_prefilling = self._staged is not None or (self._waiting and None in self._rows)
+                max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
+            # With one step the host does not know yet which rows the step before has stopped.
+            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active))
+            self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
+        # What a single step brought is read after the next one has begun, so that neither host nor device waits.
+        while len(self._unread) > (1 if active and max_steps == 1 else 0):
+            self._read(*self._unread.popleft(), turn)
+
+    def _read(self, shown: jax.Array, windows: list[Window | None], turn: Turn) -> None:
+        values = np.array(shown)
+        self.totals.row_steps += int(values[0, -1]) * len(values)
+        for slot, (row, window) in enumerate(zip(self._rows, windows, strict=True)):
+            if row is None or row.window is not window:  # a row that came since
+                continue
+            self._lengths[slot], self._done[slot] = values[slot, -3], values[slot, -2]
+            if values[slot, ONSET] != PAD:
+                turn.events.append((row, values[slot, :-3]))
+
+    def _finish(self, turn: Turn) -> None:
+        lag = self.engine.decoder.lag
+        for slot, row in enumerate(self._rows):
+            if row is None:
+                continue
+            length = int(self._lengths[slot])
+            if self._done[slot] or length >= row.most(row.window, lag):
+                events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
+                self.totals.events += len(events)
+                turn.finished.append((row, Continuation(row.request, events, bool(self._done[slot]))))
+                self._rows[slot] = None
+                if self._staged is not None and self._staged.row is row:
+                    self._staged = None
+            elif length == self.engine.capacity - 1 and length < self.engine.limit:
+                self.engine.grow()
