@@ -1,21 +1,17 @@
-"""Long-form continuation with a sliding window.
-
-When the context is full, generation restarts from the last bars that fit into WINDOW_FRACTION of it.
-"""
+"""Takes: several continuations of one prompt."""
 
 import dataclasses
 
-import jax
 import numpy as np
 
-from sage_jax.decoding.generate import GenerationOutput, Generator
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.note_events import EOS
-
-WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
-
 
 @dataclasses.dataclass(frozen=True)
 class Continuations:
@@ -60,105 +56,41 @@ def first_bars(piece: Piece, bars: int, name: str) -> Piece:
 
 
 def continue_piece(
-    generator: Generator,
+    engine: Engine,
     prompt: Piece,
     *,
     prompt_bars: int,
     num_bars: int,
     max_events: int,
-    context: int,
     num_samples: int = 4,
     sampling: SamplingConfig = SamplingConfig(),
     seed: int = 0,
     programs: list[int] | None = None,
 ) -> Continuations:
-    """Continues `prompt` by `num_bars` bars, `num_samples` times in one batch, each by at most `max_events` events.
+    """Continues `prompt` by `num_bars` bars, `num_samples` times, each by at most `max_events` events.
 
-    prompt: quantized, `prompt_bars` bars long; 0 bars to start from nothing. context: the context length in events that the
-    model was trained with. Of a prompt or a take that does not fit, the model reads the last bars that fit into WINDOW_FRACTION
-    of the context. programs: MIDI programs that may be generated (128 for drums); None for all. Notes are cut at the end of the
-    last bar.
+    prompt: quantized, `prompt_bars` bars long; 0 bars to start from nothing. Of a prompt or a take that does not fit into the
+    engine's context, the model reads the last bars that fit into WINDOW_FRACTION of it. programs: MIDI programs that may be
+    generated (128 for drums); None for all. Notes are cut at the end of the last bar.
     """
-    tokenizer = generator.tokenizer
+    tokenizer = engine.tokenizer
     events = tokenizer.encode(prompt)[:-1]
-    rows = [Request(number, events, prompt_bars, prompt_bars + num_bars) for number in range(num_samples)]
-    seconds = np.zeros(3)
-    while not all(row.finished for row in rows):
-        generation = continue_batch(
-            generator, rows, max_events=max_events, context=context, sampling=sampling, seed=seed, programs=programs
-        )
-        seconds += (generation.prefill_seconds, generation.decode_seconds, generation.compile_seconds)
-    prompt_events = len(events)
-    pieces = [tokenizer.decode(row.events) for row in rows]
+    stop_bar = prompt_bars + num_bars
+    limits = Limits(first_bar=prompt_bars, stop_bar=stop_bar, programs=programs)
+    scheduler = Scheduler(engine)
+    compiled = engine.compile_seconds
+    requests = [Request(events, limits, sampling, max_events, seed, number) for number in range(num_samples)]
+    takes = sorted(scheduler.run(requests), key=lambda take: take.request.number)
+    engine.reset()
+    pieces = [tokenizer.decode(np.concatenate([events, take.events])) for take in takes]
     return Continuations(
-        pieces=[piece.cut_at(piece.bar_start(prompt_bars + num_bars)) for piece in pieces],
-        notes=[int(tokenizer.num_notes(row.events[prompt_events:]).sum()) for row in rows],
-        ended=[bool(row.events[-1, 0] == EOS) for row in rows],
+        pieces=[piece.cut_at(piece.bar_start(stop_bar)) for piece in pieces],
+        notes=[int(tokenizer.num_notes(take.events).sum()) for take in takes],
+        ended=[bool(len(take.events) and take.events[-1, 0] == EOS) for take in takes],
         prompt_end=prompt.bar_start(prompt_bars),
-        prompt_events=prompt_events,
-        context_events=len(tokenizer.window(events, int(context * WINDOW_FRACTION))[0]),
-        prefill_seconds=float(seconds[0]),
-        decode_seconds=float(seconds[1]),
-        compile_seconds=float(seconds[2]),
+        prompt_events=len(events),
+        context_events=len(tokenizer.window(events, scheduler.window_length)[0]),
+        prefill_seconds=scheduler.totals.prefill_seconds,
+        decode_seconds=scheduler.totals.decode_seconds,
+        compile_seconds=engine.compile_seconds - compiled,
     )
-
-
-@dataclasses.dataclass
-class Request:
-    """One continuation in progress. Bars are counted from the first bar of the prompt.
-
-    number: folded into the PRNG key. events: the prompt and the events generated so far, [N, A]. first_bar, stop_bar: new
-    events lie in bars [first_bar, stop_bar). drawn: event steps so far. finished: whether it reached EOS, `stop_bar` or the
-    maximum number of events.
-    """
-
-    number: int
-    events: np.ndarray
-    first_bar: int
-    stop_bar: int
-    drawn: int = 0
-    finished: bool = False
-
-
-def continue_batch(
-    generator: Generator,
-    rows: list[Request],
-    *,
-    max_events: int,
-    context: int,
-    sampling: SamplingConfig = SamplingConfig(),
-    seed: int = 0,
-    programs: list[int] | None = None,
-) -> GenerationOutput:
-    """Continues the unfinished rows in one batch until the context is full or all are finished. Updates the rows in place."""
-    tokenizer = generator.tokenizer
-    windows, offsets = zip(*(tokenizer.window(row.events, int(context * WINDOW_FRACTION)) for row in rows), strict=True)
-    open_rows = [(window, row) for window, row in zip(windows, rows, strict=True) if not row.finished]
-    longest = max(len(window) for window, _ in open_rows)
-    numbers, drawn = (np.array([getattr(row, name) for row in rows], np.uint32) for name in ("number", "drawn"))
-    generation = generator.generate(
-        [window[-longest:] for window in windows],
-        # At least one, so that generation goes on after a series of rests that is longer than the context.
-        max_events=min(max(context - longest, 1), max(max_events - row.drawn for _, row in open_rows)),
-        first_bar=np.array([row.first_bar for row in rows]) - np.array(offsets),
-        stop_bar=np.array([row.stop_bar for row in rows]) - np.array(offsets),
-        sampling=sampling,
-        seed=_row_keys(jax.random.key(seed), drawn, numbers),
-        programs=programs,
-        finished=np.array([row.finished for row in rows]),
-    )
-    for row, offset, new_events, finished in zip(
-        rows, offsets, generation.continuations, generation.finished.tolist(), strict=True
-    ):
-        if not row.finished:
-            row.events = tokenizer.join(row.events, new_events[: max_events - row.drawn], offset)
-            row.drawn += generation.steps
-            row.finished = finished or row.drawn >= max_events
-    return generation
-
-
-@jax.jit
-def _row_keys(key: jax.Array, drawn: jax.Array, numbers: jax.Array) -> jax.Array:
-    """A PRNG key for each row [B], from its number and the event steps that it has made."""
-    fold = lambda drawn, number: jax.random.fold_in(jax.random.fold_in(key, drawn), number)
-    return jax.vmap(fold)(drawn, numbers)

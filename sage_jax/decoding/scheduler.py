@@ -51,7 +51,7 @@ class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
     interleaved: prefill goes chunk by chunk, with an event step between two chunks; for players who wait for the next note.
-    Otherwise a prompt is prefilled at once. The events are the same.
+    Otherwise a prompt is prefilled at once. The events are the same. window_length: the most events that are read of a prompt.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False):
@@ -63,13 +63,13 @@ class Scheduler:
         self._lengths = np.zeros(engine.rows, np.int64)
         self._done = np.ones(engine.rows, bool)
         self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
-        self._window_length = int(WINDOW_FRACTION * engine.limit)
+        self.window_length = int(WINDOW_FRACTION * engine.limit)
         # A row's next window is cut `ahead` events before its cache is full, and prefilled while they are drawn.
-        self._ahead = min(self._window_length // engine.chunk + 3, engine.limit // 4)
+        self._ahead = min(self.window_length // engine.chunk + 3, engine.limit // 4)
 
     def submit(self, request: Request) -> Progress:
         """Queues a request. It joins as soon as a row is free."""
-        row = Progress(request, self.engine.tokenizer, self._window_length)
+        row = Progress(request, self.engine.tokenizer, self.window_length)
         self._waiting.append(row)
         return row
 
@@ -137,7 +137,7 @@ class Scheduler:
             row = self._rows[moving]
             assert row is not None
             drawn = self._drawn(moving, self.engine.limit - self._ahead)
-            window = row.cut(row.whole(drawn), self._window_length - self._ahead)
+            window = row.cut(row.whole(drawn), self.window_length - self._ahead)
         elif self._waiting and None in self._rows:
             row = self._waiting.popleft()
             window = row.window

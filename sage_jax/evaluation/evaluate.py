@@ -84,7 +84,7 @@ def evaluate(
         versions=describe(),
         config=dataclasses.asdict(config),
         prompts={"count": len(prompts), "pieces": num_pieces, "split_pieces": len(task.pieces), "hop": task.hop},
-        systems={model.name: {"model": model.generator.config.name, "step": model.step} for model in models}
+        systems={model.name: {"model": model.engine.config.name, "step": model.step} for model in models}
         | {name: {"candidates": folder.name} for name, folder in candidates.items()},
         scores=results.table(prompts, scored),
         differences=results.differences(prompts, scored),

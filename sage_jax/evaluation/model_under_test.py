@@ -11,7 +11,7 @@ import numpy as np
 from sage_jax.config import RunConfig
 from sage_jax.corpus.shards import music_fingerprint
 from sage_jax.data.crops import subsample_evenly
-from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.engine import Engine
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
 from sage_jax.evaluation.generation import DecodingConfig, ProgressCallback, SystemOutput, generate_continuations
@@ -37,7 +37,7 @@ class TrainedModel:
     """
 
     name: str
-    generator: Generator
+    engine: Engine
     context: int
     max_steps: int
     step: int
@@ -53,22 +53,23 @@ class TrainedModel:
             )
         max_steps = saved.representation.steps(task.config.max_events)
         train_data_fingerprint = music_fingerprint(shards_folder(workdir, run))
-        return cls(name, Generator(saved.model, params, tokenizer), saved.context, max_steps, step, train_data_fingerprint)
+        engine = Engine(saved.model, params, tokenizer, context=saved.context, rows=task.config.batch_size)
+        return cls(name, engine, saved.context, max_steps, step, train_data_fingerprint)
 
     def write(self, task: Task, folder: pathlib.Path, progress: ProgressCallback = lambda done, total: None) -> SystemOutput:
         """Continues the task's prompts. `folder` keeps the generated events, so that a stopped call resumes."""
         config = task.config
-        decoding = DecodingConfig(config.samples, config.batch_size, self.max_steps, config.seed, config.sampling)
+        decoding = DecodingConfig(config.samples, self.max_steps, config.seed, config.sampling)
         digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(self.generator.params):
+        for leaf in jax.tree.leaves(self.engine.params):
             digest.update(np.asarray(leaf).tobytes())
         identity = {
-            "model": self.generator.config.name,
-            "tokenizer": self.generator.tokenizer.fingerprint,
+            "model": self.engine.config.name,
+            "tokenizer": self.engine.tokenizer.fingerprint,
             "step": self.step,
             "params": digest.hexdigest()[:16],
         }
-        return generate_continuations(self.generator, task.prompts, decoding, self.context, identity, folder, progress)
+        return generate_continuations(self.engine, task.prompts, decoding, identity, folder, progress)
 
     def log_likelihood(self, task: Task, progress: ProgressCallback = lambda done, total: None) -> dict[str, Any]:
         """The likelihood of `likelihood_pieces` of the task's pieces.
@@ -78,10 +79,10 @@ class TrainedModel:
         """
         indices = list(range(len(task.shards)))
         chosen = subsample_evenly(indices, task.config.likelihood_pieces or len(indices))
-        tokenizer = self.generator.tokenizer
+        tokenizer = self.engine.tokenizer
         found = likelihood.bits(
-            self.generator.config,
-            self.generator.params,
+            self.engine.config,
+            self.engine.params,
             tokenizer,
             [retokenize(task.shards[index], task.tokenizer, tokenizer) for index in chosen],
             self.context,

@@ -1,17 +1,20 @@
 """Sampled continuations of a few validation prompts during training, as piano rolls for TensorBoard."""
 
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from sage_jax.config import RunConfig
 from sage_jax.corpus.shards import TokenShards
-from sage_jax.decoding.continuation import Request, continue_batch, first_bars
-from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.continuation import first_bars
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Request
+from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.base import Tokenizer
 
@@ -23,13 +26,13 @@ MAX_EVENTS = 512
 class SampleLogger:
     """Continues the first bars of a few validation pieces, each time with the same prompts and random keys.
 
-    Continuations are as long as the context allows, sampled at temperature 1. The first `draw` compiles two functions, later
-    ones none. remarks: the reason, if there are no prompts.
+    Continuations are as long as the context allows, sampled at temperature 1. The first `draw` compiles the
+    programs, later ones none. remarks: the reason, if there are no prompts.
     """
 
     def __init__(self, run: RunConfig, representation: Tokenizer, shards: pathlib.Path):
         self._run, self._representation = run, representation
-        self._generator: Generator | None = None
+        self._engine: Engine | None = None
         self._prompts: dict[str, Piece] = {}
         self.remarks: tuple[str, ...] = ()
         if jax.process_count() > 1:
@@ -47,17 +50,27 @@ class SampleLogger:
         if not self._prompts:
             return []
         params = jax.device_get(params)  # they may be sharded
-        if self._generator is None:
-            self._generator = Generator(self._run.model, params, self._representation, first_capacity=sys.maxsize)
+        if self._engine is None:
+            context = self._run.context
+            # One capacity: a growing cache would compile more programs.
+            self._engine = Engine(
+                self._run.model, params, self._representation, context=context, rows=NUM_PROMPTS, first_capacity=context
+            )
         else:
-            self._generator.set_params(params)
-        encoded = [self._representation.encode(prompt)[:-1] for prompt in self._prompts.values()]
-        requests = [Request(number, events, PROMPT_BARS, PROMPT_BARS + NEW_BARS) for number, events in enumerate(encoded)]
-        max_events = self._run.representation.steps(MAX_EVENTS)
-        continue_batch(self._generator, requests, max_events=max_events, context=self._run.context)
+            self._engine.set_params(params)
+        limits = Limits(first_bar=PROMPT_BARS, stop_bar=PROMPT_BARS + NEW_BARS)
+        scheduler = Scheduler(self._engine)
+        requests = []
+        for number, prompt in enumerate(self._prompts.values()):
+            encoded = self._representation.encode(prompt)[:-1]
+            most = min(self._run.representation.steps(MAX_EVENTS), max(self._engine.limit - len(encoded), 1))
+            requests.append(Request(encoded, limits, max_events=most, number=number))
+        takes = {take.request.number: take.events for take in scheduler.run(requests)}
+        self._engine.reset()
+        wholes = [np.concatenate([request.events, takes[request.number]]) for request in requests]
         return [
-            _draw(self._representation.decode(request.events), prompt.bar_start(PROMPT_BARS), f"{name}, step {step:,}")
-            for request, (name, prompt) in zip(requests, self._prompts.items(), strict=True)
+            _draw(self._representation.decode(whole), prompt.bar_start(PROMPT_BARS), f"{name}, step {step:,}")
+            for whole, (name, prompt) in zip(wholes, self._prompts.items(), strict=True)
         ]
 
     def _find_prompts(self, pieces: TokenShards) -> Iterator[tuple[str, Piece]]:

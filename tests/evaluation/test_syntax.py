@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.evaluation.syntax import SyntaxErrors, event_errors, note_errors
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers import note_events as ev
@@ -60,12 +63,12 @@ def test_unplayable_notes_are_counted():
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
 def test_an_untrained_model_generates_no_errors(temperature):
     """The grammar masks the logits: random weights, high temperature, prompts of different lengths."""
-    generator = Generator(tiny_config(), parameters(tiny_config()), TOKENIZER)
+    engine = Engine(tiny_config(), parameters(tiny_config()), TOKENIZER, context=255, rows=2)
     pieces = [Piece.from_notes([(12 * n, 0, 60, 6, 64) for n in range(count)]) for count in (1, 5)]
     prompts = [TOKENIZER.encode(TOKENIZER.quantize(piece))[:-1] for piece in pieces]
     sampling = SamplingConfig(temperature=temperature)
-    found = generator.generate(prompts, max_events=120, sampling=sampling, stop_at_eos=False, seed=1)
-    for prompt, events in zip(prompts, found.continuations, strict=True):
-        errors = event_errors(TOKENIZER, np.concatenate([prompt, events]))
+    requests = [Request(prompt, Limits(allow_eos=False), sampling, max_events=120, seed=1) for prompt in prompts]
+    for take in Scheduler(engine).run(requests):
+        errors = event_errors(TOKENIZER, np.concatenate([take.request.events, take.events]))
         assert errors.tokens >= 5 * 120
         assert (errors.invalid, errors.reversals, errors.duplicates) == (0, 0, 0)
