@@ -36,7 +36,7 @@ class Piece:
             raise ValueError(f"ticks_per_quarter is {self.ticks_per_quarter}; it must be at least 1")
         for name, dtype in (("notes", NOTE), ("tempos", TEMPO), ("meters", METER)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
-        _check_notes(self.notes)
+        check_notes(self.notes)
         _check_changes("tempos", self.tempos)
         _check_changes("meters", self.meters)
         if not (self.tempos["qpm"] > 0).all():
@@ -209,7 +209,8 @@ def _window(changes: np.ndarray, low: int, high: int) -> np.ndarray:
     return window
 
 
-def _check_notes(notes: np.ndarray) -> None:
+def check_notes(notes: np.ndarray) -> None:
+    """Raises ValueError unless every field of `notes`, a NOTE array, is in its range."""
     if not len(notes):
         return
     for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127)):

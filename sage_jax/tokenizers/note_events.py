@@ -75,18 +75,14 @@ class NoteEvents(Grid, BarWindows):
     def encode(self, piece: Piece) -> np.ndarray:
         """The events of a quantized piece, int16 [N, 5]. Raises ValueError for a piece that is not quantized."""
         notes, tempos, meters = piece.notes, piece.tempos, piece.meters
-        meter_ids = [self._meter_id(meter) for meter in meters[["numerator", "denominator"]].tolist()]
-        drums = notes["program"] == DRUMS
+        meter_ids = [self.meter_id(meter) for meter in meters[["numerator", "denominator"]].tolist()]
         ticks = np.concatenate([meters["tick"], tempos["tick"], notes["onset"]]).astype(np.int64)
         events = np.full((len(ticks), NUM_ATTRIBUTES), NONE, np.int64)
         meta, first_note = len(meters), len(meters) + len(tempos)
         events[:meta, INSTRUMENT], events[:meta, PITCH] = METER_CHANGE, meter_ids
         events[meta:first_note, INSTRUMENT] = TEMPO_CHANGE
         events[meta:first_note, PITCH] = FIRST_TEMPO + index_in(self.tempos, tempos["qpm"], "tempo")
-        events[first_note:, INSTRUMENT] = FIRST_PROGRAM + notes["program"]
-        events[first_note:, PITCH] = np.where(drums, FIRST_DRUM, FIRST_PITCH) + notes["pitch"]
-        events[first_note:, DURATION] = FIRST + index_in(self.durations, notes["duration"], "duration")
-        events[first_note:, VELOCITY] = FIRST + index_in(self.velocities, notes["velocity"], "velocity")
+        events[first_note:, INSTRUMENT:] = self.note_ids(notes)
         # Notes are sorted already; the few meta events are inserted.
         place = np.searchsorted(ticks[first_note:], ticks[:first_note], "left")
         order = np.lexsort((events[:first_note, INSTRUMENT], ticks[:first_note]))
@@ -101,19 +97,41 @@ class NoteEvents(Grid, BarWindows):
         position[cut] = into_bar
         advanced = np.diff(bar, prepend=0)
         advanced[cut] -= into_bar > 0
-        rests = np.maximum(advanced - 1, 0) // self.max_bar_step
         if (position >= self.max_position).any():
             raise ValueError("a bar is longer than the longest of the vocabulary; quantize the piece first")
-        events[:, ONSET] = FIRST + (advanced - rests * self.max_bar_step) * self.max_position + position
-        rest = (FIRST + self.max_bar_step * self.max_position, REST, NONE, NONE, NONE)
-        events = np.insert(events, np.repeat(np.arange(len(events)), rests), rest, axis=0)
+        rests, events[:, ONSET] = self.onset_ids(advanced, position)
+        events = np.insert(events, np.repeat(np.arange(len(events)), rests), self.rest, axis=0)
         ends = np.full((2, NUM_ATTRIBUTES), [[BOS], [EOS]])
         return np.concatenate([ends[:1], events, ends[1:]]).astype(np.int16)
 
-    def _meter_id(self, meter: tuple[int, int]) -> int:
+    def note_ids(self, notes: np.ndarray) -> np.ndarray:
+        """The instrument, pitch, duration and velocity ids of `notes` [N], int [N, 4]. Raises ValueError as `encode`."""
+        ids = np.empty((len(notes), NUM_ATTRIBUTES - INSTRUMENT), np.int64)
+        ids[:, 0] = FIRST_PROGRAM + notes["program"]
+        ids[:, 1] = np.where(notes["program"] == DRUMS, FIRST_DRUM, FIRST_PITCH) + notes["pitch"]
+        ids[:, 2] = FIRST + index_in(self.durations, notes["duration"], "duration")
+        ids[:, 3] = FIRST + index_in(self.velocities, notes["velocity"], "velocity")
+        return ids
+
+    def onset_ids(self, advanced, position):
+        """(number of rests before each event, its onset id) for the bars advanced and the position in the bar, ints [...]."""
+        rests = np.maximum(advanced - 1, 0) // self.max_bar_step
+        return rests, FIRST + (advanced - rests * self.max_bar_step) * self.max_position + position
+
+    @property
+    def rest(self) -> tuple[int, ...]:
+        """The event that advances `max_bar_step` bars."""
+        return (FIRST + self.max_bar_step * self.max_position, REST, NONE, NONE, NONE)
+
+    def meter_id(self, meter: tuple[int, int]) -> int:
+        """The pitch id of a change to (numerator, denominator). Raises ValueError for a meter outside the vocabulary."""
         if meter not in self.meters:
             raise ValueError(f"meter {meter[0]}/{meter[1]} is not in the vocabulary; quantize the piece first")
         return self.first_meter + self.meters.index(meter)
+
+    def tempo_id(self, qpm: float) -> int:
+        """The pitch id of a change to `qpm` quarters per minute. Raises ValueError for a tempo outside the vocabulary."""
+        return FIRST_TEMPO + int(index_in(self.tempos, np.array([qpm]), "tempo")[0])
 
     # Events to pieces
 
@@ -127,22 +145,26 @@ class NoteEvents(Grid, BarWindows):
         stop = np.flatnonzero(events[:, ONSET] == EOS)
         events = events[: stop[0]] if len(stop) else events
         events = events[events[:, ONSET] >= FIRST]
-        self._check(events)
+        self.check(events)
         advanced, position = np.divmod(events[:, ONSET] - FIRST, self.max_position)
         kind, value = events[:, INSTRUMENT], events[:, PITCH]
         ticks, meter_rows = self._ticks(advanced, position, kind == METER_CHANGE, value)
 
         is_note, is_tempo = kind >= FIRST_PROGRAM, kind == TEMPO_CHANGE
-        notes = np.zeros(int(is_note.sum()), NOTE)
-        notes["onset"], notes["program"] = ticks[is_note], kind[is_note] - FIRST_PROGRAM
-        pitch = value[is_note]
-        notes["pitch"] = pitch - np.where(pitch >= FIRST_DRUM, FIRST_DRUM, FIRST_PITCH)
-        notes["duration"] = self.durations[events[is_note, DURATION] - FIRST]
-        notes["velocity"] = self.velocities[events[is_note, VELOCITY] - FIRST]
+        notes = self.notes_of(events[is_note], ticks[is_note])
         tempos = np.zeros(int(is_tempo.sum()), TEMPO)
         tempos["tick"], tempos["qpm"] = ticks[is_tempo], self.tempos[value[is_tempo] - FIRST_TEMPO]
         meters = np.array([(tick, *self.meters[meter]) for tick, meter in meter_rows], METER)
         return Piece.from_changes(notes, tempos, meters, self.ticks_per_quarter)
+
+    def notes_of(self, events: np.ndarray, ticks: np.ndarray) -> np.ndarray:
+        """The notes of note events [N, 5] whose onsets are `ticks` [N], NOTE [N]."""
+        notes, pitch = np.zeros(len(events), NOTE), events[:, PITCH]
+        notes["onset"], notes["program"] = ticks, events[:, INSTRUMENT] - FIRST_PROGRAM
+        notes["pitch"] = pitch - np.where(pitch >= FIRST_DRUM, FIRST_DRUM, FIRST_PITCH)
+        notes["duration"] = self.durations[events[:, DURATION] - FIRST]
+        notes["velocity"] = self.velocities[events[:, VELOCITY] - FIRST]
+        return notes
 
     def _ticks(
         self, advanced: np.ndarray, position: np.ndarray, is_meter: np.ndarray, value: np.ndarray
@@ -161,7 +183,8 @@ class NoteEvents(Grid, BarWindows):
         ticks = ticks + begins[segment]
         return ticks, list(zip(begins[1:].tolist(), meter_index.tolist(), strict=True))
 
-    def _check(self, events: np.ndarray) -> None:
+    def check(self, events: np.ndarray) -> None:
+        """Raises ValueError unless each of `events` [N, 5], without BOS, EOS and PAD, has ids that fit together."""
         kind = events[:, INSTRUMENT]
         for known, name in (
             ((events >= NONE).all() and (events < self.vocab_sizes).all(), "id"),
@@ -241,7 +264,7 @@ class NoteEvents(Grid, BarWindows):
         # Drop the bars advanced since the previous event. A meter change begins its bar, so its position is 0.
         begins_bar = body[0, INSTRUMENT] == METER_CHANGE
         body[0, ONSET] = FIRST + (0 if begins_bar else (body[0, ONSET] - FIRST) % self.max_position)
-        state = {METER_CHANGE: self._meter_id(DEFAULT_METER), TEMPO_CHANGE: self._tempo_id(DEFAULT_QPM)}
+        state = {METER_CHANGE: self.meter_id(DEFAULT_METER), TEMPO_CHANGE: self.tempo_id(DEFAULT_QPM)}
         for kind in state:
             earlier = np.flatnonzero(events[:start, INSTRUMENT] == kind)
             if len(earlier):
@@ -252,9 +275,6 @@ class NoteEvents(Grid, BarWindows):
             stated += 1
         head = [[BOS] * NUM_ATTRIBUTES] + [[FIRST, kind, value, NONE, NONE] for kind, value in state.items()]
         return np.concatenate([head, body[stated:]])[:length].astype(np.int16)
-
-    def _tempo_id(self, qpm: float) -> int:
-        return FIRST_TEMPO + int(index_in(self.tempos, np.array([qpm]), "tempo")[0])
 
     @staticmethod
     def transpose(events: np.ndarray, semitones: int) -> np.ndarray:
