@@ -1,5 +1,6 @@
 """A prompt to be continued, and where its continuation stands."""
 
+import collections
 import dataclasses
 
 import jax
@@ -69,11 +70,15 @@ class Window:
 class Progress:
     """A request in progress, on the host.
 
-    events: the prompt and the events that were drawn before the window. window: what the cache held at first.
+    events: the prompt and the events that were drawn before the window. window: what the cache held at first. is_open: a
+    session, which keeps its row when it reaches a bound; is_parked says that it has. outbox: int32 [A] each, new events that
+    single steps brought.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, window_length: int):
+    def __init__(self, request: Request, tokenizer: Tokenizer, window_length: int, is_open: bool = False):
         self.request, self.tokenizer = request, tokenizer
+        self.is_open, self.is_parked = is_open, False
+        self.outbox: collections.deque[np.ndarray] = collections.deque()
         self.events = np.asarray(request.events, np.int16)
         self.window = self.cut(self.events, window_length)
         self._key = request.key
@@ -95,6 +100,21 @@ class Progress:
         return dataclasses.replace(
             window, given=np.asarray(self.tokenizer.join(window.given, drawn, self.window.bar - window.bar), np.int16)
         )
+
+    def keep(self, count: int) -> int:
+        """Drops all but the first `count` events of the piece; returns how many of these the window has.
+
+        Raises UserError for events that come before those of the window: they are no longer in the cache.
+        """
+        kept = count - self.window.offset
+        head = min(len(self.window.given), self.tokenizer.head_length(self.window.given))
+        if count < 1 or self.window.offset and kept < head:
+            first = self.window.offset + head
+            raise UserError(f"keep is {count}, but the row's context begins with event {first}; go back less, or start anew")
+        if kept < len(self.window.given):
+            self.events = self.events[:count]
+        self.window = dataclasses.replace(self.window, given=self.window.given[:kept])
+        return kept
 
     def most(self, window: Window, lag: int) -> int:
         """The length at which a row with this window has drawn its most events."""

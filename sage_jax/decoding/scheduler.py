@@ -10,10 +10,12 @@ import numpy as np
 
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Continuation, Progress, Request, Window
+from sage_jax.errors import UserError
 from sage_jax.tokenizers.note_events import ONSET, PAD
 
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
+SHORT = 2  # given events that are read one by one rather than as a chunk
 
 
 @dataclasses.dataclass
@@ -24,14 +26,6 @@ class Totals:
     row_steps: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-
-
-@dataclasses.dataclass
-class Turn:
-    """What a turn brought: new events, int32 [A] each, if it made one step; and the requests that are finished."""
-
-    events: list[tuple[Progress, np.ndarray]] = dataclasses.field(default_factory=list)
-    finished: list[tuple[Progress, Continuation]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -78,16 +72,19 @@ class Scheduler:
         for request in requests:
             self.submit(request)
         while self.busy:
-            for _, continuation in self.turn().finished:
-                yield continuation
+            yield from self.turn()
 
     @property
     def busy(self) -> bool:
-        """Whether any request is unfinished."""
-        return bool(self._waiting) or self._staged is not None or any(row is not None for row in self._rows)
+        """Whether any request is unfinished. Sessions that wait are not."""
+        rows = [row for row in self._rows if row is not None and not row.is_parked]
+        return bool(self._waiting or rows) or self._staged is not None
 
-    def turn(self, max_steps: int = UNBOUNDED) -> Turn:
-        """Prefills what can be, and steps the rows: until one stops, or `max_steps`."""
+    def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
+        """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
+
+        After single steps the outbox of each row has its new events.
+        """
         began, compiled = time.perf_counter(), self.engine.compile_seconds
         if self.interleaved:
             self._prefill()
@@ -95,11 +92,10 @@ class Scheduler:
             while self._prefill():
                 pass
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
-        turn = Turn()
-        self._step(max_steps, turn)
-        self._finish(turn)
+        self._step(max_steps)
+        finished = self._finish()
         self._count_seconds("decode_seconds", began, compiled)
-        return turn
+        return finished
 
     def _count_seconds(self, name: str, began: float, compiled: float) -> tuple[float, float]:
         now, compile_seconds = time.perf_counter(), self.engine.compile_seconds
@@ -198,10 +194,12 @@ class Scheduler:
         assert row is not None
         return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
 
-    def _step(self, max_steps: int, turn: Turn) -> None:
+    def _step(self, max_steps: int) -> None:
         rows = [(slot, row) for slot, row in enumerate(self._rows) if row is not None]
         active = [slot for slot, _ in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
         if active:
+            if any(self._rows[slot].is_open for slot in active):
+                max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
@@ -212,9 +210,9 @@ class Scheduler:
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
         # What a single step brought is read after the next one has begun, so that neither host nor device waits.
         while len(self._unread) > (1 if active and max_steps == 1 else 0):
-            self._read(*self._unread.popleft(), turn)
+            self._read(*self._unread.popleft())
 
-    def _read(self, shown: jax.Array, windows: list[Window | None], turn: Turn) -> None:
+    def _read(self, shown: jax.Array, windows: list[Window | None]) -> None:
         values = np.array(shown)
         self.totals.row_steps += int(values[0, -1]) * len(values)
         for slot, (row, window) in enumerate(zip(self._rows, windows, strict=True)):
@@ -222,20 +220,80 @@ class Scheduler:
                 continue
             self._lengths[slot], self._done[slot] = values[slot, -3], values[slot, -2]
             if values[slot, ONSET] != PAD:
-                turn.events.append((row, values[slot, :-3]))
+                row.outbox.append(values[slot, :-3])
 
-    def _finish(self, turn: Turn) -> None:
+    def _finish(self) -> list[Continuation]:
         lag = self.engine.decoder.lag
+        finished = []
         for slot, row in enumerate(self._rows):
-            if row is None:
+            if row is None or row.is_parked:
                 continue
             length = int(self._lengths[slot])
             if self._done[slot] or length >= row.most(row.window, lag):
-                events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
-                self.totals.events += len(events)
-                turn.finished.append((row, Continuation(row.request, events, bool(self._done[slot]))))
-                self._rows[slot] = None
                 if self._staged is not None and self._staged.row is row:
                     self._staged = None
+                if row.is_open:
+                    row.is_parked = True
+                    continue
+                events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
+                self.totals.events += len(events)
+                finished.append(Continuation(row.request, events, bool(self._done[slot])))
+                self._rows[slot] = None
             elif length == self.engine.capacity - 1 and length < self.engine.limit:
                 self.engine.grow()
+        return finished
+
+    # Sessions
+
+    def open(self, request: Request) -> Progress:
+        """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
+        if None not in self._rows or self._waiting or self._staged is not None:
+            raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
+        row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
+        self._waiting.append(row)
+        self._settle(row)
+        return row
+
+    def _settle(self, row: Progress) -> None:
+        """Prefills until the row is in the batch."""
+        while row not in self._rows:
+            if not self._prefill():  # another row goes first
+                self._step(1)
+                self._finish()
+
+    def close(self, row: Progress) -> None:
+        """Frees the row of a session."""
+        slot = self._rows.index(row)
+        self.engine.release(slot)
+        self._rows[slot] = None
+
+    def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request) -> None:
+        """Keeps the first `keep` events of a session, gives it events [N, A] after them, and goes on with the settings of
+        `request`.
+
+        Raises UserError as `Progress.keep`; the session then stays as it is.
+        """
+        slot = self._rows.index(row)
+        while self._unread:
+            self._read(*self._unread.popleft())
+        row.outbox.clear()
+        cached = self.engine.events(slot, self.engine.limit)
+        kept = row.keep(keep)
+        row.request, row.is_parked = request, False
+        if self._staged is not None and self._staged.row is row:
+            self._staged = None
+        given = np.concatenate([cached[:kept], events]).astype(np.int16)
+        if len(given) > self.engine.limit - self._ahead:
+            row.events = row.whole(given[len(row.window.given) :])
+            row.window = row.cut(row.events, self.window_length)
+            self._staged = Staged(row, row.window, None)
+            self.engine.stage(row.window.given, self._controls(row, row.window))
+            self._rows[slot] = None
+            self._settle(row)
+            return
+        self.engine.edit(slot, kept, given, self._controls(row, row.window))
+        self._lengths[slot], self._done[slot] = min(self._lengths[slot], kept), False
+        unread = len(events)
+        while unread > SHORT and len(given) - unread + self.engine.chunk <= self.engine.capacity:
+            self.engine.prefill(slot)
+            unread -= self.engine.chunk

@@ -1,0 +1,167 @@
+"""Music that is written with a model event by event: streams, and sessions in which a player and the model take turns."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Request
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import UNBOUNDED, Scheduler
+from sage_jax.errors import UserError
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
+from sage_jax.tokenizers.event_clock import EventClock
+from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
+
+
+def stream(engine: Engine, request: Request) -> Iterator[DecodedEvent]:
+    """The events that continue the request's prompt, one by one as they are drawn; ticks and seconds count from its start.
+
+    Raises UserError for a tokenizer without an incremental form. The engine should be for this stream alone.
+    """
+    decoder = event_decoder(engine.tokenizer)
+    for event in request.events:
+        decoder.push(event)
+    scheduler = Scheduler(engine, interleaved=True)
+    row = scheduler.submit(request)
+    try:
+        while scheduler.busy:
+            scheduler.turn(max_steps=1)
+            while row.outbox:
+                yield decoder.push(row.outbox.popleft())
+    finally:
+        engine.reset()
+
+
+class Session:
+    """A piece that a player and the model write together, in ticks of the model's grid.
+
+    `push` adds notes, `draw` lets the model go on, `rollback` takes back what comes from a tick on. `close` frees the row; a
+    `with` block does so. Several sessions can share a scheduler, one call at a time. Each error leaves the session usable.
+
+    clock: where the piece has come to, with the seconds of every tick.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        sampling: SamplingConfig = SamplingConfig(),
+        programs: Sequence[int] | None = None,
+        qpm: float = DEFAULT_QPM,
+        meter: tuple[int, int] = DEFAULT_METER,
+        seed: int = 0,
+    ):
+        """programs: MIDI programs that the model may play, 128 for drums; None for all. Raises UserError if all rows are taken,
+        and for a program, tempo or meter that the vocabulary lacks."""
+        tokenizer = scheduler.engine.tokenizer
+        self._encoder = event_encoder(tokenizer)
+        self.clock: EventClock = self._encoder.clock
+        self._decoder = event_decoder(tokenizer, self.clock)
+        self._scheduler, self._limits = scheduler, Limits(allow_eos=False, programs=programs)
+        if meter not in tokenizer.grid.meters:
+            raise UserError(f"meter is {meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
+        opening = tokenizer.quantize(Piece.from_notes([], tokenizer.grid.ticks_per_quarter, qpm, meter))
+        self._events = tokenizer.encode(opening)[:-1]
+        for event in self._events:
+            self.clock.advance(event)
+        self._opening = len(self._events)
+        self._request = Request(self._events, self._limits, sampling, UNBOUNDED // 2, seed)
+        self._row = scheduler.open(self._request)
+        self._read = len(self._events)  # events that the row has been given
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    @property
+    def events(self) -> np.ndarray:
+        """All events so far, int16 [N, A]."""
+        return self._events
+
+    @property
+    def piece(self) -> Piece:
+        """The piece so far."""
+        return self._encoder.tokenizer.decode(self._events)
+
+    @property
+    def tick(self) -> int:
+        """The tick of the last event."""
+        return self.clock.state.tick
+
+    def push(self, notes: Notes) -> None:
+        """Adds notes in canonical order, each (onset tick, program, pitch, duration, velocity) on the model's grid.
+
+        They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
+        roll back to its tick first.
+        """
+        before = len(self._events)
+        self._events = np.concatenate([self._events, self._encoder.push(notes)])
+        try:
+            self._revise(before, self._limits)
+        except UserError:
+            self.clock.rollback(before)
+            self._events = self._events[:before]
+            raise
+
+    def draw(self, *, until: int | None = None, until_tick: int | None = None, not_before: int | None = None) -> Iterator[DecodedEvent]:
+        """The model's next events, one by one, up to the beginning of the bar `until` or the tick `until_tick`.
+
+        until: number of a bar, from 0. not_before: the first tick at which an event may be; None for that of the last event.
+        What is not taken from the iterator has not been drawn. Raises UserError without a bound, for one in the past, and for
+        contradictory ones.
+        """
+        if (until is None) == (until_tick is None):
+            raise UserError("draw needs one bound: until, a bar, or until_tick")
+        state = self.clock.state
+        if until is not None and until <= state.bar or until_tick is not None and until_tick <= state.tick:
+            raise UserError(
+                f"until is {until if until is not None else until_tick}, and the piece has come to bar {state.bar}, "
+                f"tick {state.tick}; give a later bound, or roll back first"
+            )
+        limits = dataclasses.replace(self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0)
+        return self._draw(limits)
+
+    def _draw(self, limits: Limits) -> Iterator[DecodedEvent]:
+        self._revise(len(self._events), limits)
+        row, count = self._row, len(self._events)
+        while not (row.is_parked and not row.outbox):
+            if len(self._events) != count:
+                raise UserError("the session has changed since this draw began; call draw again")
+            while row.outbox:
+                event = row.outbox.popleft()
+                decoded = self._decoder.push(event)
+                self._events = np.concatenate([self._events, event[None].astype(np.int16)])
+                self._read = count = len(self._events)
+                yield decoded
+                if len(self._events) != count:
+                    break
+            else:
+                self._scheduler.turn(max_steps=1)
+
+    def rollback(self, to: int) -> None:
+        """Takes back every event at the tick `to` or later. Raises UserError if that is before what the model still reads."""
+        if to < 0:
+            raise UserError(f"to is {to}; give a tick of at least 0")
+        clock = self.clock.copy()
+        keep = max(clock.rollback_to(to), self._opening)
+        if keep == len(self._events):
+            return
+        self._revise(keep, self._limits)
+        self.clock.rollback(keep)
+        self._events = self._events[:keep]
+
+    def close(self) -> None:
+        """Frees the session's row of the engine."""
+        self._scheduler.close(self._row)
+
+    def _revise(self, keep: int, limits: Limits) -> None:
+        """Makes the row the first `keep` events, and then what was pushed after them."""
+        request = dataclasses.replace(self._request, limits=limits)
+        pushed = self._events[keep:] if keep >= self._read else self._events[:0]
+        self._scheduler.revise(self._row, keep, pushed, request)
+        self._read = keep + len(pushed)
