@@ -11,18 +11,25 @@ import numpy as np
 from sage_jax import compilation_cache
 from sage_jax.config import RunConfig, read_section
 from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
-from sage_jax.decoding.generate import Generator
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import CHUNK, Engine
+from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.decoding.session import Session, stream
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
+from sage_jax.models.registry import cast_parameters
 from sage_jax.music.instruments import describe, programs_in, programs_of
 from sage_jax.music.midi import at_resolution, read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
 from sage_jax.music.quantization_stats import QuantizationStats, stats_rows
+from sage_jax.tokenizers.incremental import DecodedEvent
 from sage_jax.training.checkpoint import load_for_sampling
 from sage_jax.training.run_manifest import read_manifest
 
 ANY = "any"
+LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
 Instruments = str | Iterable[int | str] | None
 
 
@@ -126,7 +133,8 @@ class Model:
     ):
         self.run, self.step, self.tokenizer = run, step, tokenizer
         self.sampling, self.continuation = sampling, continuation
-        self.generator = Generator(run.model, params, tokenizer)
+        self.params = cast_parameters(run.model, params)
+        self._engines: dict[tuple[int, int], Engine] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.run.model.name}, step {self.step})"
@@ -152,10 +160,7 @@ class Model:
         wanted = self._settings(
             num_bars=bars, prompt_bars=prompt_bars, num_samples=num_samples, seed=seed, max_events=max_events
         )
-        if not isinstance(prompt, Prompt):
-            prompt = self.read_prompt(prompt, wanted.prompt_bars)
-        programs = _playable(instruments, programs_in(prompt.quantized), prompt.name)
-        return self._write(prompt, programs, wanted, sampling)
+        return self._write(*self._prompted(prompt, instruments, wanted), wanted, sampling)
 
     def read_prompt(self, prompt: str | os.PathLike | Piece, bars: int | None = None) -> Prompt:
         """The first `bars` bars of a MIDI file or a Piece, from the first bar with a note on. Raises UserError as continue_."""
@@ -191,14 +196,7 @@ class Model:
         instruments: as in `continue_`. Raises UserError for a meter that the vocabulary lacks.
         """
         wanted = self._settings(num_bars=bars, qpm=qpm, meter=meter, num_samples=num_samples, seed=seed, max_events=max_events)
-        grid = self.tokenizer.grid
-        if wanted.meter not in grid.meters:
-            raise UserError(
-                f"continuation.meter is {wanted.meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat"
-            )
-        read = Piece.from_notes([], grid.ticks_per_quarter, wanted.qpm, wanted.meter)
-        programs = None if instruments in (None, ANY) else programs_of(_as_list(instruments))
-        return self._write(Prompt("nothing", read, self.tokenizer.quantize(read), 0), programs, wanted, sampling)
+        return self._write(*self._prompted(None, instruments, wanted), wanted, sampling)
 
     def score(self, music: str | os.PathLike | Piece) -> Score:
         """The likelihood of a MIDI file or a Piece under the model. Raises UserError for a file without notes."""
@@ -208,7 +206,7 @@ class Model:
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
         found = likelihood.bits(
-            self.run.model, self.generator.params, self.tokenizer, [steps], context, max(1, 1024 // context)
+            self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context)
         )
         bits, notes = found.bits[0], max(int(found.notes[0]), 1)
         return Score(
@@ -219,6 +217,66 @@ class Model:
             attributes=dict(zip(self.tokenizer.attributes, (bits / notes).tolist(), strict=True)),
         )
 
+    def stream(
+        self,
+        prompt: str | os.PathLike | Piece | Prompt | None = None,
+        *,
+        bars: int | None = None,
+        prompt_bars: int | None = None,
+        instruments: Instruments = None,
+        seed: int | None = None,
+        max_events: int | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> Iterator[DecodedEvent]:
+        """One continuation, event by event as it is drawn; ticks and seconds count from the beginning of the prompt.
+
+        prompt: as in `continue_`; None to start from nothing. Other arguments as there. Notes are not cut at the last bar.
+        Raises UserError as `continue_`, and for a model whose tokens are not NoteEvents.
+        """
+        wanted = self._settings(num_bars=bars, prompt_bars=prompt_bars, seed=seed, max_events=max_events)
+        prompt, programs = self._prompted(prompt, instruments, wanted)
+        request = Request(
+            self.tokenizer.encode(prompt.quantized)[:-1],
+            Limits(first_bar=prompt.bars, stop_bar=prompt.bars + wanted.num_bars, programs=programs),
+            self.sampling if sampling is None else sampling,
+            self.run.representation.steps(wanted.max_events),
+            wanted.seed,
+        )
+        return stream(self.engine(1, LIVE_CHUNK).sibling(), request)
+
+    def session(
+        self,
+        *,
+        instruments: Instruments = ANY,
+        qpm: float = DEFAULT_QPM,
+        meter: tuple[int, int] = DEFAULT_METER,
+        seed: int = 0,
+        sampling: SamplingConfig | None = None,
+    ) -> Session:
+        """A piece to write together with the model: `push` notes, `draw` the model's, `rollback` to a tick.
+
+        instruments: those that the model may play: "any", or a list of programs, names and "drums". Its programs are compiled
+        now, so that nothing is compiled while playing. Raises UserError as `stream`.
+        """
+        engine = self.engine(1, LIVE_CHUNK)
+        engine.warmup()
+        return Session(
+            Scheduler(engine.sibling(), interleaved=True),
+            sampling=self.sampling if sampling is None else sampling,
+            programs=_allowed(instruments),
+            qpm=qpm,
+            meter=meter,
+            seed=seed,
+        )
+
+    def engine(self, rows: int, chunk: int = CHUNK) -> Engine:
+        """The engine for `rows` continuations at once, which keeps its compiled programs. chunk: events of one prefill."""
+        if (rows, chunk) not in self._engines:
+            self._engines[rows, chunk] = Engine(
+                self.run.model, self.params, self.tokenizer, context=self.run.context, rows=rows, chunk=chunk
+            )
+        return self._engines[rows, chunk]
+
     def _read(
         self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None
     ) -> tuple[str, Piece]:
@@ -228,6 +286,21 @@ class Model:
             return unnamed, at_resolution(music, ticks, loss=loss)
         return os.fspath(music), read_midi(music, ticks, loss=loss)
 
+    def _prompted(
+        self, prompt: str | os.PathLike | Piece | Prompt | None, instruments: Instruments, wanted: ContinuationConfig
+    ) -> tuple[Prompt, list[int] | None]:
+        """The prompt as the model reads it, empty for None, and the programs that may continue it."""
+        if prompt is not None:
+            found = prompt if isinstance(prompt, Prompt) else self.read_prompt(prompt, wanted.prompt_bars)
+            return found, _playable(instruments, programs_in(found.quantized), found.name)
+        grid = self.tokenizer.grid
+        if wanted.meter not in grid.meters:
+            raise UserError(
+                f"continuation.meter is {wanted.meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat"
+            )
+        read = Piece.from_notes([], grid.ticks_per_quarter, wanted.qpm, wanted.meter)
+        return Prompt("nothing", read, self.tokenizer.quantize(read), 0), _allowed(instruments)
+
     def _settings(self, **given: Any) -> ContinuationConfig:
         return dataclasses.replace(self.continuation, **{name: value for name, value in given.items() if value is not None})
 
@@ -235,12 +308,11 @@ class Model:
         self, prompt: Prompt, programs: list[int] | None, wanted: ContinuationConfig, sampling: SamplingConfig | None
     ) -> Takes:
         found = continue_piece(
-            self.generator,
+            self.engine(wanted.num_samples),
             prompt.quantized,
             prompt_bars=prompt.bars,
             num_bars=wanted.num_bars,
             max_events=self.run.representation.steps(wanted.max_events),
-            context=self.run.context,
             num_samples=wanted.num_samples,
             sampling=self.sampling if sampling is None else sampling,
             seed=wanted.seed,
@@ -296,6 +368,10 @@ def _playable(instruments: Instruments, own: list[int], name: str) -> list[int] 
             "add an instrument of the prompt to the list, or give 'any'"
         )
     return allowed
+
+
+def _allowed(instruments: Instruments) -> list[int] | None:
+    return None if instruments in (None, ANY) else programs_of(_as_list(instruments))
 
 
 def _as_list(instruments: str | Iterable[int | str]) -> list[int | str]:

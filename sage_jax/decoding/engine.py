@@ -3,6 +3,7 @@
 Every program is compiled for a number of rows and a capacity. After `Engine.warmup` nothing is compiled, whatever the traffic.
 """
 
+import copy
 import functools
 import threading
 import time
@@ -79,6 +80,12 @@ class Engine:
         self._state: DecodeState | None = None
         self._staging: DecodeState | None = None
         self._place = 0
+
+    def sibling(self) -> "Engine":
+        """An engine with rows of its own that shares the parameters and the compiled programs."""
+        engine = copy.copy(self)
+        engine.reset()
+        return engine
 
     @property
     def capacity(self) -> int:

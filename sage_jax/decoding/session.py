@@ -11,7 +11,7 @@ from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import UNBOUNDED, Scheduler
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, NOTE, Piece
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
 
@@ -94,13 +94,16 @@ class Session:
         return self.clock.state.tick
 
     def push(self, notes: Notes) -> None:
-        """Adds notes in canonical order, each (onset tick, program, pitch, duration, velocity) on the model's grid.
+        """Adds notes, each (onset tick, program, pitch, duration in ticks, velocity); the vocabulary rounds the last two.
 
         They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
         roll back to its tick first.
         """
         before = len(self._events)
-        self._events = np.concatenate([self._events, self._encoder.push(notes)])
+        tokenizer = self._encoder.tokenizer
+        rows = np.atleast_1d(np.array(notes, NOTE))
+        quantized = tokenizer.quantize(Piece.from_notes(rows.tolist(), tokenizer.ticks_per_quarter)).notes
+        self._events = np.concatenate([self._events, self._encoder.push(quantized)])
         try:
             self._revise(before, self._limits)
         except UserError:
@@ -151,7 +154,10 @@ class Session:
         keep = max(clock.rollback_to(to), self._opening)
         if keep == len(self._events):
             return
-        self._revise(keep, self._limits)
+        try:
+            self._revise(keep, self._limits)
+        except UserError as error:
+            raise UserError(f"to is tick {to}: {error}") from error
         self.clock.rollback(keep)
         self._events = self._events[:keep]
 
