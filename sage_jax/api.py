@@ -10,8 +10,8 @@ import numpy as np
 
 from sage_jax import compilation_cache
 from sage_jax.config import RunConfig, read_section
-from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
 from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
 from sage_jax.decoding.engine import CHUNK, Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig

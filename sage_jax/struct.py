@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Self, TypeVar, dataclass_transform
 
 import flax.struct
+import numpy as np
 
 Class = TypeVar("Class", bound=type)
 
@@ -25,3 +26,8 @@ def field(*, pytree_node: bool = True, default: Any = dataclasses.MISSING) -> An
 def dataclass(cls: Class) -> Class:
     """Same as flax.struct.dataclass."""
     return flax.struct.dataclass(cls)
+
+
+def one_row(value: Any, dtype: Any) -> Any:
+    """`value` as a numpy array [1], for the fields [B] of a struct that is built on the host."""
+    return np.array([value], dtype)

@@ -20,9 +20,11 @@ from sage_jax.benchmark.roofline import event_step_cost, last_level_cache, prefi
 from sage_jax.benchmark.worker import DecodingRun, serve
 from sage_jax.config import RunConfig
 from sage_jax.corpus.sources import list_corpus
-from sage_jax.decoding.generate import DecodeState, Generator
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.grammars.mmt import MmtGrammar, MmtState
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.state import Controls
 from sage_jax.environment import describe
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
@@ -49,26 +51,28 @@ class Decoder:
     def __init__(self, job: dict[str, Any]):
         self._batch, self._context, self._events = (job[name] for name in ("batch", "context_events", "events"))
         self._tokenizer, config, params = _model(job)
-        self._generator = Generator(config, params, self._tokenizer)
+        # One capacity, of which the context fills all but the last slot.
+        context = self._context + 1
+        self.engine = Engine(config, params, self._tokenizer, context=context, rows=self._batch, first_capacity=context)
         del params
         if isinstance(self._tokenizer, Mmt):
-            self._generator.grammar = CappedBeats(self._tokenizer)
-        self._constraints = self._generator.constraints(self._batch, allow_eos=False)
-        self._sampling_params = SAMPLING.sampling_params
+            self.engine.decoder.grammar = CappedBeats(self._tokenizer)
         self._seed, self._has_prefill = job["seed"], job["prefill"]
         self._prefill_seconds: float | None = None
-        length = self._context - self._events if self._has_prefill else 1 + self._generator.delay
+        self._lag = self.engine.decoder.lag
+        self._start = self._context - self._events - self._lag  # events of a prompt
+        length = self._start if self._has_prefill else 1
         self._prompts, seconds_per_note = prompts(self._tokenizer, self._batch, length)
         if not self._has_prefill:
-            self._save(self._noise())
+            self._fill_with_noise()
         self.run()  # compiles
         step_bytes, step_operations = event_step_cost(config, self._batch, self._context)
         self.metadata = {
             "measures": "prefill, then events one by one from a compiled event step, then the same number in one compiled loop",
             "model": config.name,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._generator.params)),
-            "cache_bytes": self._state.cache.num_bytes,
-            "compile_seconds": self._generator.compile_seconds,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.engine.params)),
+            "cache_bytes": self.engine.state.cache.num_bytes,
+            "compile_seconds": self.engine.compile_seconds,
             "tokens_per_note": config.num_attributes,
             "seconds_per_note": seconds_per_note,
             "step_bytes": step_bytes,
@@ -81,21 +85,18 @@ class Decoder:
     def run(self) -> dict[str, Any]:
         """The fields of a DecodingRun. Raises RuntimeError if a row drew another number of events."""
         if self._has_prefill and (self._prefill_seconds is None or self._prefill_seconds < LONG_PREFILL):
-            compile_seconds, start = self._generator.compile_seconds, time.perf_counter()
-            state = self._prefill()
-            self._prefill_seconds = time.perf_counter() - start - (self._generator.compile_seconds - compile_seconds)
-            self._save(state)
+            self._prefill()
         else:
-            self._restore()
+            self.restore()
         seconds = []
-        for event in range(1, self._events + 1):
+        for _ in range(self._events):
             start = time.perf_counter()
-            self._decode(event)
+            self.decode(1)
             seconds.append(time.perf_counter() - start)
         self.drawn()
-        self._restore()
+        self.restore()
         start = time.perf_counter()
-        self._decode(self._events)
+        self.decode(self._events)
         loop_seconds = time.perf_counter() - start
         drawn = self.drawn()
         return dataclasses.asdict(
@@ -109,47 +110,62 @@ class Decoder:
             )
         )
 
+    def decode(self, steps: int) -> None:
+        """Event steps of all rows. The host gets what the last one completed, as a player would."""
+        np.array(self.engine.decode(steps))
+
     def drawn(self) -> np.ndarray:
         """The events after the prompt, int16 [B, events, A]. Raises RuntimeError if a row has fewer or is done."""
-        events = np.asarray(self._state.events)
-        counts = (events[..., ONSET] != PAD).sum(axis=1)
-        if (counts != self._events).any() or np.asarray(self._state.finished).any():
+        lengths, done = self.engine.status()
+        counts = lengths - self._lag - self._start
+        if (counts != self._events).any() or done.any():
             raise RuntimeError(f"a row is done or drew {counts.min()} events instead of {self._events}")
-        return events[:, : self._events]
+        whole = [self.engine.events(row, self._start + self._events) for row in range(self._batch)]
+        drawn = np.stack(whole)[:, self._start :]
+        if (drawn[..., ONSET] == PAD).any():
+            raise RuntimeError(f"a row drew fewer than {self._events} events")
+        return drawn
 
-    def _prefill(self) -> DecodeState:
-        delay = self._generator.delay
-        width = self._context - self._events - delay
-        prompts = [prompt[-width:] for prompt in self._prompts]
-        state = self._generator.prefill(prompts, self._context, width=width, seed=self._seed)
-        if delay:  # the delay pattern replays the last events of the prompt step by step
-            state = self._generator.decode(state, 0, self._sampling_params, self._constraints)
-        return jax.block_until_ready(state)
-
-    def _decode(self, event: int) -> None:
-        self._state = self._generator.decode(self._state, event, self._sampling_params, self._constraints)
-        jax.block_until_ready(self._state)
-
-    def _save(self, state: DecodeState) -> None:
-        """Continues from `state`, the end of the prompt, and saves a copy for _restore."""
-        # On the host, because `state` is donated to the first step. Keys and values are overwritten in place: no copy.
-        self._saved = jax.tree.map(np.array, state.replace(cache=state.cache.replace(layers=())))
-        self._state = state
-
-    def _restore(self) -> None:
+    def restore(self) -> None:
         """Goes back to the end of the prompt without a prefill. The same events are then drawn again."""
-        start = jax.tree.map(jnp.asarray, self._saved)
-        cache = start.cache.replace(layers=self._state.cache.layers)
-        self._state = jax.block_until_ready(start.replace(cache=cache))
+        for row, prompt in enumerate(self._prompts):
+            self.engine.edit(row, self._start, self._whole(prompt), self._controls(row))
+        self._settle(1)
 
-    def _noise(self) -> DecodeState:
-        width = 1 + self._generator.delay
-        state = self._generator.prefill(self._prompts, self._context, width=width, seed=self._seed)
-        key = jax.random.key(self._seed)
+    def _prefill(self) -> None:
+        self.engine.reset()
+        jax.block_until_ready(self.engine.state)
+        compile_seconds, start = self.engine.compile_seconds, time.perf_counter()
+        for row, prompt in enumerate(self._prompts):
+            self.engine.stage(prompt, self._controls(row))
+            for _ in range(0, self._start, self.engine.chunk):
+                self.engine.prefill_staged()
+            self.engine.insert_staged(row, self._start)
+        jax.block_until_ready(self.engine.state)
+        self._prefill_seconds = time.perf_counter() - start - (self.engine.compile_seconds - compile_seconds)
+        self._settle(0)
+
+    def _settle(self, steps: int) -> None:
+        """Steps that complete no new event: after a rollback one that reads the last event, and those of the delay pattern."""
+        self.decode(steps + self._lag)
+
+    def _controls(self, row: int) -> Controls:
+        key = jax.random.key_data(jax.random.fold_in(jax.random.key(self._seed), row))
+        most = self._start + self._events + self._lag
+        return Controls.of(np.array(key), SAMPLING, Limits(allow_eos=False), max_length=most)
+
+    def _whole(self, prompt: np.ndarray) -> np.ndarray:
+        """The prompt, whose last event repeats where the cache has noise instead of a prompt."""
+        return np.pad(prompt, ((0, self._start - len(prompt)), (0, 0)), mode="edge")
+
+    def _fill_with_noise(self) -> None:
+        for row, prompt in enumerate(self._prompts):
+            self.engine.edit(row, 0, self._whole(prompt), self._controls(row))
+        state, key = self.engine.state, jax.random.key(self._seed)
         noise = lambda buffer: 0.1 * jax.random.normal(key, buffer.shape, buffer.dtype)
-        length = jnp.int32(self._context - self._events)
+        length = jnp.full(self._batch, self._start, jnp.int32)
         cache = state.cache.replace(layers=jax.tree.map(noise, state.cache.layers), length=length)
-        return state.replace(cache=cache, step=jnp.int32(0))
+        self.engine.state = state.replace(cache=cache)
 
 
 class CappedBeats(MmtGrammar):

@@ -56,8 +56,8 @@ class Limits:
     @property
     def constraints(self) -> Constraints:
         """The same limits as numpy arrays of one row."""
-        number = lambda value: np.int32([FAR if value is None else min(value, FAR)])
-        playable = np.full((1, DRUMS + 1), self.programs is None)
-        playable[0, [] if self.programs is None else list(self.programs)] = True
+        number = lambda value: struct.one_row(FAR if value is None else min(value, FAR), np.int32)
+        playable = np.full(DRUMS + 1, self.programs is None)
+        playable[[] if self.programs is None else list(self.programs)] = True
         bounds = (self.first_bar, self.stop_bar, self.first_tick, self.stop_tick)
-        return Constraints(*map(number, bounds), np.array([self.allow_eos]), playable)
+        return Constraints(*[*map(number, bounds), struct.one_row(self.allow_eos, bool), struct.one_row(playable, bool)])

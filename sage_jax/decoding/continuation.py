@@ -13,6 +13,7 @@ from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.note_events import EOS
 
+
 @dataclasses.dataclass(frozen=True)
 class Continuations:
     """Continuations (takes) of one prompt.

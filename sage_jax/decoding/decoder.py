@@ -23,14 +23,14 @@ from sage_jax.tokenizers.base import Tokenizer
 class Decoder:
     """A model, a grammar and how they generate events. It holds no parameters and no state.
 
-    lag: steps from an event's first attribute to its last: A - 1 in the delay pattern, else 0. Of the cached events of a row the
-    last `lag` are then incomplete, or given.
+    lag: steps from an event's first attribute to its last: A - 1 in the delay pattern, else 0. The last `lag` cached events of
+    a row are incomplete, or given.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
         self.config = config
         self.model = build_model(config)
-        self.grammar = make_grammar(tokenizer)
+        self.grammar: Any = make_grammar(tokenizer)  # its methods take the state that its own `start` returns
         self.lag = config.num_attributes - 1 if config.architecture == "delay" else 0
         if self.lag and not isinstance(self.grammar, Grammar):
             raise TypeError(f"the delay pattern generates NoteEvents, and the tokenizer is {type(tokenizer).__name__}")
@@ -91,7 +91,8 @@ class Decoder:
         )
 
     def prefill(self, params: Any, state: DecodeState, slot: jax.Array, chunk: int) -> DecodeState:
-        """Reads up to `chunk` queued events of the row `slot` at once, after those that it has. length + chunk must be <= S."""
+        """Reads up to `chunk` queued events of the row `slot` at once, after those that it has. length + chunk must not
+        exceed S."""
         row = state.row(slot)
         length = row.cache.length
         count = jnp.clip(row.known - length, 0, chunk)
@@ -99,7 +100,8 @@ class Decoder:
             lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, size)
         )(buffer, start)
         events = window(row.events, self.lag + length, chunk).astype(jnp.int32)
-        carry, cache = self._apply(params, "prefill", events, self._before(row.events, length), jnp.maximum(count, 1), row.cache)
+        before, at_least_one = self._before(row.events, length), jnp.maximum(count, 1)
+        carry, cache = self._apply(params, "prefill", events, before, at_least_one, row.cache)
 
         def advance(packed: jax.Array, event: jax.Array) -> tuple[jax.Array, jax.Array]:
             packed = pack(self.grammar.advance(self._unpack(packed), event))
@@ -156,7 +158,9 @@ class Decoder:
         shown = jnp.where((is_read & ~is_given)[:, None], event, ev.PAD)
         return state, jnp.concatenate([shown, state.cache.length[:, None], done[:, None]], axis=1)
 
-    def decode(self, params: Any, state: DecodeState, max_steps: jax.Array, min_active: jax.Array) -> tuple[DecodeState, jax.Array]:
+    def decode(
+        self, params: Any, state: DecodeState, max_steps: jax.Array, min_active: jax.Array
+    ) -> tuple[DecodeState, jax.Array]:
         """Event steps until `max_steps`, or until fewer than `min_active` rows are active.
 
         Also returns int32 [B, A + 3]: what the last event step returned, and the number of steps.

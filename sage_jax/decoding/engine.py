@@ -173,6 +173,15 @@ class Engine:
         state = self._batch()
         return np.array(state.cache.length), np.array(state.done)
 
+    @property
+    def state(self) -> DecodeState:
+        """The state of the batch. Whoever reads it must not keep it: the next call overwrites it."""
+        return self._batch()
+
+    @state.setter
+    def state(self, state: DecodeState) -> None:
+        self._state = state
+
     # Programs
 
     @property
@@ -180,9 +189,10 @@ class Engine:
         return self.capacities[-1] + self.chunk
 
     def _batch(self) -> DecodeState:
-        if self._state is None:
-            self._state = self._run("empty", self.rows, self.capacity)()
-        return self._state
+        state = self._state
+        if state is None:
+            state = self._state = self._run("empty", self.rows, self.capacity)()
+        return state
 
     def _edit(self, state, rows: int, capacity: int, slot: int, keep: int, known: int, events: np.ndarray, controls: Controls):
         given = np.zeros((capacity, self.config.num_attributes), np.int16)
@@ -213,10 +223,11 @@ class Engine:
     def _definition(self, name: str, rows: int, capacity: int, larger: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite."""
         decoder, number = self.decoder, np.int32(0)
-        shapes = lambda rows, capacity: jax.eval_shape(functools.partial(decoder.empty, rows=rows, capacity=capacity), self.params)
+        empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
+        shapes = lambda rows, capacity: jax.eval_shape(empty(rows, capacity), self.params)
         state = shapes(rows, capacity)
         if name == "empty":
-            return functools.partial(decoder.empty, rows=rows, capacity=capacity), (self.params,), ()
+            return empty(rows, capacity), (self.params,), ()
         if name == "insert":
             return DecodeState.insert, (state, number, shapes(1, self._stage_capacity)), (0,)
         if name == "release":

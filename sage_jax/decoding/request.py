@@ -108,7 +108,7 @@ class Progress:
         """
         kept = count - self.window.offset
         head = min(len(self.window.given), self.tokenizer.head_length(self.window.given))
-        if count < 1 or self.window.offset and kept < head:
+        if count < 1 or (self.window.offset and kept < head):
             first = self.window.offset + head
             raise UserError(f"keep is {count}, but the row's context begins with event {first}; go back less, or start anew")
         if kept < len(self.window.given):

@@ -50,9 +50,10 @@ class SamplingParams(struct.Struct):
     @classmethod
     def of(cls, config: SamplingConfig) -> "SamplingParams":
         """One row, as numpy arrays."""
-        return cls(
-            np.float32([config.temperature]), np.int32([config.top_k]), np.float32([config.top_p]), np.float32([config.min_p])
+        temperature, top_p, min_p = (
+            struct.one_row(value, np.float32) for value in (config.temperature, config.top_p, config.min_p)
         )
+        return cls(temperature, struct.one_row(config.top_k, np.int32), top_p, min_p)
 
 
 def sample(keys: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:

@@ -37,7 +37,8 @@ class Controls(struct.Struct):
         cls, key: np.ndarray, sampling: SamplingConfig, limits: Limits, *, offset: int = 0, max_length: int = 1 << 30
     ) -> "Controls":
         """One row, as numpy arrays. key: uint32 [...], the data of a PRNG key."""
-        return cls(key[None], np.int32([offset]), np.int32([max_length]), SamplingParams.of(sampling), limits.constraints)
+        numbers = (struct.one_row(value, np.int32) for value in (offset, max_length))
+        return cls(*[struct.one_row(key, key.dtype), *numbers, SamplingParams.of(sampling), limits.constraints])
 
 
 @struct.dataclass

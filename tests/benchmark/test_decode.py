@@ -51,10 +51,10 @@ def test_each_family_draws_as_many_events_as_it_counts(system, study, tmp_path):
     job = job_of(study, system, tmp_path)
     decoder = Decoder(job)
     loop = decoder.drawn()
-    decoder._restore()
-    for event in range(1, job["events"] + 1):
-        decoder._decode(event)
-    np.testing.assert_array_equal(decoder.drawn(), loop)  # _restore leaves no trace of earlier events
+    decoder.restore()
+    for _ in range(job["events"]):
+        decoder.decode(1)
+    np.testing.assert_array_equal(decoder.drawn(), loop)  # restore leaves no trace of earlier events
     run = DecodingRun(**decoder.run())
     assert run.events_drawn == len(run.seconds) == job["events"] and 0 < run.notes_drawn <= job["events"]
     assert run.notes_drawn == decoder._tokenizer.num_notes(loop).sum()
@@ -74,7 +74,7 @@ def test_noise_instead_of_a_prompt_is_restored():
     run = DecodingRun(**decoder.run())
     assert run.events_drawn == 4 and run.prefill_seconds is None
     np.testing.assert_array_equal(decoder.drawn(), loop)
-    assert jax.device_get(decoder._state.cache.length) == 24
+    assert (decoder.engine.status()[0] == 24).all()
 
 
 def test_every_drawn_event_is_timed():
