@@ -12,6 +12,7 @@ from sage_jax.decoding.generate import GenerationOutput, Generator
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
+from sage_jax.programs import stored
 from sage_jax.tokenizers.note_events import EOS
 
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
@@ -143,7 +144,7 @@ def continue_batch(
         first_bar=np.array([row.first_bar for row in rows]) - np.array(offsets),
         stop_bar=np.array([row.stop_bar for row in rows]) - np.array(offsets),
         sampling=sampling,
-        seed=_row_keys(jax.random.key(seed), drawn, numbers),
+        seed=_row_keys(np.int32(seed), drawn, numbers),
         programs=programs,
         finished=np.array([row.finished for row in rows]),
     )
@@ -157,8 +158,10 @@ def continue_batch(
     return generation
 
 
+@stored
 @jax.jit
-def _row_keys(key: jax.Array, drawn: jax.Array, numbers: jax.Array) -> jax.Array:
-    """A PRNG key for each row [B], from its number and the event steps that it has made."""
+def _row_keys(seed: jax.Array, drawn: jax.Array, numbers: jax.Array) -> jax.Array:
+    """A PRNG key for each row [B], from the seed, its number and the event steps that it has made."""
+    key = jax.random.key(seed)
     fold = lambda drawn, number: jax.random.fold_in(jax.random.fold_in(key, drawn), number)
     return jax.vmap(fold)(drawn, numbers)

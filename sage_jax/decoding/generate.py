@@ -19,6 +19,7 @@ from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.registry import build_model, cast_parameters
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.base import Tokenizer
 
@@ -93,8 +94,8 @@ def cache_capacities(width: int, max_events: int, first: int = FIRST_CAPACITY) -
 class Generator:
     """Continues prompts with one model.
 
-    Programs are compiled ahead of time: prefill for each batch size and prompt bucket, the loop for each batch size and cache
-    capacity. compilations, compile_seconds: number of compiled programs, and the time spent on them.
+    Programs are compiled ahead of time, or loaded from disk (programs.py): prefill for each batch size and prompt bucket, the
+    loop for each batch size and cache capacity. compilations, compile_seconds: number of programs, and the time spent on them.
     """
 
     def __init__(self, config: ModelConfig, params, tokenizer: Tokenizer, first_capacity: int = FIRST_CAPACITY):
@@ -104,6 +105,8 @@ class Generator:
         self.model = build_model(config)
         self.grammar = make_grammar(tokenizer)
         self.compilations, self.compile_seconds = 0, 0.0
+        # What the programs depend on besides their arguments and the code.
+        self._identity = (config, type(tokenizer), tokenizer.fingerprint)
         empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
         self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
         # Number of partial events: the delay in steps between an event's first and last attribute.
@@ -195,10 +198,10 @@ class Generator:
     ) -> Constraints:
         """The constraints of `generate` as arrays."""
         stop_bar = np.iinfo(np.int32).max if stop_bar is None else stop_bar
-        first_bars, stop_bars = (jnp.broadcast_to(jnp.asarray(bar, jnp.int32), batch) for bar in (first_bar, stop_bar))
+        first_bars, stop_bars = (np.broadcast_to(np.asarray(bar, np.int32), batch) for bar in (first_bar, stop_bar))
         playable = np.full(DRUMS + 1, programs is None)
         playable[np.array([] if programs is None else programs, np.int64)] = True
-        return Constraints(first_bars, stop_bars, jnp.bool_(allow_eos), jnp.asarray(playable))
+        return Constraints(*jax.device_put((first_bars, stop_bars, np.bool_(allow_eos), playable)))
 
     def decode(
         self,
@@ -242,13 +245,15 @@ class Generator:
 
     def _state_shapes(self, batch: int, capacity: int) -> DecodeState:
         prefill = functools.partial(self._prefill, capacity=capacity)
-        return jax.eval_shape(prefill, self.params, *self._prefill_shapes(batch, 1 + self.delay))
+        key = (*self._identity, capacity)
+        return shapes_of(prefill, self.params, *self._prefill_shapes(batch, 1 + self.delay), key=key)
 
     def _program(self, key: tuple, function: Callable, shapes: Callable[[], tuple], donate: tuple[int, ...] = ()):
         """`function` compiled for arguments of the shapes that `shapes` returns; cached by `key`."""
         if key not in self._programs:
             began = time.perf_counter()
-            self._programs[key] = jax.jit(function, donate_argnums=donate).lower(*shapes()).compile()
+            jitted = jax.jit(function, donate_argnums=donate)
+            self._programs[key] = load_or_compile(jitted, *shapes(), key=(*self._identity, *key))
             self.compile_seconds += time.perf_counter() - began
             self.compilations += 1
         return self._programs[key]

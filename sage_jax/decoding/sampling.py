@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sage_jax import struct
 from sage_jax.errors import UserError
@@ -39,7 +40,7 @@ class SamplingConfig:
     @property
     def sampling_params(self) -> "SamplingParams":
         """The same settings as arrays."""
-        values = (jnp.float32(value) for value in (self.temperature, self.top_p, self.min_p))
+        values = jax.device_put([np.float32(value) for value in (self.temperature, self.top_p, self.min_p)])
         return SamplingParams(*values, top_k=self.top_k)
 
 
