@@ -96,10 +96,10 @@ def load_or_compile(jitted: Any, *args: Any, key: Any) -> jax.stages.Compiled:
     return compiled
 
 
-def stored(jitted: Callable) -> Callable:
-    """`jitted`, a jax.jit of a function of sage_jax that depends on its arguments alone, with its programs from disk.
+def stored(jitted: Callable, key: Any = None) -> Callable:
+    """`jitted` with its programs from disk, one for each kind of arguments. key: as in `load_or_compile`.
 
-    Each kind of arguments has a program, as with `jitted`. For small functions that are called in passing.
+    For small functions that are called in passing, without static arguments.
     """
     programs: dict[Any, Callable] = {}
 
@@ -110,7 +110,7 @@ def stored(jitted: Callable) -> Callable:
             return jitted(*args)
         kind = (tree, *map(_describe, leaves))
         if kind not in programs:
-            programs[kind] = load_or_compile(jitted, *args, key=None)
+            programs[kind] = load_or_compile(jitted, *args, key=key)
         return programs[kind](*args)
 
     return call
