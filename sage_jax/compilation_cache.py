@@ -1,4 +1,7 @@
-"""jax's persistent compilation cache, switched on: a program that was compiled once on this machine is loaded from disk."""
+"""jax's persistent compilation cache, switched on: a program that was compiled once on this machine is loaded from disk.
+
+programs.py keeps whole programs in the same folder, which load without being traced.
+"""
 
 import pathlib
 import sys

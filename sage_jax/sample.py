@@ -15,8 +15,7 @@ from sage_jax.api import Instruments, Model, Takes
 from sage_jax.files import replacing
 from sage_jax.music.midi import save_midi
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
-from sage_jax.training.metric_logger import METRICS_FILE
-from sage_jax.training.metrics import read_metrics
+from sage_jax.training.metrics import METRICS_FILE, read_metrics
 
 
 def sample(

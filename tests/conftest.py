@@ -22,6 +22,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+# Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.
+os.environ.setdefault("SAGE_JAX_PROGRAMS", "false")
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 

@@ -49,7 +49,7 @@ class CommunicationCounter:
         devices = self._job["devices"]
         run = configure({**self._job, "batch": batch}, **{"data": 1, axis: devices})
         functions = make_train_functions(run, run.tokenizer)
-        state = functions.init.eval_shape(run.train.seed)  # shapes and shardings suffice
+        state = functions.abstract_state  # shapes and shardings suffice
         train_step = functions.train_step.lower(state, empty_batch(run)).compile()
         return {
             "batch": batch,

@@ -1,6 +1,7 @@
 """The engine: compiled programs over a batch of rows, and a staging row in which prompts and windows are prefilled.
 
-Every program is compiled for a number of rows and a capacity. After `Engine.warmup` nothing is compiled, whatever the traffic.
+Every program is compiled for a number of rows and a capacity, or loaded from disk (programs.py). After `Engine.warmup` nothing
+is compiled, whatever the traffic.
 """
 
 import copy
@@ -19,6 +20,7 @@ from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.registry import cast_parameters
+from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.tokenizers.base import Tokenizer
 
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
@@ -43,7 +45,7 @@ class Engine:
     """`rows` sessions of one model that are stepped together, each at its own event.
 
     context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. The batch's cache
-    grows as its longest row does. compilations, compile_seconds: number of compiled programs, and the time spent on them.
+    grows as its longest row does. compilations, compile_seconds: number of programs, and the time spent on them.
     Methods that change a row are for one thread at a time; `lock` is there for those that share an engine.
     """
 
@@ -63,6 +65,8 @@ class Engine:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
         self.config, self.tokenizer, self.rows, self.chunk = config, tokenizer, rows, chunk
         self.decoder = Decoder(config, tokenizer)
+        # What the programs depend on besides their arguments and the code.
+        self._identity = (config, type(tokenizer), tokenizer.fingerprint, chunk)
         self.capacities = cache_capacities(context, first_capacity)
         self.limit = min(context, self.capacities[-1] - 1)  # the last slot takes the writes of full rows
         self.compilations, self.compile_seconds = 0, 0.0
@@ -215,7 +219,8 @@ class Engine:
             if key not in self._programs:
                 began = time.perf_counter()
                 function, arguments, donated = self._definition(name, *sizes)
-                self._programs[key] = jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+                jitted = jax.jit(function, donate_argnums=donated)
+                self._programs[key] = load_or_compile(jitted, *arguments, key=(*self._identity, *key))
                 self.compile_seconds += time.perf_counter() - began
                 self.compilations += 1
             return self._programs[key]
@@ -224,7 +229,7 @@ class Engine:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite."""
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
-        shapes = lambda rows, capacity: jax.eval_shape(empty(rows, capacity), self.params)
+        shapes = lambda *sizes: shapes_of(empty(*sizes), self.params, key=(*self._identity, *sizes))
         state = shapes(rows, capacity)
         if name == "empty":
             return empty(rows, capacity), (self.params,), ()

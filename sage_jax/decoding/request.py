@@ -10,6 +10,7 @@ from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.state import Controls
 from sage_jax.errors import UserError
+from sage_jax.programs import stored
 from sage_jax.tokenizers.base import Tokenizer
 
 
@@ -37,8 +38,15 @@ class Request:
     @property
     def key(self) -> np.ndarray:
         """The data of the request's own key, uint32 [...]."""
-        key = jax.random.key(int(self.seed)) if isinstance(self.seed, (int, np.integer)) else self.seed
-        return np.array(jax.random.key_data(jax.random.fold_in(key, self.number)))
+        if isinstance(self.seed, (int, np.integer)):
+            return np.array(_numbered_key(np.uint32(self.seed), np.uint32(self.number)))
+        return np.array(jax.random.key_data(jax.random.fold_in(self.seed, self.number)))
+
+
+@stored
+@jax.jit
+def _numbered_key(seed: jax.Array, number: jax.Array) -> jax.Array:
+    return jax.random.key_data(jax.random.fold_in(jax.random.key(seed), number))
 
 
 @dataclasses.dataclass(frozen=True)

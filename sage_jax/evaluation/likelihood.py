@@ -20,6 +20,7 @@ import numpy as np
 
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.registry import build_model
+from sage_jax.programs import load_or_compile
 from sage_jax.tokenizers.base import Tokenizer
 
 
@@ -63,6 +64,9 @@ def bits(
     A = config.num_attributes
     total, opening = np.zeros((len(pieces), A)), np.zeros(len(pieces))
     nats = jax.jit(functools.partial(event_nats, build_model(config)))
+    if todo:
+        rows = jax.ShapeDtypeStruct((batch_size, context, A), np.int32)
+        nats = load_or_compile(nats, params, rows, key=config)
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         rows = np.zeros((batch_size, context, A), np.int32)

@@ -12,6 +12,7 @@ from sage_jax.models.delay import Delay
 from sage_jax.models.nested import Nested
 from sage_jax.models.pooled import Compound, Pooled
 from sage_jax.models.transformer import Transformer
+from sage_jax.programs import shapes_of
 
 # Parameters that a forward pass reads in float32 for every dtype: scales of norms, and embeddings, which are summed before the
 # sum is cast.
@@ -27,7 +28,8 @@ def build_model(config: ModelConfig) -> Backbone:
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
     """The model's parameters as ShapeDtypeStructs; allocates and compiles nothing."""
     events = jax.ShapeDtypeStruct((1, 2, config.num_attributes), jnp.int32)
-    return jax.eval_shape(build_model(config).init, jax.random.key(0), events)["params"]
+    init = lambda events: build_model(config).init(jax.random.key(0), events)["params"]
+    return shapes_of(init, events, key=config)
 
 
 def cast_parameters(config: ModelConfig, params: Any) -> Any:

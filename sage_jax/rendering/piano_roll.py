@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from sage_jax.files import replacing
 from sage_jax.music.notes import DRUMS, Piece
@@ -266,10 +267,9 @@ def _draw_legend(figure: Figure, notes: np.ndarray, colours: dict[int, str]) -> 
     for row, index in enumerate(order[:rows]):
         program, y = int(programs[index]), HEIGHT - TOP - 12 - spacing * row
         name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
-        swatch = figure.add_axes(((WIDTH - RIGHT + 18) / WIDTH, (y - 6) / HEIGHT, 14 / WIDTH, 12 / HEIGHT))
-        swatch.set_facecolor(DRUM_INK if program == DRUMS else colours[program])
-        swatch.set(xticks=[], yticks=[])
-        swatch.spines[:].set_visible(False)
+        colour = DRUM_INK if program == DRUMS else colours[program]
+        corner = ((WIDTH - RIGHT + 18) / WIDTH, (y - 6) / HEIGHT)
+        figure.add_artist(Rectangle(corner, 14 / WIDTH, 12 / HEIGHT, facecolor=colour, edgecolor="none"))
         if row == rows - 1 and len(order) > rows:
             name = f"and {len(order) - rows + 1} more"
         figure.text((WIDTH - RIGHT + 40) / WIDTH, y / HEIGHT, name, fontsize=9.5, color=INK, va="center")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sage_jax.programs import stored
 from sage_jax.training.sharding import paths
 
 
@@ -25,6 +26,7 @@ def text_checksum(*values: Any) -> int:
     return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
+@stored
 @jax.jit
 def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
     return [_checksum(leaf) for leaf in leaves]

@@ -5,9 +5,6 @@ reads its own rows of a batch. On a single host the functions here change nothin
 """
 
 import contextlib
-import functools
-import hashlib
-import pathlib
 import zlib
 from collections.abc import Iterator
 
@@ -16,13 +13,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sage_jax.config import RunConfig
-from sage_jax.environment import describe
+from sage_jax.environment import code_checksum, describe
 from sage_jax.errors import UserError
 from sage_jax.training.checksums import text_checksum
 
 AUTO = "auto"
 MAX_REASON_BYTES = 1000  # of an error message that hosts exchange
-PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def initialize_distributed(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -118,7 +114,7 @@ def check_agreement(run: RunConfig, shards_fingerprint: str | None) -> None:
     versions = {name: value for name, value in describe().items() if name not in ("device", "processor", "cores")}
     own = {
         "the config": text_checksum(run.to_dict()),
-        "the code of sage_jax": _code_checksum(),
+        "the code of sage_jax": int(code_checksum()[:8], 16),
         "the versions of Python, jax or flax": text_checksum(versions),
         "the shards": zlib.crc32((shards_fingerprint or "").encode()),
     }
@@ -140,11 +136,3 @@ def _compare_hosts(names: list[str], gathered: np.ndarray) -> None:
                 f"{name} of host {', '.join(map(str, others))} differs from host 0; start every host with the same command, "
                 "checkout, environment and shards"
             )
-
-
-@functools.cache
-def _code_checksum() -> int:
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    return int.from_bytes(digest.digest()[:4], "little")

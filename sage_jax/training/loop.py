@@ -18,6 +18,7 @@ from sage_jax.data.pipeline import make_dataset
 from sage_jax.data.rows import PackingStats
 from sage_jax.errors import Preempted, UserError
 from sage_jax.music.notes import Piece
+from sage_jax.programs import load_or_compile
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.training import hosts
 from sage_jax.training.checkpoint import Checkpoints
@@ -77,7 +78,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) ->
         with hosts.raise_together():
             metric_logger = MetricLogger(workdir, run, step)
         with metric_logger:
-            # Compilation ahead of time, so that it is not part of the timed steps.
+            # Compilation, or loading, ahead of time, so that it is not part of the timed steps.
             compile_seconds = 0.0
             if not finished:
                 with hosts.raise_together():
@@ -85,8 +86,9 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) ->
                         record_start(workdir, {**sections, **run.to_dict()}, step)
                 started = time.perf_counter()
                 batch = functions.shard_batch(empty_batch(run))
-                train_step = train_step.lower(state, batch).compile()
-                eval_step = eval_step.lower(state.params, batch).compile()
+                key = (run, type(representation), representation.fingerprint)
+                train_step = load_or_compile(train_step, state, batch, key=key)
+                eval_step = load_or_compile(eval_step, state.params, batch, key=key)
                 compile_seconds = time.perf_counter() - started
                 remarks = (*functions.remarks, *(sample_logger.remarks if sample_logger else ()))
                 metric_logger.start(step, num_params, compile_seconds, remarks)

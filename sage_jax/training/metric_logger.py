@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sage_jax.config import RunConfig
 from sage_jax.data.rows import PackingStats
 from sage_jax.errors import UserError
+from sage_jax.programs import stored
 from sage_jax.training.hosts import is_primary
 from sage_jax.training.metrics import METRICS_FILE, MetricsLog
 from sage_jax.training.optimizer import make_schedule
@@ -102,7 +103,8 @@ class MetricLogger:
         self._run = run.train
         # With more than one step per event rows have spare capacity in any case, and packing would not help.
         self._may_pack = not run.data.pack and run.representation.name == "events" and run.model.architecture != "delay"
-        self._schedule = make_schedule(run.optimizer, run.train.steps)
+        schedule = jax.jit(make_schedule(run.optimizer, run.train.steps))
+        self._schedule = stored(schedule, key=(run.optimizer, run.train.steps))
         self._throughput = Throughput()
         self._log = MetricsLog(self._workdir / METRICS_FILE, step) if is_primary() else NullLogger()
         self._events: EventFile | None = None
@@ -161,7 +163,7 @@ class MetricLogger:
         if bad:
             self._stop(step, values, "")
         if step % self._run.log_every == 0 or step == self._run.steps:
-            values |= {"learning_rate": float(np.asarray(self._schedule(step - 1))), **self._throughput.read()}
+            values |= {"learning_rate": float(np.asarray(self._schedule(np.int32(step - 1)))), **self._throughput.read()}
             self._write("train", step, values)
             rates = (f"{values[f'{unit}_per_second']:,.0f} {unit}/s" for unit in ("notes", "tokens"))
             self._train_text = "  ".join([f"loss {values['loss']:.3f}", *rates])

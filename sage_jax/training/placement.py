@@ -18,6 +18,7 @@ class TrainFunctions:
     init(seed) -> state. train_step(state, batch) -> (state, metrics); donates `state`. eval_step(params, batch) -> LossSums.
     shard_batch(batch): puts a batch of numpy arrays on the devices. unshard_state(state): the canonical layout for checkpoints,
     the same for every partitioner. shard_state: its inverse. remarks: lines about the placement, for the user.
+    abstract_state: the state as ShapeDtypeStructs with their shardings; None under pmap.
     """
 
     init: Callable[[int], TrainState]
@@ -27,6 +28,7 @@ class TrainFunctions:
     unshard_state: Callable[[TrainState], TrainState] = lambda state: state
     shard_state: Callable[[TrainState], TrainState] = lambda state: state
     remarks: tuple[str, ...] = ()
+    abstract_state: Any = None
 
 
 def check_batch_size(run: RunConfig, num_shards: int) -> None:

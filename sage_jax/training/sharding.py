@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sage_jax.config import MeshConfig, RunConfig
 from sage_jax.errors import UserError
+from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.training.placement import TrainFunctions, check_batch_size
 
 AXES = ("data", "fsdp", "tensor")
@@ -95,19 +96,21 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
     mesh = make_mesh(run.mesh)
     check_hosts(mesh)
     check_batch_size(run, mesh.shape["data"] * mesh.shape["fsdp"])
-    abstract = jax.eval_shape(init, run.train.seed)
+    abstract = shapes_of(init, run.train.seed, key=run)
     specs = [partition_spec(path, leaf.shape, mesh) for path, leaf in paths(abstract)]
     on_mesh = lambda spec: NamedSharding(mesh, spec)
     state = jax.tree.unflatten(jax.tree.structure(abstract), [on_mesh(spec) for spec, _ in specs])
     batch, replicated = {"events": on_mesh(ROWS)}, on_mesh(PartitionSpec())
+    # With a static seed the compiled function creates each shard of the state on its device.
+    jitted_init = jax.jit(init, static_argnums=0, out_shardings=state)
     undivided = dict.fromkeys(name for _, names in specs for name in names)
     return TrainFunctions(
-        # With a static seed the compiled function creates each shard of the state on its device.
-        init=jax.jit(init, static_argnums=0, out_shardings=state),
+        init=lambda seed: load_or_compile(jitted_init, seed, key=run)(),
         train_step=jax.jit(train_step, in_shardings=(state, batch), out_shardings=(state, replicated), donate_argnums=0),
         eval_step=jax.jit(eval_step, in_shardings=(state.params, batch), out_shardings=replicated),
         shard_batch=functools.partial(jax.tree.map, functools.partial(jax.make_array_from_process_local_data, on_mesh(ROWS))),
         remarks=tuple(_remarks(mesh, list(undivided))),
+        abstract_state=jax.tree.map(lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), abstract, state),
     )
 
 

@@ -1,13 +1,17 @@
 """The train state: a pytree of arrays alone, so that it can be donated, sharded and saved."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
 from sage_jax import struct
+
+if TYPE_CHECKING:
+    import optax  # takes 0.2 s, and a model that only plays needs none
 
 LOSS_EMA_DECAY = 0.95
 

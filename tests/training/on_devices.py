@@ -93,7 +93,7 @@ def sharded_state_bytes() -> int:
     from sage_jax.training.train_functions import make_train_functions
 
     run = make_run({"mesh": dict(fsdp=NUM_DEVICES)})
-    return bytes_of_state(make_train_functions(run, run.tokenizer).init.eval_shape(0))
+    return bytes_of_state(make_train_functions(run, run.tokenizer).abstract_state)
 
 
 def resume(layout: dict, folder: pathlib.Path) -> dict:
