@@ -13,6 +13,7 @@ from sage_jax.music.notes import DRUMS, Piece
 
 PHRASE_INTERVALS = 12  # melodic intervals per phrase
 NUM_BINS = 96  # values per signature, two bytes each
+EDGES = np.array([index * 2**64 // NUM_BINS for index in range(NUM_BINS)], np.uint64)  # the smallest hash of each bin
 MINHASH_LENGTH = 4 * 2 * NUM_BINS // 3  # base64 characters
 BAND_SIZE = 3  # values per band; two pieces are compared if all values of a band agree
 MIN_SIMILARITY = 0.3  # share of equal values: an estimate of the Jaccard index of two pieces' sets of phrases
@@ -38,8 +39,7 @@ def minhash(piece: Piece) -> str:
     if len(phrases) < MIN_PHRASES:
         return ""
     # One-permutation MinHash: the smallest hash in each of NUM_BINS ranges. An empty range borrows from the next filled one.
-    edges = np.array([index * 2**64 // NUM_BINS for index in range(NUM_BINS)], np.uint64)
-    first = np.searchsorted(phrases, edges)
+    first = np.searchsorted(phrases, EDGES)
     filled = np.flatnonzero(np.diff(np.append(first, len(phrases))))
     lender = filled[np.searchsorted(filled, np.arange(NUM_BINS)) % len(filled)]
     distance = (lender - np.arange(NUM_BINS)) % NUM_BINS
@@ -57,10 +57,13 @@ def _phrases(notes: np.ndarray) -> np.ndarray:
     if count < 1:
         return np.zeros(0, np.uint64)
     intervals = (-np.diff(top & 127) % 12).astype(np.uint64)
-    hashes = np.zeros(count, np.uint64)
-    for index in range(PHRASE_INTERVALS):
-        hashes = hashes * np.uint64(12) + intervals[index : index + count]
-    return np.unique(_splitmix64(hashes[top[:count] >> 40 == top[PHRASE_INTERVALS:] >> 40]))
+    # Numbers in base 12: of 2, 4 and 8 intervals, then of all 12.
+    pairs = intervals[:-1] * np.uint64(12) + intervals[1:]
+    fours = pairs[:-2] * np.uint64(12**2) + pairs[2:]
+    eights = fours[:-4] * np.uint64(12**4) + fours[4:]
+    phrases = eights[:count] * np.uint64(12**4) + fours[8:]
+    hashes = np.sort(_splitmix64(phrases[top[:count] >> 40 == top[PHRASE_INTERVALS:] >> 40]))
+    return hashes[np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]]
 
 
 def _splitmix64(hashes: np.ndarray) -> np.ndarray:

@@ -166,8 +166,10 @@ class BarGrid:
     def locate(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(bar, ticks since the start of the bar, row of this grid) of each tick."""
         row = np.searchsorted(self.starts, ticks, "right") - 1
-        bar, position = np.divmod(ticks - self.starts[row], self.lengths[row])
-        return self.first_bars[row] + bar, position, row
+        since = ticks - self.starts[row]
+        # numpy divides by a scalar several times faster than by an array.
+        bar = since // (self.lengths[row] if len(self.lengths) > 1 else self.lengths[0])
+        return self.first_bars[row] + bar, since - bar * self.lengths[row], row
 
     def start(self, bars: np.ndarray) -> np.ndarray:
         """The tick at which each bar begins."""
@@ -182,15 +184,26 @@ def bar_ticks(numerator, denominator, ticks_per_quarter: int):
 
 def canonical(notes: np.ndarray) -> np.ndarray:
     """`notes` sorted by onset, program, pitch, duration, velocity."""
-    order = (notes["onset"].astype(np.int64) * (DRUMS + 1) + notes["program"]) * 128 + notes["pitch"]
-    if (np.diff(order) > 0).all():
+    order = sort_keys(notes)
+    step = np.diff(order)
+    if step.min(initial=1) > 0:
         return notes
-    index = np.argsort(order)
-    tied = np.diff(order[index]) == 0
-    rows = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
-    among = index[rows]
-    index[rows] = among[np.lexsort((notes["velocity"][among], notes["duration"][among], order[among]))]
-    return notes[index]
+    index = np.argsort(order, kind="stable")  # the quickest kind for readers' notes, which are in ascending runs
+    order, notes = order[index], notes.take(index)  # an index in brackets takes 20 times as long
+    step = np.diff(order)
+    is_tied = np.zeros(len(notes), bool)
+    is_tied[1:] = step == 0
+    is_tied[:-1] |= is_tied[1:]
+    if is_tied.any():
+        rows = np.flatnonzero(is_tied)
+        among = notes.take(rows)
+        notes[rows] = among.take(np.lexsort((among["velocity"], among["duration"], order[rows])))
+    return notes
+
+
+def sort_keys(notes: np.ndarray) -> np.ndarray:
+    """One number per note, int64 [N], in the order of onset, program and pitch."""
+    return (notes["onset"].astype(np.int64) * (DRUMS + 1) + notes["program"]) * 128 + notes["pitch"]
 
 
 def _complete_changes(changes: np.ndarray, default: tuple) -> np.ndarray:
@@ -213,11 +226,13 @@ def check_notes(notes: np.ndarray) -> None:
     """Raises ValueError unless every field of `notes`, a NOTE array, is in its range."""
     if not len(notes):
         return
+    columns = np.ascontiguousarray(notes).view(np.int32).reshape(-1, len(NOTE_FIELDS)).T.copy()  # much quicker than by field
+    lows: dict[str, int] = dict(zip(NOTE_FIELDS, columns.min(axis=1).tolist(), strict=True))
+    highs: dict[str, int] = dict(zip(NOTE_FIELDS, columns.max(axis=1).tolist(), strict=True))
     for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127)):
-        values = notes[field]
-        if values.min() < low or values.max() > high:
+        if lows[field] < low or highs[field] > high:
             raise ValueError(f"a note's {field} is outside {low}..{high}")
-    if notes["onset"].min() < 0 or notes["duration"].min() < 1:
+    if lows["onset"] < 0 or lows["duration"] < 1:
         raise ValueError("a note begins before tick 0 or lasts less than one tick")
 
 

@@ -34,7 +34,7 @@ def _nearest(ticks: np.ndarray) -> np.ndarray:
 
 def _notes(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarray:
     loss.tracks += midi.tracks
-    loss.tracks_merged += midi.tracks - len(np.unique(midi.program))
+    loss.tracks_merged += midi.tracks - int(np.count_nonzero(np.bincount(midi.program)))
     loss.controls_dropped += midi.controls
     if not len(midi.start):
         return np.zeros(0, NOTE)
@@ -49,8 +49,10 @@ def _notes(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarra
     notes["program"] = midi.program
 
     moved = np.abs(onset - start)
-    tempo = np.searchsorted(midi.tempo_ticks, midi.start, "right") - 1
-    moved_ms = moved * 60_000 / (midi.qpm[tempo] * midi.ticks_per_quarter * scale)
+    qpm = midi.qpm
+    if len(qpm) > 1:
+        qpm = qpm[np.searchsorted(midi.tempo_ticks, midi.start, "right") - 1]
+    moved_ms = moved * 60_000 / (qpm * midi.ticks_per_quarter * scale)
     stretched = np.abs((end - onset) - duration)
     loss.notes += len(notes)
     loss.onset_error_ticks += _sum(moved)
@@ -63,17 +65,18 @@ def _notes(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarra
 
 
 def _sum(values: np.ndarray) -> float:
-    return np.sort(values).sum()  # sorted: the sum has the same bits for every order of the notes
+    return np.sort(values).sum() if values.any() else 0.0  # sorted: the sum has the same bits for every order of the notes
 
 
 def _tempos(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarray:
     # MIDI stores whole microseconds per quarter, so 105 qpm is read as 105.0001; rounding to two decimals restores it.
-    rows = list(zip(_nearest(midi.tempo_ticks * scale), np.maximum(np.round(midi.qpm, 2), 0.01), strict=True))
-    tempos = _last_per_tick(np.array(rows, TEMPO))
-    repeated = np.append(False, np.diff(tempos["qpm"]) == 0)
-    loss.tempos += len(rows)
-    loss.tempos_merged += len(rows) - int((~repeated).sum())
-    return tempos[~repeated]
+    tempos = np.zeros(len(midi.qpm), TEMPO)
+    tempos["tick"], tempos["qpm"] = _nearest(midi.tempo_ticks * scale), np.maximum(np.round(midi.qpm, 2), 0.01)
+    loss.tempos += len(tempos)
+    tempos = _last_per_tick(tempos)
+    kept = np.append(True, np.diff(tempos["qpm"]) != 0)
+    loss.tempos_merged += len(midi.qpm) - int(np.count_nonzero(kept))
+    return tempos[kept]
 
 
 def _meters(midi: ParsedMidi, scale: float, ticks_per_quarter: int, end: int, loss: QuantizationStats) -> np.ndarray:

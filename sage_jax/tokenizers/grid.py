@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DEFAULT_METER, METER, Piece, bar_ticks, canonical
+from sage_jax.music.notes import DEFAULT_METER, METER, Piece, bar_ticks, canonical, sort_keys
 from sage_jax.music.quantization_stats import QuantizationStats
 
 
@@ -82,6 +82,22 @@ class Grid:
         numerators, denominators = np.array(self.meters).T
         return bar_ticks(numerators, denominators, self.ticks_per_quarter)
 
+    def duration_index(self, durations: np.ndarray) -> np.ndarray:
+        """The index of each duration in `durations`. Raises ValueError for one that is not in them."""
+        return _check_index(_look_up(self._nearest_duration, durations), self.durations, durations, "duration")
+
+    def velocity_index(self, velocities: np.ndarray) -> np.ndarray:
+        """The index of each velocity in `velocities`. Raises ValueError for one that is not in them."""
+        return _check_index(_look_up(self._nearest_velocity, velocities), self.velocities, velocities, "velocity")
+
+    @functools.cached_property
+    def _nearest_duration(self) -> np.ndarray:
+        return _nearest_index(self.durations, np.arange(self.durations[-1] + 1))
+
+    @functools.cached_property
+    def _nearest_velocity(self) -> np.ndarray:
+        return _nearest_index(self.velocities, np.arange(self.velocities[-1] + 1))
+
     def quantize(self, piece: Piece, loss: QuantizationStats | None = None, end: int | None = None) -> Piece:
         """The nearest piece that the vocabulary can encode; adds the quantization error to `loss`.
 
@@ -91,9 +107,9 @@ class Grid:
         if piece.ticks_per_quarter != self.ticks_per_quarter:
             raise ValueError(f"the piece has {piece.ticks_per_quarter} ticks per quarter, not {self.ticks_per_quarter}")
         loss = QuantizationStats() if loss is None else loss
-        notes = piece.notes.copy()
-        notes["duration"] = _nearest(self.durations, notes["duration"])
-        notes["velocity"] = _nearest(self.velocities, notes["velocity"])
+        notes = piece.notes.take(np.arange(len(piece.notes)))  # a copy, several times quicker than copy()
+        notes["duration"] = self.durations[_look_up(self._nearest_duration, notes["duration"])]
+        notes["velocity"] = self.velocities[_look_up(self._nearest_velocity, notes["velocity"])]
         error = np.abs(notes["duration"] - piece.notes["duration"])
         loss.duration_error_ticks += float(error.sum())
         loss.duration_error_ticks_max = max(loss.duration_error_ticks_max, float(error.max(initial=0)))
@@ -102,12 +118,10 @@ class Grid:
         loss.velocities_changed += int((velocity_error > 0).sum())
         loss.velocity_error += float(velocity_error.sum())
         loss.velocity_error_max = max(loss.velocity_error_max, float(velocity_error.max(initial=0)))
-        notes = canonical(notes)
-        same = np.ones(max(len(notes) - 1, 0), bool)
-        for field in ("onset", "program", "pitch"):
-            same &= notes[field][1:] == notes[field][:-1]
-        loss.duplicate_notes += int(same.sum())
-        notes = notes[np.append(~same, True)] if len(notes) else notes
+        same = np.diff(sort_keys(notes)) == 0
+        if same.any():
+            loss.duplicate_notes += int(np.count_nonzero(same))
+            notes = canonical(notes).compress(np.append(~same, True))
         # A change after the last note affects no note and would cost tokens.
         if end is None:
             end = int((notes["onset"].astype(np.int64) + notes["duration"]).max(initial=0))
@@ -118,7 +132,7 @@ class Grid:
 
     def _quantize_tempos(self, tempos: np.ndarray, loss: QuantizationStats) -> np.ndarray:
         nearest = tempos.copy()
-        nearest["qpm"] = _nearest(self.tempos, tempos["qpm"])
+        nearest["qpm"] = self.tempos[_nearest_index(self.tempos, tempos["qpm"])]
         error = np.abs(nearest["qpm"] / tempos["qpm"] - 1)
         loss.tempos_clipped += int(((tempos["qpm"] < self.tempos[0]) | (tempos["qpm"] > self.tempos[-1])).sum())
         loss.tempo_error_max = max(loss.tempo_error_max, float(error.max()))
@@ -172,15 +186,22 @@ def _split(meters: tuple[tuple[int, int], ...], numerator: int, denominator: int
     return _split(meters, numerator // 2, denominator // 2) if numerator % 2 == denominator % 2 == 0 else ()
 
 
-def _nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The entry of the sorted `table` that is nearest to each value; of two equally near, the lower one."""
-    index = np.searchsorted((table[1:] + table[:-1]) / 2, values, "left")
-    return table[index]
+def _nearest_index(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The index of the entry of the sorted `table` that is nearest to each value; of two equally near, the lower one."""
+    return np.searchsorted((table[1:] + table[:-1]) / 2, values, "left")
+
+
+def _look_up(nearest: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The entry of `nearest` for each of `values`, whole numbers of at least 0; its last entry for larger ones."""
+    return nearest[np.minimum(values, len(nearest) - 1)]
 
 
 def index_in(table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
     """The index of each value in the sorted `table`. Raises ValueError, with `name`, for a value that is not in it."""
-    index = np.minimum(np.searchsorted(table, values), len(table) - 1)
+    return _check_index(np.minimum(np.searchsorted(table, values), len(table) - 1), table, values, name)
+
+
+def _check_index(index: np.ndarray, table: np.ndarray, values: np.ndarray, name: str) -> np.ndarray:
     if (table[index] != values).any():
         raise ValueError(f"a {name} is not in the vocabulary; quantize the piece first")
     return index

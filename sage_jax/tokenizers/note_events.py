@@ -77,22 +77,24 @@ class NoteEvents(Grid, BarWindows):
         notes, tempos, meters = piece.notes, piece.tempos, piece.meters
         meter_ids = [self.meter_id(meter) for meter in meters[["numerator", "denominator"]].tolist()]
         ticks = np.concatenate([meters["tick"], tempos["tick"], notes["onset"]]).astype(np.int64)
-        events = np.full((len(ticks), NUM_ATTRIBUTES), NONE, np.int64)
+        events = np.full((len(ticks), NUM_ATTRIBUTES), NONE, np.int16)
         meta, first_note = len(meters), len(meters) + len(tempos)
         events[:meta, INSTRUMENT], events[:meta, PITCH] = METER_CHANGE, meter_ids
         events[meta:first_note, INSTRUMENT] = TEMPO_CHANGE
         events[meta:first_note, PITCH] = FIRST_TEMPO + index_in(self.tempos, tempos["qpm"], "tempo")
         events[first_note:, INSTRUMENT:] = self.note_ids(notes)
-        # Notes are sorted already; the few meta events are inserted.
-        place = np.searchsorted(ticks[first_note:], ticks[:first_note], "left")
-        order = np.lexsort((events[:first_note, INSTRUMENT], ticks[:first_note]))
-        events = np.insert(events[first_note:], place[order], events[:first_note][order], axis=0)
-        ticks = np.insert(ticks[first_note:], place[order], ticks[:first_note][order])
+        # Notes are sorted already; the few meta events are placed between them.
+        metas = np.lexsort((events[:first_note, INSTRUMENT], ticks[:first_note]))
+        place = np.searchsorted(ticks[first_note:], ticks[metas], "left") + np.arange(first_note)
+        is_note = np.ones(len(ticks), bool)
+        is_note[place] = False
+        order = np.zeros(len(ticks), np.int64)
+        order[place], order[is_note] = metas, np.arange(first_note, len(ticks))
+        events, ticks = events.take(order, axis=0), ticks.take(order)
 
         bar, position, _ = piece.bars.locate(ticks)
-        is_meter = events[:, INSTRUMENT] == METER_CHANGE
         # A meter event is placed in bars of the old meter; later events count from the bar that it begins.
-        cut = np.flatnonzero(is_meter)[1:]
+        cut = np.flatnonzero(order < meta)[1:]
         into_bar = (ticks[cut] - piece.bars.starts[:-1]) % piece.bars.lengths[:-1]
         position[cut] = into_bar
         advanced = np.diff(bar, prepend=0)
@@ -100,17 +102,18 @@ class NoteEvents(Grid, BarWindows):
         if (position >= self.max_position).any():
             raise ValueError("a bar is longer than the longest of the vocabulary; quantize the piece first")
         rests, events[:, ONSET] = self.onset_ids(advanced, position)
-        events = np.insert(events, np.repeat(np.arange(len(events)), rests), self.rest, axis=0)
-        ends = np.full((2, NUM_ATTRIBUTES), [[BOS], [EOS]])
-        return np.concatenate([ends[:1], events, ends[1:]]).astype(np.int16)
+        if rests.any():
+            events = np.insert(events, np.repeat(np.arange(len(events)), rests), self.rest, axis=0)
+        ends = np.full((2, NUM_ATTRIBUTES), [[BOS], [EOS]], np.int16)
+        return np.concatenate([ends[:1], events, ends[1:]])
 
     def note_ids(self, notes: np.ndarray) -> np.ndarray:
         """The instrument, pitch, duration and velocity ids of `notes` [N], int [N, 4]. Raises ValueError as `encode`."""
-        ids = np.empty((len(notes), NUM_ATTRIBUTES - INSTRUMENT), np.int64)
+        ids = np.empty((len(notes), NUM_ATTRIBUTES - INSTRUMENT), np.int16)
         ids[:, 0] = FIRST_PROGRAM + notes["program"]
         ids[:, 1] = np.where(notes["program"] == DRUMS, FIRST_DRUM, FIRST_PITCH) + notes["pitch"]
-        ids[:, 2] = FIRST + index_in(self.durations, notes["duration"], "duration")
-        ids[:, 3] = FIRST + index_in(self.velocities, notes["velocity"], "velocity")
+        ids[:, 2] = FIRST + self.duration_index(notes["duration"])
+        ids[:, 3] = FIRST + self.velocity_index(notes["velocity"])
         return ids
 
     def onset_ids(self, advanced, position):

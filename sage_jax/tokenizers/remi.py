@@ -139,8 +139,8 @@ class Remi:
             [
                 token(PROGRAM, notes["program"]),
                 np.where(drum, token(DRUM, notes["pitch"]), token(PITCH, notes["pitch"])),
-                token(VELOCITY, index_in(self.grid.velocities, notes["velocity"], "velocity")),
-                token(DURATION, index_in(self.grid.durations, notes["duration"], "duration")),
+                token(VELOCITY, self.grid.velocity_index(notes["velocity"])),
+                token(DURATION, self.grid.duration_index(notes["duration"])),
             ],
             axis=1,
         )

@@ -149,6 +149,26 @@ def test_an_empty_piece_is_its_meter_and_tempo():
     assert TOKENIZER.decode(np.zeros((0, 5))) == empty
 
 
+@pytest.mark.parametrize(("ticks_per_quarter", "num_velocities"), [(12, 32), (5, 127), (48, 1)])
+def test_durations_and_velocities_become_the_nearest_of_their_tables(ticks_per_quarter, num_velocities):
+    """Of two equally near values the lower one is chosen."""
+    tokenizer = NoteEvents(ticks_per_quarter=ticks_per_quarter, num_velocities=num_velocities)
+    durations = np.arange(1, tokenizer.durations[-1] + 100)
+    velocities = np.arange(len(durations)) % 127 + 1
+    rows = [(0, number // 128, number % 128, *row) for number, row in enumerate(zip(durations, velocities, strict=True))]
+    piece = Piece.from_notes(rows[:: len(rows) // 8000 + 1], ticks_per_quarter)
+    quantized = tokenizer.quantize(piece).notes
+    for name, table, index in (
+        ("duration", tokenizer.durations, tokenizer.duration_index),
+        ("velocity", tokenizer.velocities, tokenizer.velocity_index),
+    ):
+        nearest = table[np.abs(table - piece.notes[name][:, None]).argmin(axis=1)]
+        assert (quantized[name] == nearest).all()
+        assert (table[index(nearest)] == nearest).all()
+        with pytest.raises(ValueError, match=f"a {name} is not in the vocabulary"):
+            index(table[-1:] + 1)
+
+
 def test_encode_refuses_a_piece_that_is_not_quantized():
     note = (0, 0, 60, 25, 64)
     for piece, message in (
