@@ -95,6 +95,7 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
     mesh = make_mesh(run.mesh)
     check_hosts(mesh)
     check_batch_size(run, mesh.shape["data"] * mesh.shape["fsdp"])
+    init = jax.jit(init)  # traced once for its shapes and its program
     abstract = jax.eval_shape(init, run.train.seed)
     specs = [partition_spec(path, leaf.shape, mesh) for path, leaf in paths(abstract)]
     on_mesh = lambda spec: NamedSharding(mesh, spec)
@@ -102,8 +103,8 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
     batch, replicated = {"events": on_mesh(ROWS)}, on_mesh(PartitionSpec())
     undivided = dict.fromkeys(name for _, names in specs for name in names)
     return TrainFunctions(
-        # With a static seed the compiled function creates each shard of the state on its device.
-        init=jax.jit(init, static_argnums=0, out_shardings=state),
+        # The compiled function creates each shard of the state on its device. One program serves all seeds.
+        init=jax.jit(init, out_shardings=state),
         train_step=jax.jit(train_step, in_shardings=(state, batch), out_shardings=(state, replicated), donate_argnums=0),
         eval_step=jax.jit(eval_step, in_shardings=(state.params, batch), out_shardings=replicated),
         shard_batch=functools.partial(jax.tree.map, functools.partial(jax.make_array_from_process_local_data, on_mesh(ROWS))),
