@@ -62,7 +62,7 @@ def bits(
     todo = sorted(windows, key=lambda window: len(window.events))
     A = config.num_attributes
     total, opening = np.zeros((len(pieces), A)), np.zeros(len(pieces))
-    nats = jax.jit(functools.partial(event_nats, build_model(config)))
+    nats = _compiled_event_nats(config)
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         rows = np.zeros((batch_size, context, A), np.int32)
@@ -83,6 +83,12 @@ def bits(
         np.array([len(piece.notes) for piece in decoded]),
         np.array([float(piece.seconds(piece.end)) for piece in decoded]),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_event_nats(config: ModelConfig) -> Callable:
+    """event_nats of (params, events); calls of one model and one shape share what is compiled."""
+    return jax.jit(functools.partial(event_nats, build_model(config)))
 
 
 def event_nats(model: nn.Module, params, events: jax.Array) -> jax.Array:
