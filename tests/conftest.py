@@ -1,6 +1,8 @@
 """What every test runs under: JAX on the CPU and strict, hypothesis without chance or deadlines."""
 
 import atexit
+import dataclasses
+import functools
 import gc
 import importlib.metadata
 import os
@@ -37,6 +39,52 @@ LONGEST = (
     "test_sharding.py",
     "test_evaluate.py", "test_api.py",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick_init():
+    """Models of this module begin with tests/initial_values.py, for usefixtures."""
+    from sage_jax.models.backbone import Backbone
+    from tests.initial_values import quick_init
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "init", quick_init)
+        yield
+
+
+class CompiledOnce:
+    """A jitted function whose ahead-of-time compilation is cached."""
+
+    def __init__(self, jitted):
+        self.jitted, self.compiled = jitted, None
+
+    def lower(self, *args):
+        self.compiled = self.compiled or self.jitted.lower(*args).compile()
+        return self
+
+    def compile(self):
+        return self.compiled
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Makes runs that differ in nothing but the seed share what they compile: a tiny run does little else."""
+    from sage_jax.training import loop
+
+    make_train_functions = loop.make_train_functions
+
+    @functools.cache
+    def shared(run, representation):
+        functions = make_train_functions(run, representation)
+        train_step, eval_step = CompiledOnce(functions.train_step), CompiledOnce(functions.eval_step)
+        return dataclasses.replace(functions, train_step=train_step, eval_step=eval_step)
+
+    def of_any_seed(run, representation):
+        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0)), representation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_functions", of_any_seed)
+        yield
 
 
 def pytest_collection_modifyitems(items):

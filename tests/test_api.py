@@ -1,5 +1,6 @@
 """MIDI in, MIDI out: preprocess, train, load, continue, score, save, and the messages for mistakes."""
 
+import functools
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from tests.music import smf
 from tests.music.midi_files import write_pieces
 from tests.training.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("quick_init")
 TAKES = dict(num_samples=2, prompt_bars=2, num_bars=3, max_events=60)
 
 
@@ -43,9 +45,13 @@ def workdir(config, tmp_path_factory):
     return folder / "run"
 
 
+loaded = functools.cache(load)  # one model for most tests: what it has compiled, it keeps
+
+
 def play(workdir, output, prompt=None, instruments=None, **settings):
     """Takes of the run in `workdir`; settings: sections of configs/sampling.py."""
-    return sample(load(workdir, settings=settings), workdir, output, prompt and str(prompt), instruments)
+    model = load(workdir, settings=settings) if settings else loaded(workdir)
+    return sample(model, workdir, output, prompt and str(prompt), instruments)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,7 @@ def test_every_take_can_be_seen_and_heard(takes, workdir):
 
 
 def test_the_same_seed_gives_the_same_takes(config, takes, workdir, tmp_path):
-    again = play(workdir, tmp_path, workdir.parent / "piece00.mid")
+    again = sample(load(workdir), workdir, tmp_path, str(workdir.parent / "piece00.mid"))
     assert again.pieces == takes.pieces
 
 
@@ -195,7 +201,7 @@ def test_no_note_sounds_after_the_last_bar(takes):
 
 
 def test_a_prompt_is_continued_by_its_own_instruments_unless_others_are_named(workdir):
-    model, prompt = load(workdir), workdir.parent / "piece00.mid"
+    model, prompt = loaded(workdir), workdir.parent / "piece00.mid"
     own = set(programs_in(read_midi(prompt)))
     free = [take for seed in range(3) for take in model.continue_(prompt, instruments="any", seed=seed)]
     assert set().union(*map(programs_in, free)) - own, "a model of noise plays whatever it may"
@@ -209,7 +215,7 @@ def test_a_prompt_is_continued_by_its_own_instruments_unless_others_are_named(wo
 
 
 def test_a_piece_of_another_grid_can_be_a_prompt(workdir):
-    model = load(workdir)
+    model = loaded(workdir)
     fine = Piece.from_notes([(96 * beat, 0, 60 + beat, 48, 64) for beat in range(16)], ticks_per_quarter=96)
     takes = model.continue_(fine, num_samples=1, bars=1)
     assert len(takes) == 1 and takes.prompt.notes["onset"][:3].tolist() == [0, 12, 24]
@@ -219,7 +225,7 @@ def test_a_piece_of_another_grid_can_be_a_prompt(workdir):
 def test_takes_are_saved_and_scored(takes, workdir, tmp_path):
     paths = takes.save(tmp_path)
     assert [path.name for path in paths] == ["take_1.mid", "take_2.mid"]
-    model = load(workdir)
+    model = loaded(workdir)
     scores = [model.score(path) for path in paths]
     assert scores[0].notes == len(read_midi(paths[0]).notes) and scores[0].bits_per_note > 0
     assert scores[0].bits_per_note == pytest.approx(sum(scores[0].attributes.values()))

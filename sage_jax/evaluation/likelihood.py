@@ -20,7 +20,7 @@ import numpy as np
 
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.registry import build_model
-from sage_jax.programs import load_or_compile
+from sage_jax.programs import stored
 from sage_jax.tokenizers.base import Tokenizer
 
 
@@ -63,10 +63,7 @@ def bits(
     todo = sorted(windows, key=lambda window: len(window.events))
     A = config.num_attributes
     total, opening = np.zeros((len(pieces), A)), np.zeros(len(pieces))
-    nats = jax.jit(functools.partial(event_nats, build_model(config)))
-    if todo:
-        rows = jax.ShapeDtypeStruct((batch_size, context, A), np.int32)
-        nats = load_or_compile(nats, params, rows, key=config)
+    nats = _compiled_event_nats(config)
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         rows = np.zeros((batch_size, context, A), np.int32)
@@ -87,6 +84,12 @@ def bits(
         np.array([len(piece.notes) for piece in decoded]),
         np.array([float(piece.seconds(piece.end)) for piece in decoded]),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_event_nats(config: ModelConfig) -> Callable:
+    """event_nats of (params, events); calls of one model and one shape share what is compiled."""
+    return stored(jax.jit(functools.partial(event_nats, build_model(config))), key=config)
 
 
 def event_nats(model: nn.Module, params, events: jax.Array) -> jax.Array:

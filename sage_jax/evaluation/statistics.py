@@ -7,7 +7,7 @@ An interval that assumes independent prompts would be too narrow.
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -55,10 +55,12 @@ def ratio(amounts: np.ndarray, counts: np.ndarray, clusters: np.ndarray, seed: i
     mean = float(amount.sum() / count.sum()) if count.sum() else float("nan")
     low = high = float("nan")
     if len(names) > 1:
+        from scipy.stats import bootstrap  # here, because most programs that import this module do without a second's import
+
         share = lambda amount, count, axis: amount.sum(axis=axis) / _not_zero(count.sum(axis=axis))
         freedom = len(names) - 1
-        tail = stats.norm.cdf(np.sqrt(len(names) / freedom) * stats.t.ppf((1 - CONFIDENCE) / 2, freedom))
-        bounds = stats.bootstrap(
+        tail = special.ndtr(np.sqrt(len(names) / freedom) * special.stdtrit(freedom, (1 - CONFIDENCE) / 2))
+        bounds = bootstrap(
             (amount, count),
             share,
             paired=True,
@@ -112,4 +114,4 @@ class Power:
 
 
 def _z() -> float:
-    return float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(POWER))
+    return float(special.ndtri(1 - (1 - CONFIDENCE) / 2) + special.ndtri(POWER))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sage_jax.benchmark.ratios import MIN_TURNS, Ratio
 from sage_jax.corpus.shards import read_json
@@ -34,7 +34,7 @@ class Mean:
             return cls(nan, nan, nan, 0)
         half = nan
         if len(known) > 1:
-            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(known) - 1) * known.std(ddof=1) / len(known) ** 0.5
+            half = special.stdtrit(len(known) - 1, (1 + CONFIDENCE) / 2) * known.std(ddof=1) / len(known) ** 0.5
         return cls(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
 
 

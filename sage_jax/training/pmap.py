@@ -66,7 +66,7 @@ def pmap_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
         return jax.tree.map(split, state)
 
     return TrainFunctions(
-        init=lambda seed: shard_state(jax.jit(init, static_argnums=0, out_shardings=replicated)(seed)),
+        init=lambda seed: shard_state(jax.jit(init, out_shardings=replicated)(seed)),
         train_step=pmapped(train_step, out_axes=(0, None), donate_argnums=0),
         eval_step=pmapped(eval_step, out_axes=None),
         shard_batch=shard_batch,

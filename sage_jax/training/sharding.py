@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sage_jax.config import MeshConfig, RunConfig
 from sage_jax.errors import UserError
-from sage_jax.programs import load_or_compile, shapes_of
+from sage_jax.programs import shapes_of, stored
 from sage_jax.training.placement import TrainFunctions, check_batch_size
 
 AXES = ("data", "fsdp", "tensor")
@@ -96,19 +97,21 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
     mesh = make_mesh(run.mesh)
     check_hosts(mesh)
     check_batch_size(run, mesh.shape["data"] * mesh.shape["fsdp"])
-    abstract = shapes_of(init, run.train.seed, key=run)
+    init = jax.jit(init)  # traced once for its shapes and its program
+    abstract = shapes_of(init, np.int32(run.train.seed), key=run)
     specs = [partition_spec(path, leaf.shape, mesh) for path, leaf in paths(abstract)]
     on_mesh = lambda spec: NamedSharding(mesh, spec)
     state = jax.tree.unflatten(jax.tree.structure(abstract), [on_mesh(spec) for spec, _ in specs])
     batch, replicated = {"events": on_mesh(ROWS)}, on_mesh(PartitionSpec())
-    # With a static seed the compiled function creates each shard of the state on its device.
-    jitted_init = jax.jit(init, static_argnums=0, out_shardings=state)
+    # The compiled function creates each shard of the state on its device. One program serves all seeds.
+    create = stored(jax.jit(init, out_shardings=state), key=run)
     undivided = dict.fromkeys(name for _, names in specs for name in names)
+    shard = functools.partial(jax.make_array_from_process_local_data, on_mesh(ROWS))
     return TrainFunctions(
-        init=lambda seed: load_or_compile(jitted_init, seed, key=run)(),
+        init=lambda seed: create(np.int32(seed)),
         train_step=jax.jit(train_step, in_shardings=(state, batch), out_shardings=(state, replicated), donate_argnums=0),
         eval_step=jax.jit(eval_step, in_shardings=(state.params, batch), out_shardings=replicated),
-        shard_batch=functools.partial(jax.tree.map, functools.partial(jax.make_array_from_process_local_data, on_mesh(ROWS))),
+        shard_batch=functools.partial(jax.tree.map, shard),
         remarks=tuple(_remarks(mesh, list(undivided))),
         abstract_state=jax.tree.map(lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), abstract, state),
     )

@@ -22,6 +22,8 @@ EVENTS, CONTEXT = 40, 70  # in events; without CappedBeats rows of MMT end after
 # One of each family of the study, and as_kvhs.
 SYSTEMS = ("mha", "remi", "bpe500", "pooled", "octuple", "compound", "mmt", "delay", "as_kvhs-mixed-4", "nested2-as_kvhs-own-4")
 
+pytestmark = pytest.mark.usefixtures("quick_init")
+
 
 @pytest.fixture(scope="module")
 def study() -> StudyConfig:

@@ -39,11 +39,12 @@ def draw(mmt: Mmt, prompt, constraints: Constraints, seed: int, slope: float, st
     """
     padded = np.zeros((8, 6), np.int32)
     padded[8 - len(prompt) :] = prompt
-    return [np.asarray(each)[:steps] for each in _draw(mmt, padded, constraints, seed, slope)]
+    return [np.asarray(each)[:steps] for each in _draw(mmt, padded, constraints, seed, slope, steps)]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _draw(mmt: Mmt, prompt, constraints: Constraints, seed, slope):
+def _draw(mmt: Mmt, prompt, constraints: Constraints, seed, slope, steps):
+    """As draw; rows of STEPS, of which the first `steps` are drawn."""
     grammar = MmtGrammar(mmt)
     state = jax.lax.fori_loop(0, len(prompt), lambda n, s: grammar.advance(s, jnp.tile(prompt[n], (B, 1))), grammar.start(B))
 
@@ -60,7 +61,15 @@ def _draw(mmt: Mmt, prompt, constraints: Constraints, seed, slope):
         state = grammar.advance(state, step)
         return state, (step, state.bar, jnp.stack(possible, axis=-1))
 
-    return jax.lax.scan(one, state, jax.random.split(jax.random.key(seed), STEPS))[1]
+    keys = jax.random.split(jax.random.key(seed), STEPS)
+    empty = jax.tree.map(lambda part: jnp.zeros((STEPS, *part.shape), part.dtype), jax.eval_shape(one, state, keys[0])[1])
+
+    def record(n, carry):
+        state, rows = carry
+        state, drawn = one(state, keys[n])
+        return state, jax.tree.map(lambda row, part: row.at[n].set(part), rows, drawn)
+
+    return jax.lax.fori_loop(0, steps, record, (state, empty))[1]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, 2.0, 20.0])

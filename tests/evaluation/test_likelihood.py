@@ -25,7 +25,7 @@ def test_bits_of_a_short_piece_equal_the_training_loss():
     padded = np.zeros((1, 66, 5), np.int32)
     padded[0, : len(events)] = events
     logits = jax.jit(Transformer(CONFIG).apply)({"params": params}, jnp.asarray(padded[:, :-1]))
-    expected = cross_entropy(logits, jnp.asarray(padded))
+    expected = jax.jit(cross_entropy)(logits, jnp.asarray(padded))
     # The training loss excludes the first meter and tempo; the likelihood of a piece includes them.
     head = found.bits - np.asarray(expected.nll) / np.log(2)
     assert head.sum() == pytest.approx(found.opening[0], rel=1e-4) and 0 < head.sum() < 200

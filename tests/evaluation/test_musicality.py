@@ -2,7 +2,6 @@
 
 import math
 
-import muspy
 import numpy as np
 import pytest
 
@@ -21,7 +20,9 @@ from sage_jax.music.notes import DRUMS, Piece
 PATHS = sorted(EMBEDDED.rglob("*.mid"))[::6]
 
 
-def as_muspy(piece: Piece) -> muspy.Music:
+def as_muspy(piece: Piece):
+    import muspy  # slow to import, and needed by one test alone
+
     tracks = []
     for program in np.unique(piece.notes["program"]).tolist():
         notes = [muspy.Note(onset, pitch, duration, velocity) for onset, _, pitch, duration, velocity in
@@ -32,6 +33,8 @@ def as_muspy(piece: Piece) -> muspy.Music:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_measures_equal_muspys(path):
+    import muspy
+
     piece = read_midi(path)
     music, bar = as_muspy(piece), 4 * piece.ticks_per_quarter
     assert pitch_class_entropy(piece) == pytest.approx(muspy.pitch_class_entropy(music))

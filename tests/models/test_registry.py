@@ -11,27 +11,35 @@ from sage_jax.errors import UserError
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.delay import delayed
-from sage_jax.models.registry import build_model
+from sage_jax.models.registry import abstract_params, build_model
 from tests.models.small import EVENT_LEVEL, SHARINGS, join_values, parameters, random_events, small_config
 
 B, N, A = 2, 9, 5
 PROMPT = 3
+DEEP = (EVENT_LEVEL[0], EVENT_LEVEL[-1])  # with two layers; the others have the same layers around other events
 every_architecture = pytest.mark.parametrize("fields", EVENT_LEVEL, ids=join_values)
+
+
+def config_of(fields):
+    return small_config(**fields, num_layers=2 if fields in DEEP else 1)
 
 
 @functools.cache
 def programs(config):
-    """(full forward pass, prefill, next_logits, decode_step), compiled."""
+    """(full forward pass, prefill, step), compiled. A step predicts and reads one token after another of each attribute."""
     model, params = build_model(config), {"params": parameters(config)}
 
-    def decode_step(carry, cache, token, attribute):
-        return model.apply(params, carry, cache, token, attribute, method="decode_step")
+    def step(carry, cache, tokens):
+        logits = []
+        for a in range(A):
+            logits.append(model.apply(params, carry, a, method="next_logits"))
+            carry, cache = model.apply(params, carry, cache, tokens[a], a, method="decode_step")
+        return logits, carry, cache
 
     return (
         jax.jit(lambda events: model.apply(params, events)),
         jax.jit(lambda events, cache: model.apply(params, events, cache, method="prefill")),
-        jax.jit(lambda carry, attribute: model.apply(params, carry, attribute, method="next_logits"), static_argnums=1),
-        jax.jit(decode_step, static_argnums=3),
+        jax.jit(step),
     )
 
 
@@ -41,32 +49,33 @@ def full_logits(config, events):
 
 def decoded_logits(config, events, start=(0, 0)):
     """The logits [B, N, V] of the events after a prompt of three, decoded with the true tokens; 0 elsewhere."""
-    _, prefill, next_logits, decode_step = programs(config)
+    _, prefill, read_step = programs(config)
+    events = np.asarray(events)
     is_delayed = config.architecture == "delay"
     cache = Cache.empty(config, len(events), N + A).replace(start=jnp.asarray(start, jnp.int32))
     carry, cache = prefill(events[:, :PROMPT], cache)
     logits = [np.zeros((B, N + 1, size), np.float32) for size in config.vocab_sizes]
     for step in range(PROMPT, N + (A - 1 if is_delayed else 0)):
-        for a in range(A):
-            event = step - a if is_delayed else step
+        places = [step - a if is_delayed else step for a in range(A)]
+        tokens = [events[:, event, a] if 0 <= event < N else np.zeros(B, np.int32) for a, event in enumerate(places)]
+        predicted, carry, cache = read_step(carry, cache, tokens)
+        for a, event in enumerate(places):
             # As in Transformer.__call__, the first attribute's logits are one position before its token.
             if event <= N - (a > 0) and event >= PROMPT:
-                logits[a][:, event - (a == 0)] = next_logits(carry, a)
-            token = events[:, event, a] if 0 <= event < N else jnp.zeros(B, jnp.int32)
-            carry, cache = decode_step(carry, cache, token, a)
+                logits[a][:, event - (a == 0)] = predicted[a]
     return tuple(block[:, :N] for block in logits)
 
 
 def assert_same(decoded, full):
     for a, (left, right) in enumerate(zip(decoded, full, strict=True)):
         part = slice(PROMPT - (a == 0), N - (a == 0))
-        assert float(jnp.std(right[:, part])) > 0.05
+        assert np.std(right[:, part]) > 0.05
         np.testing.assert_allclose(left[:, part], right[:, part], atol=3e-5, rtol=3e-5, err_msg=f"attribute {a}")
 
 
 @every_architecture
 def test_decode_equals_full_forward(fields):
-    config = small_config(**fields)
+    config = config_of(fields)
     events = random_events(config, B, N)
     assert_same(decoded_logits(config, events), full_logits(config, events))
 
@@ -74,7 +83,7 @@ def test_decode_equals_full_forward(fields):
 # The others are tested with the flat model.
 @pytest.mark.parametrize("sharing", [SHARINGS[1], *SHARINGS[3:]], ids=join_values)
 def test_nested_decode_equals_full_forward_in_every_sharing(sharing):
-    config = small_config(architecture="nested", **sharing)
+    config = small_config(architecture="nested", num_layers=1, **sharing)
     events = random_events(config, B, N)
     assert_same(decoded_logits(config, events), full_logits(config, events))
 
@@ -82,9 +91,10 @@ def test_nested_decode_equals_full_forward_in_every_sharing(sharing):
 @every_architecture
 def test_left_padding_changes_nothing(fields):
     """The second row has two events of padding on the left."""
-    config = small_config(**fields)
-    events = random_events(config, B, N).at[1, :2].set(0)
-    alone = full_logits(config, jnp.roll(events, -2, axis=1))
+    config = config_of(fields)
+    events = np.array(random_events(config, B, N))
+    events[1, :2] = 0
+    alone = full_logits(config, np.roll(events, -2, axis=1))
     for a, (padded, right) in enumerate(zip(decoded_logits(config, events, (0, 2)), alone, strict=True)):
         part = slice(PROMPT - (a == 0), N - A)  # positions that do not depend on the rolled events at the end
         np.testing.assert_allclose(padded[1, part], right[1, PROMPT - 2 - (a == 0) : N - A - 2], atol=3e-5, rtol=3e-5)
@@ -93,17 +103,19 @@ def test_left_padding_changes_nothing(fields):
 @every_architecture
 def test_predictions_are_causal(fields):
     """Changing token (n, a) leaves earlier predictions bitwise equal and changes later ones."""
-    config = small_config(**fields)
-    events = random_events(config, 1, N)
+    config = config_of(fields)
+    events = random_events(config, B, N)
     before = full_logits(config, events)
     # Attribute a of event n is input of backbone step n + delays[a], and is predicted from the state of the step before.
     delays = [a if config.architecture == "delay" else int(0 < config.lookahead <= a) for a in range(A)]
     for n, a in ((1, 0), (3, 2), (5, 4), (N - 2, 3), (4, 1)):
-        after = full_logits(config, events.at[0, n, a].set(events[0, n, a] % (config.vocab_sizes[a] - 1) + 1))
+        other = np.array(events)
+        other[0, n, a] = events[0, n, a] % (config.vocab_sizes[a] - 1) + 1
+        after = full_logits(config, other)
         changed_step = n + delays[a]
         for attribute in range(A):
             # bool [N]: whether the prediction of this attribute of each event changed
-            changed = np.asarray((before[attribute] != after[attribute]).any(axis=-1)[0])
+            changed = (np.asarray(before[attribute]) != np.asarray(after[attribute])).any(axis=-1)[0]
             changed = np.append(False, changed[:-1]) if attribute == 0 else changed
             step = np.arange(N) + delays[attribute]
             is_conditioned = {
@@ -113,6 +125,13 @@ def test_predictions_are_causal(fields):
             assert not changed[step < changed_step].any()
             assert (changed[step == changed_step] == is_conditioned.get(config.architecture, False)).all()
             assert changed[(step > changed_step) & (np.arange(N) > 0)].all()
+
+
+@every_architecture
+def test_abstract_parameters_are_those_of_the_model(fields):
+    config = small_config(**fields, num_layers=2)
+    real = jax.eval_shape(build_model(config).init, jax.random.key(0), np.zeros((1, 2, A), np.int32))["params"]
+    assert abstract_params(config) == real
 
 
 def test_delayed_shifts_each_attribute_by_one_more_step():

@@ -14,7 +14,12 @@ from sage_jax.models.transformer import Transformer
 from tests.models.small import FOUR_KV_HEADS, SHARINGS, join_values, parameters, random_events, small_config
 
 B, N, A = 2, 9, 5
+DEEP = (SHARINGS[0], SHARINGS[5])  # with two layers; the others have the same layers around other heads
 every_sharing = pytest.mark.parametrize("sharing", SHARINGS, ids=join_values)
+
+
+def config_of(sharing):
+    return small_config(**sharing, num_layers=2 if sharing in DEEP else 1)
 
 
 @functools.cache
@@ -63,7 +68,7 @@ def assert_close(actual, expected, tolerance=2e-5):
 @pytest.mark.parametrize("sharing", SHARINGS + FOUR_KV_HEADS, ids=join_values)
 def test_decode_equals_full_forward(sharing):
     """At every position: token by token, three events per call, and all events in one call, with unused cache capacity."""
-    config = small_config(**sharing)
+    config = config_of(sharing)
     events = random_events(config, B, N)
     expected = full_logits(config, events)
     assert float(jnp.std(expected[0])) > 0.1
@@ -86,7 +91,7 @@ def test_decode_equals_full_forward_in_bfloat16(sharing):
 @every_sharing
 def test_left_padding_changes_nothing(sharing):
     """Ragged prompts: a left-padded row equals the row alone, whatever ids the padding has."""
-    config = small_config(**sharing)
+    config = config_of(sharing)
     events = random_events(config, B, N)
     alone = full_logits(config, jnp.roll(events, -4, axis=1))  # the rolled events come last and do not affect row 1
     padded = cached_logits(config, events, N, start=[0, 4])
@@ -97,7 +102,7 @@ def test_left_padding_changes_nothing(sharing):
 @every_sharing
 def test_attention_is_causal(sharing):
     """Changing token (n, a) leaves earlier logits bitwise equal and changes the logits at the token itself."""
-    config = small_config(**sharing)
+    config = config_of(sharing)
     events = random_events(config, B, N)
     before = full_logits(config, events)
     for n, a in ((0, 0), (3, 2), (5, 4), (N - 1, 3)):

@@ -22,6 +22,7 @@ from sage_jax.study.study import find_rates
 from sage_jax.study.trials import Evaluator
 from tests.benchmark.fake_worker import FakeWorker
 
+pytestmark = pytest.mark.usefixtures("quick_init", "compiled_once")
 DEVICE = dict(bytes_per_second=1e9, operations_per_second=1e9)
 
 
@@ -41,7 +42,7 @@ def tiny() -> dict[str, Any]:
     config = configs.get_config("debug").to_dict()
     config["corpora"] = dict(multitrack="embedded")
     config["run"]["model"]["num_layers"] = 1
-    config["lr_search_systems"] = ("mha", "nested-mqa")
+    config["lr_search_systems"] = ("mha", "nested2-mqa")  # of both families, and the trials compile nothing new
     config["tables"] = dict(forms=dict(systems=("mha", "nested2-mqa"), train_on=("multitrack",), seeds=2))
     return config
 
@@ -172,7 +173,7 @@ def test_the_rate_search_extends_beyond_an_edge(finished, tmp_path, monkeypatch)
 @pytest.mark.process
 def test_the_command_line(finished, tmp_path):
     shutil.copytree(finished / "corpora", tmp_path / "corpora")
-    systems = ["tables.forms.systems=('mha','nested2-mqa')", "lr_search_systems=('mha','nested-mqa')"]
+    systems = ["tables.forms.systems=('mha','nested2-mqa')", "lr_search_systems=('mha','nested2-mqa')"]
     overrides = [*systems, "run.model.num_layers=1"]
     overrides += [f"tables.{name}.train_on=()" for name in ("sharing", "equal_parameters", "merges", "other_music")]
     command = [sys.executable, "-m", "launch.study", "--config=configs/study.py:debug", f"--workdir={tmp_path}"]

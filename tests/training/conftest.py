@@ -1,7 +1,5 @@
-"""Shards of a small corpus, and train functions that are compiled once for all runs of a config."""
+"""Shards of a small corpus."""
 
-import dataclasses
-import functools
 import pathlib
 import shutil
 
@@ -9,7 +7,6 @@ import pytest
 
 from sage_jax.corpus.preprocess import PreprocessConfig, preprocess
 from sage_jax.tokenizers.note_events import NoteEvents
-from sage_jax.training import loop
 from tests.training.tiny import write_corpus
 
 
@@ -27,33 +24,3 @@ def workdir(shards, tmp_path) -> pathlib.Path:
     """A run's folder that holds only its shards."""
     shutil.copytree(shards, tmp_path / "run" / "data")
     return tmp_path / "run"
-
-
-class CompiledOnce:
-    """A jitted function whose ahead-of-time compilation is cached."""
-
-    def __init__(self, jitted):
-        self.jitted, self.compiled = jitted, None
-
-    def lower(self, *args):
-        self.compiled = self.compiled or self.jitted.lower(*args).compile()
-        return self
-
-    def compile(self):
-        return self.compiled
-
-
-@pytest.fixture(scope="module")
-def compiled_once():
-    """Makes runs of one config share their compiled functions: a tiny run spends nearly all its time compiling."""
-    make_train_functions = loop.make_train_functions
-
-    @functools.cache
-    def shared(run, representation):
-        functions = make_train_functions(run, representation)
-        train_step, eval_step = CompiledOnce(functions.train_step), CompiledOnce(functions.eval_step)
-        return dataclasses.replace(functions, train_step=train_step, eval_step=eval_step)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_functions", shared)
-        yield

@@ -21,15 +21,16 @@ def train_here(workdir, shards, steps):
     train(config, workdir)
 
 
-def test_after_sigkill_the_run_resumes_bitwise_equal(shards, tmp_path):
+def test_after_sigkill_the_run_resumes_bitwise_equal(shards, tmp_path, compiled_once):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with start(killed, shards, ENDLESS) as process:
         wait_for(process, has_reached(killed, 6))
         kill(process)
-    train_here(undisturbed, shards, 12)
-    train_here(killed, shards, max(12, last_step(killed) + 1))
+    steps = max(12, last_step(killed) + 1)
+    train_here(killed, shards, steps)
+    train_here(undisturbed, shards, steps)
     expected, actual = losses(undisturbed), losses(killed)
-    assert len(expected) == 12 + 3
+    assert len(expected) >= 12 + 3
     assert {key: actual[key] for key in expected} == expected
 
 
