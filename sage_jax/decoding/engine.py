@@ -169,8 +169,8 @@ class Engine:
     def events(self, slot: int, length: int) -> np.ndarray:
         """The first `length` complete events of the row, int16 [N, A]."""
         lag = self.decoder.lag
-        # A copy: while a view of a buffer lives, its array is not donated but copied.
-        return np.array(self._batch().events[slot])[lag : lag + length]
+        # All rows are copied: JAX would compile the choice of one. While a view of a buffer lives, its array is not donated.
+        return np.array(self._batch().events)[slot, lag : lag + length]
 
     def status(self) -> tuple[np.ndarray, np.ndarray]:
         """The length of each row, int32 [B], and whether it is done, bool [B]. Waits for the device."""

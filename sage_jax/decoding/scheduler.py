@@ -263,37 +263,60 @@ class Scheduler:
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""
-        slot = self._rows.index(row)
+        if self._staged is not None and self._staged.row is row:
+            self._staged = None
+        self._free(self._rows.index(row))
+
+    def _free(self, slot: int) -> None:
         self.engine.release(slot)
         self._rows[slot] = None
 
-    def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request) -> None:
+    def revise(
+        self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None
+    ) -> None:
         """Keeps the first `keep` events of a session, gives it events [N, A] after them, and goes on with the settings of
         `request`.
 
-        Raises UserError as `Progress.keep`; the session then stays as it is.
+        history: the first `keep` events, which are read again if they are no longer in the row's window. Without them, raises
+        UserError as `Progress.keep`; the session then stays as it is.
         """
         slot = self._rows.index(row)
         while self._unread:
             self._read(*self._unread.popleft())
-        row.outbox.clear()
         cached = self.engine.events(slot, self.engine.limit)
-        kept = row.keep(keep)
-        row.request, row.is_parked = request, False
-        if self._staged is not None and self._staged.row is row:
-            self._staged = None
+        try:
+            kept = row.keep(keep)
+        except UserError:
+            if history is None:
+                raise
+            self._restart(row, slot, np.concatenate([history, events]), request)
+            return
         given = np.concatenate([cached[:kept], events]).astype(np.int16)
         if len(given) > self.engine.limit - self._ahead:
-            row.events = row.whole(given[len(row.window.given) :])
-            row.window = row.cut(row.events, self.window_length)
-            self._staged = Staged(row, row.window, None)
-            self.engine.stage(row.window.given, self._controls(row, row.window))
-            self._rows[slot] = None
-            self._settle(row)
+            self._restart(row, slot, row.whole(given[len(row.window.given) :]), request)
             return
+        self._renew(row, request)
         self.engine.edit(slot, kept, given, self._controls(row, row.window))
         self._lengths[slot], self._done[slot] = min(self._lengths[slot], kept), False
         unread = len(events)
         while unread > SHORT and len(given) - unread + self.engine.chunk <= self.engine.capacity:
             self.engine.prefill(slot)
             unread -= self.engine.chunk
+
+    def _renew(self, row: Progress, request: Request) -> None:
+        row.request, row.is_parked = request, False
+        row.outbox.clear()
+        if self._staged is not None and self._staged.row is row:
+            self._staged = None
+
+    def _restart(self, row: Progress, slot: int, events: np.ndarray, request: Request) -> None:
+        """Reads the last bars of `events` [N, A], the piece so far, as a new window of a session in the row `slot`."""
+        self._renew(row, request)
+        row.events = events.astype(np.int16)
+        row.window = row.cut(row.events, self.window_length)
+        if self._staged is not None and self._staged.slot is None:
+            self._waiting.appendleft(self._staged.row)
+        self._staged = Staged(row, row.window, None)
+        self.engine.stage(row.window.given, self._controls(row, row.window))
+        self._free(slot)
+        self._settle(row)

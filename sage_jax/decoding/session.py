@@ -14,6 +14,7 @@ from sage_jax.errors import UserError
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, NOTE, Piece
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
+from sage_jax.tokenizers.note_events import INSTRUMENT, REST
 
 
 def stream(engine: Engine, request: Request) -> Iterator[DecodedEvent]:
@@ -70,7 +71,6 @@ class Session:
         self._opening = len(self._events)
         self._request = Request(self._events, self._limits, sampling, UNBOUNDED // 2, seed)
         self._row = scheduler.open(self._request)
-        self._read = len(self._events)  # events that the row has been given
 
     def __enter__(self) -> "Session":
         return self
@@ -99,17 +99,24 @@ class Session:
         They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
         roll back to its tick first.
         """
-        before = len(self._events)
-        tokenizer = self._encoder.tokenizer
+        tokenizer, whole = self._encoder.tokenizer, self._events
         rows = np.atleast_1d(np.array(notes, NOTE))
+        if not len(rows):
+            return
         quantized = tokenizer.quantize(Piece.from_notes(rows.tolist(), tokenizer.ticks_per_quarter)).notes
-        self._events = np.concatenate([self._events, self._encoder.push(quantized)])
+        keep = len(whole)
+        while whole[keep - 1, INSTRUMENT] == REST:  # the encoder adds those that the notes need
+            keep -= 1
+        self.clock.rollback(keep)
         try:
-            self._revise(before, self._limits)
-        except UserError:
-            self.clock.rollback(before)
-            self._events = self._events[:before]
+            pushed = self._encoder.push(quantized)
+            self._revise(whole[:keep], pushed, self._limits)
+        except Exception:
+            self.clock.rollback(keep)
+            for event in whole[keep:]:
+                self.clock.advance(event)
             raise
+        self._events = np.concatenate([whole[:keep], pushed])
 
     def draw(
         self, *, until: int | None = None, until_tick: int | None = None, not_before: int | None = None
@@ -128,22 +135,24 @@ class Session:
                 f"until is {until if until is not None else until_tick}, and the piece has come to bar {state.bar}, "
                 f"tick {state.tick}; give a later bound, or roll back first"
             )
+        if until_tick is not None and not_before is not None and not_before >= until_tick:
+            raise UserError(f"not_before is {not_before} and until_tick is {until_tick}; give an earlier not_before")
         limits = dataclasses.replace(self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0)
         return self._draw(limits)
 
     def _draw(self, limits: Limits) -> Iterator[DecodedEvent]:
-        self._revise(len(self._events), limits)
-        row, count = self._row, len(self._events)
+        self._revise(self._events, self._events[:0], limits)
+        row = self._row
+        request = row.request
         while not (row.is_parked and not row.outbox):
-            if len(self._events) != count:
+            if row.request is not request:
                 raise UserError("the session has changed since this draw began; call draw again")
             while row.outbox:
                 event = row.outbox.popleft()
                 decoded = self._decoder.push(event)
                 self._events = np.concatenate([self._events, event[None].astype(np.int16)])
-                self._read = count = len(self._events)
                 yield decoded
-                if len(self._events) != count:
+                if row.request is not request:
                     break
             else:
                 self._scheduler.turn(max_steps=1)
@@ -157,7 +166,7 @@ class Session:
         if keep == len(self._events):
             return
         try:
-            self._revise(keep, self._limits)
+            self._revise(self._events[:keep], self._events[:0], self._limits, is_rollback=True)
         except UserError as error:
             raise UserError(f"to is tick {to}: {error}") from error
         self.clock.rollback(keep)
@@ -167,9 +176,9 @@ class Session:
         """Frees the session's row of the engine."""
         self._scheduler.close(self._row)
 
-    def _revise(self, keep: int, limits: Limits) -> None:
-        """Makes the row the first `keep` events, and then what was pushed after them."""
+    def _revise(self, kept: np.ndarray, pushed: np.ndarray, limits: Limits, is_rollback: bool = False) -> None:
+        """Makes the row the events `kept` and then those that were pushed, [N, A] each."""
         request = dataclasses.replace(self._request, limits=limits)
-        pushed = self._events[keep:] if keep >= self._read else self._events[:0]
-        self._scheduler.revise(self._row, keep, pushed, request)
-        self._read = keep + len(pushed)
+        # A draw that was left may have gone on, so that its row's window has moved: the events are then read again.
+        history = None if is_rollback else kept
+        self._scheduler.revise(self._row, len(kept), pushed, request, history)

@@ -113,7 +113,9 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
         eval_step=jax.jit(eval_step, in_shardings=(state.params, batch), out_shardings=replicated),
         shard_batch=functools.partial(jax.tree.map, shard),
         remarks=tuple(_remarks(mesh, list(undivided))),
-        abstract_state=jax.tree.map(lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), abstract, state),
+        abstract_state=jax.tree.map(
+            lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), abstract, state
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """A run of the decoder draws the events that it counts, for every tokenizer and architecture."""
 
-import jax
 import numpy as np
 import pytest
 

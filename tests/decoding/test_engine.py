@@ -1,4 +1,4 @@
-"""Generation is well-formed for any model, independent of the batch, and compiled once."""
+"""What one engine draws: well-formed, within the limits, and the same however its events were read."""
 
 import re
 
@@ -7,69 +7,51 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.decoding.generate import Generator, bucket_length, cache_capacities
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine, cache_capacities
+from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.errors import UserError
+from sage_jax.models.cache import Cache
+from sage_jax.models.registry import build_model
 from sage_jax.models.transformer import Transformer
-from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.notes import DRUMS
 from sage_jax.tokenizers import note_events as ev
-from sage_jax.tokenizers.note_events import NoteEvents
-from tests.models.small import parameters, random_events, tiny_config
+from tests.decoding.small import (
+    CAPACITY,
+    CHUNK,
+    COMPOUND,
+    CONTEXT,
+    DELAY,
+    FLAT,
+    NESTED,
+    POOLED,
+    PROMPTS,
+    TOKENIZER,
+    WILD,
+    assert_canonical,
+    constraints_of,
+    controls_of,
+    engine_of,
+    prompt,
+    run,
+)
+from tests.models.small import SHARINGS, join_values, parameters, random_events, tiny_config
 
-TOKENIZER = NoteEvents()
-WILD = SamplingConfig(temperature=3.0)
-MANY = 90  # events; shared by most tests, because other cache capacities need other programs
-
-
-def prompt(bars: int, seed: int = 0) -> np.ndarray:
-    """Events of `bars` bars of random notes, without EOS."""
-    rng = np.random.default_rng(seed)
-    rows = {(int(t), int(p), int(n)): (12, 65) for t, p, n in zip(
-        rng.integers(0, 48 * bars, 6 * bars), rng.choice([0, 33, DRUMS], 6 * bars), rng.integers(30, 80, 6 * bars), strict=True
-    )}
-    return TOKENIZER.encode(Piece.from_notes([(*key, *value) for key, value in sorted(rows.items())]))[:-1]
-
-
-PROMPTS = [prompt(2), prompt(4, 1), prompt(1, 2), prompt(3, 3)]
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return Generator(tiny_config(), parameters(tiny_config()), TOKENIZER)
-
-
-@pytest.fixture(scope="module")
-def wild(generator):
-    return generator.generate(PROMPTS, max_events=MANY, sampling=WILD, seed=5, stop_at_eos=False)
+MANY = 90  # events
+ENDLESS = Limits(allow_eos=False)
+GREEDY = SamplingConfig(temperature=0.0)
 
 
-def assert_canonical(whole: np.ndarray) -> None:
-    """Checks that `whole` round-trips through the tokenizer, except for final rests, with unique notes in order of time."""
-    piece = TOKENIZER.decode(whole)
-    again = TOKENIZER.encode(piece)[:-1]
-    assert np.array_equal(again, whole[: len(again)]) and (whole[len(again) :, ev.INSTRUMENT] == ev.REST).all()
-    assert len(whole) - len(again) < 5
-    keys = piece.notes[["onset", "program", "pitch"]]
-    assert len(np.unique(keys)) == len(keys) and (np.diff(piece.notes["onset"]) >= 0).all()
-
-
-def test_every_event_is_canonical(wild):
+@pytest.mark.parametrize("fields", [FLAT, NESTED, COMPOUND, DELAY], ids=join_values)
+def test_every_event_is_canonical(fields):
     """With random parameters at temperature 3."""
-    for start, continuation in zip(PROMPTS, wild.continuations, strict=True):
-        assert len(continuation) == MANY
-        assert_canonical(np.concatenate([start, continuation]))
-
-
-@pytest.mark.parametrize("architecture", ["nested", "compound"])
-def test_event_level_models_generate_canonical_events(architecture):
-    config = tiny_config(architecture=architecture)
-    generator = Generator(config, parameters(config), TOKENIZER)
-    out = generator.generate(PROMPTS, max_events=60, sampling=WILD, seed=5, stop_at_eos=False)
-    for start, continuation in zip(PROMPTS, out.continuations, strict=True):
-        assert_canonical(np.concatenate([start, continuation]))
-    key = jax.random.fold_in(jax.random.key(5), 1)[None]
-    alone = generator.generate(PROMPTS[1:2], max_events=60, sampling=WILD, seed=key, stop_at_eos=False)
-    assert np.array_equal(alone.continuations[0], out.continuations[1])
-    assert not np.array_equal(out.continuations[0], out.continuations[1])
+    engine = engine_of(1 if fields == COMPOUND else 3, **fields)
+    takes = run(engine, *(Request(start, ENDLESS, WILD, MANY, 5) for start in PROMPTS))
+    for start, take in zip(PROMPTS, takes, strict=True):
+        assert len(take.events) == MANY and not take.finished
+        assert_canonical(np.concatenate([start, take.events]))
+    assert not np.array_equal(takes[0].events, takes[1].events)
 
 
 @pytest.mark.parametrize(
@@ -81,40 +63,31 @@ def test_casting_parameters_to_bfloat16_does_not_change_logits(fields):
     """As in training, norm scales and summed embeddings stay in float32."""
     config = tiny_config(**fields, dtype="bfloat16")
     params = parameters(config)
-    generator = Generator(config, params, TOKENIZER)
+    engine = Engine(config, params, TOKENIZER, context=64)
     # With excess precision XLA may omit casts inside the program, which would hide a difference.
-    logits = jax.jit(generator.model.apply, compiler_options={"xla_allow_excess_precision": False})
+    logits = jax.jit(engine.decoder.model.apply, compiler_options={"xla_allow_excess_precision": False})
     events = random_events(config, 1, 4)
-    cast, trained = (logits({"params": each}, events) for each in (generator.params, params))
+    cast, trained = (logits({"params": each}, events) for each in (engine.params, params))
     jax.tree.map(np.testing.assert_array_equal, cast, trained)
 
 
-@pytest.mark.parametrize("integer", [np.int32, np.int64, np.uint32])
-def test_seed_can_be_a_numpy_integer(generator, wild, integer):
-    again = generator.generate(PROMPTS, max_events=MANY, sampling=WILD, seed=integer(5), stop_at_eos=False)
-    assert np.array_equal(again.continuations[0], wild.continuations[0])
+def test_seeds_are_reproducible_and_differ():
+    """A seed may be an integer of numpy or a JAX key."""
+    seeds = (1, 1, np.int32(1), np.int64(1), np.uint32(1), jax.random.key(1), 2)
+    takes = run(engine_of(3, **FLAT), *(Request(PROMPTS[0], ENDLESS, WILD, 20, seed) for seed in seeds))
+    assert len({take.events.tobytes() for take in takes[:-1]}) == 1
+    assert not np.array_equal(takes[0].events, takes[-1].events)
+    again, other = run(engine_of(3, **FLAT), *(Request(PROMPTS[0], ENDLESS, WILD, 20, 1, number) for number in (0, 1)))
+    assert np.array_equal(again.events, takes[0].events) and not np.array_equal(other.events, again.events)
 
 
-def test_row_does_not_depend_on_its_batch(generator, wild):
-    alone = generator.generate([prompt(2)], max_events=MANY, sampling=WILD, seed=5, stop_at_eos=False)
-    assert np.array_equal(alone.continuations[0], wild.continuations[0])
-
-
-def test_seeds_are_reproducible_and_differ(generator):
-    runs = [
-        generator.generate([prompt(1)], max_events=MANY, sampling=WILD, seed=seed, stop_at_eos=False).continuations[0]
-        for seed in (1, 1, 2)
-    ]
-    assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
-
-
-def test_greedy_decoding_equals_the_full_forward_pass(generator):
+def test_greedy_decoding_equals_the_full_forward_pass():
     """Token by token: the most likely id that keeps the events canonical, from a model without a cache."""
-    start = prompt(2)
-    result = generator.generate([start], max_events=MANY, sampling=SamplingConfig(temperature=0), stop_at_eos=False)
-    whole = np.concatenate([start, result.continuations[0][:5]])
+    start, config = prompt(2), tiny_config(**FLAT)
+    (take,) = run(engine_of(**FLAT), Request(start, ENDLESS, GREEDY, 5))
+    whole = np.concatenate([start, take.events])
     padded = jnp.zeros((1, 64, 5), jnp.int32).at[0, : len(whole)].set(whole)
-    logits = jax.jit(Transformer(tiny_config()).apply)({"params": parameters(tiny_config())}, padded)
+    logits = jax.jit(Transformer(config).apply)({"params": parameters(config)}, padded)
     for n in range(len(start), len(whole)):
         scores = [logits[0][0, n - 1]] + [logits[a][0, n] for a in range(1, 5)]
         for a in range(5):
@@ -147,107 +120,223 @@ def _is_canonical(before, event, attribute, value) -> bool:
     return False
 
 
-@pytest.mark.parametrize("first_bar", [2, 4, 5, 6, 12])
-def test_events_are_restricted_to_the_bars(generator, first_bar):
+def test_greedy_bfloat16_agrees_with_the_teacher_forced_logits():
+    """Each chosen id has the largest logit of the allowed ones, up to rounding, in a forward pass without a cache."""
+    config = tiny_config(**FLAT, dtype="bfloat16")
+    engine = engine_of(**FLAT, dtype="bfloat16")
+    (take,) = run(engine, Request(PROMPTS[0], ENDLESS, GREEDY, 40))
+    whole = jnp.asarray(np.concatenate([PROMPTS[0], take.events]), jnp.int32)
+    grammar = engine.decoder.grammar
+    bounds = constraints_of(1)
+
+    def follow(state, event):
+        tokens = [token[None] for token in event]
+        allowed = tuple(grammar.allowed(state, tokens[:a], bounds)[0] for a in range(len(tokens)))
+        return grammar.advance(state, event[None]), allowed
+
+    _, allowed = jax.jit(lambda events: jax.lax.scan(follow, grammar.start(1), events))(whole)
+    logits = jax.jit(build_model(config).apply)({"params": parameters(config)}, whole[None])
+    for a, (ids, scores) in enumerate(zip(allowed, logits, strict=True)):
+        scores = np.roll(scores[0], 1, axis=0) if a == 0 else np.asarray(scores[0])
+        for n in range(len(PROMPTS[0]), len(whole)):
+            assert ids[n, whole[n, a]]
+            assert scores[n, whole[n, a]] > scores[n][np.asarray(ids[n])].max() - 0.1 * scores.std(), (n, a)
+
+
+def test_events_are_restricted_to_the_bars():
     """Only rests precede the first allowed bar, however long after the prompt it begins."""
     start = prompt(2)
-    result = generator.generate(
-        [start], max_events=MANY, first_bar=first_bar, stop_bar=first_bar + 2, sampling=WILD, stop_at_eos=False
-    )
-    whole = np.concatenate([start, result.continuations[0]])
-    piece = TOKENIZER.decode(whole)
-    assert np.array_equal(TOKENIZER.encode(piece)[:-1][: len(whole)], whole[: len(TOKENIZER.encode(piece)) - 1])
-    # There may be no new note at all, if the first event is after the stop bar.
-    bars = piece.bars.locate(piece.notes["onset"])[0][len(TOKENIZER.decode(start).notes) :]
-    assert (bars >= first_bar).all() and (bars < first_bar + 2).all()
-    changes = [change["tick"][-1] for change in (piece.tempos, piece.meters) if len(change) > 1]
-    assert all(piece.bars.locate(np.array([tick]))[0][0] >= first_bar for tick in changes)
-    assert result.finished.all() and result.steps == len(result.continuations[0]) + 1
+    first_bars = (2, 4, 5, 6, 12)
+    limits = [Limits(first_bar=first, stop_bar=first + 2, allow_eos=False) for first in first_bars]
+    takes = run(engine_of(3, **FLAT), *(Request(start, each, WILD, MANY) for each in limits))
+    for first_bar, take in zip(first_bars, takes, strict=True):
+        assert_canonical(whole := np.concatenate([start, take.events]))
+        piece = TOKENIZER.decode(whole)
+        # There may be no new note at all, if the first event is after the stop bar.
+        bars = piece.bars.locate(piece.notes["onset"])[0][len(TOKENIZER.decode(start).notes) :]
+        assert (bars >= first_bar).all() and (bars < first_bar + 2).all()
+        changes = [change["tick"][-1] for change in (piece.tempos, piece.meters) if len(change) > 1]
+        assert all(piece.bars.locate(np.array([tick]))[0][0] >= first_bar for tick in changes)
+        assert take.finished
 
 
-def test_finished_rows_stay_unchanged(generator):
-    result = generator.generate(PROMPTS, max_events=MANY, sampling=WILD, finished=np.array([True, False, True, False]))
-    assert [len(events) for events in result.continuations][::2] == [0, 0]
-    assert all(len(events) for events in result.continuations[1::2])
+@pytest.mark.parametrize("tokenizer", ["events", "remi", "mmt"])
+def test_events_are_restricted_to_the_ticks(tokenizer):
+    """Each row to its own ticks."""
+    engine = engine_of(3, **FLAT) if tokenizer == "events" else engine_of(1, tokenizer=tokenizer, **POOLED)
+    piece = engine.tokenizer.quantize(TOKENIZER.decode(prompt(1, 2)))
+    start = engine.tokenizer.encode(piece)[:-1]
+    bounds = [(48, 60), (50, 200), (130, 131), (0, 96), (301, None)]
+    limits = [Limits(first_tick=first, stop_tick=stop, allow_eos=False) for first, stop in bounds]
+    takes = run(engine, *(Request(start, each, WILD, 60, 3) for each in limits))
+    count = 0
+    for (first, stop), take in zip(bounds, takes, strict=True):
+        whole = engine.tokenizer.decode(np.concatenate([start, take.events]))
+        onsets = whole.notes["onset"][len(piece.notes) :]
+        assert (onsets >= max(first, piece.notes["onset"][-1])).all() and (stop is None or (onsets < stop).all())
+        assert take.finished if stop is not None else len(take.events) == 60
+        count += len(onsets)
+    assert count > 10
 
 
-def test_only_allowed_programs_are_generated(generator):
-    allowed = [40, DRUMS]
-    result = generator.generate([prompt(2)], max_events=MANY, sampling=WILD, programs=allowed, stop_at_eos=False)
-    notes = TOKENIZER.decode(result.continuations[0]).notes
-    assert len(notes) and set(notes["program"]) <= set(allowed)
+def test_only_allowed_programs_are_generated():
+    allowed = [[40, DRUMS], [3], None]
+    requests = [Request(prompt(2), Limits(allow_eos=False, programs=programs), WILD, MANY) for programs in allowed]
+    for programs, take in zip(allowed, run(engine_of(3, **FLAT), *requests), strict=True):
+        notes = TOKENIZER.decode(take.events).notes
+        assert len(notes) and set(notes["program"]) <= set(programs or range(DRUMS + 1))
 
 
 def test_eos_ends_the_row():
     """A model that prefers EOS generates a single EOS event."""
-    params = parameters(tiny_config())
-    generator = Generator(tiny_config(), {**params, "head_0": params["head_0"].at[:].set(0.0)}, TOKENIZER)
-    result = generator.generate([prompt(1)], max_events=MANY, sampling=SamplingConfig(temperature=0))
-    assert result.continuations[0].tolist() == [[ev.EOS] * 5] and result.steps == 1
+    engine = engine_of(**FLAT)
+    engine.set_params({**engine.params, "head_0": engine.params["head_0"].at[:].set(0.0)})
+    (take,) = run(engine, Request(prompt(1), sampling=GREEDY))
+    assert take.events.tolist() == [[ev.EOS] * 5] and take.finished
 
 
-def test_nothing_is_compiled_after_warmup():
-    """For 20 prompt lengths, and a continuation that needs three cache capacities."""
-    config = tiny_config(kv_sharing="mqa")  # fewer keys and values: quickly compiled
-    generator = Generator(config, parameters(config), TOKENIZER, first_capacity=64)
-    assert cache_capacities(64, 260, first=64) == [96, 192, 384] and cache_capacities(96, 260, first=64) == [128, 256, 384]
-    generator.warmup(1, longest_prompt=80, max_events=260, sampling=WILD)
-    compiled = generator.compilations
-    assert compiled == len(generator._programs) == 2 + 5 + 4  # prefill, decode, resize
-    for length in range(4, 84, 4):
-        events = np.concatenate([prompt(2)[:1], np.repeat(prompt(2)[1:2], length - 1, axis=0)])
-        assert generator.generate([events], max_events=3, sampling=WILD).compile_seconds == 0
-    long = generator.generate(
-        [prompt(1)], max_events=260, stop_bar=10**6, sampling=SamplingConfig(temperature=3, min_p=0.01), stop_at_eos=False
-    )
-    assert long.steps == len(long.continuations[0]) == 260 and long.compile_seconds == 0
-    assert generator.compilations == compiled
+# Reading
 
 
-def test_resizing_the_cache_does_not_change_events(generator):
-    """A cache that grows twice and one that is large from the start, with ragged prompts."""
-    growing = Generator(tiny_config(), generator.params, TOKENIZER, first_capacity=64)
-    small, large = (
-        each.generate(PROMPTS[:2], max_events=140, sampling=WILD, seed=3, stop_at_eos=False) for each in (growing, generator)
-    )
-    assert growing.compilations == 1 + 3 + 2 and small.steps == 140
-    for left, right in zip(small.continuations, large.continuations, strict=True):
-        assert np.array_equal(left, right)
+def drawn_after(engine: Engine, events: np.ndarray, prefills: int, count: int = 20) -> np.ndarray:
+    """`count` events after the given ones, of which `prefills` chunks are read at once and the others by event steps."""
+    engine.reset()
+    engine.edit(0, 0, events, controls_of(7))
+    for _ in range(prefills):
+        engine.prefill(0)
+    end = len(events) + count + engine.decoder.lag
+    engine.decode(end - int(engine.status()[0][0]))
+    assert engine.status()[0][0] == end
+    return engine.events(0, len(events) + count)
 
 
-def test_decoding_in_several_calls_gives_the_same_events(generator):
-    constraints, sampling_params = generator.constraints(2, allow_eos=False), WILD.sampling_params
-    one_call = generator.decode(generator.prefill(PROMPTS[:2], 256), 10, sampling_params, constraints)
-    state = generator.prefill(PROMPTS[:2], 256)
-    for events in (5, 6, 7, 10):
-        state = generator.decode(state, events, sampling_params, constraints)
-        assert int(state.step) == events
-    assert np.array_equal(state.events, one_call.events) and (state.events[:, :10] > 0).all()
-    np.testing.assert_array_equal(state.carry, one_call.carry)
+READERS = {
+    **{join_values(fields): ("events", fields) for fields in (FLAT, NESTED, DELAY, COMPOUND)},
+    "remi": ("remi", POOLED),
+    "mmt": ("mmt", POOLED),
+}
 
 
-def test_decoding_stops_when_the_cache_is_full(generator):
-    state = generator.prefill([prompt(1)], 70, width=64)
-    state = generator.decode(state, 100, WILD.sampling_params, generator.constraints(1, allow_eos=False))
-    assert int(state.step) == 6 and int(state.cache.length) == 70
+@pytest.mark.parametrize("reader", READERS)
+def test_chunks_event_steps_and_one_chunk_read_the_same(reader):
+    """tests/models has every architecture, with chunks of the model alone."""
+    tokenizer, fields = READERS[reader]
+    engine = engine_of(1, tokenizer=tokenizer, **fields)
+    events = engine.tokenizer.encode(engine.tokenizer.quantize(TOKENIZER.decode(prompt(4, 1))))[:-1][:45]
+    wide = engine.sibling()
+    wide.chunk = 64
+    wide._programs = {name: program for name, program in engine._programs.items() if name[0] != "prefill"}
+    by_step = drawn_after(engine, events, 0)
+    assert len(events) > 2 * CHUNK and np.array_equal(by_step[: len(events)], events)
+    for prefills in (1, 2, -(-len(events) // CHUNK)):
+        assert np.array_equal(drawn_after(engine, events, prefills), by_step)
+    assert np.array_equal(drawn_after(wide, events, 1), by_step)
 
 
-def test_bucket_lengths_are_few_and_large_enough():
-    sizes = [bucket_length(size) for size in range(1, 3000)]
-    assert all(size <= length for size, length in enumerate(sizes, 1)) and sizes == sorted(sizes)
-    assert len(set(sizes)) < 15
+@pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
+def test_going_back_and_the_same_draws_give_the_same_events(fields):
+    engine = engine_of(**fields)
+    start, lag = PROMPTS[2], engine.decoder.lag
+    whole = drawn_after(engine, start, 1)
+    other = drawn_after(engine, PROMPTS[0], 2)
+    for keep in (len(start) + 13, len(start) + 12, len(start), 4):
+        given = whole[: max(keep, len(start))]
+        drawn_after(engine, start, 1)
+        engine.edit(0, keep, given, controls_of(7))  # a rollback, or also the same events pushed again
+        assert engine.status()[0][0] == keep - (keep == len(given))
+        engine.decode(len(whole) + lag - int(engine.status()[0][0]))
+        assert np.array_equal(engine.events(0, len(whole)), whole), keep
+    engine.edit(0, 0, PROMPTS[0], controls_of(7))
+    engine.decode(len(other) + lag)
+    assert np.array_equal(engine.events(0, len(other)), other)
 
 
-@pytest.mark.parametrize(
-    "sharing", [dict(kv_sharing="mha"), *(dict(attribute_scope=scope) for scope in ("all", "own", "mixed"))], ids=str
-)
-def test_cache_is_written_in_place(sharing):
-    """The state is donated, and the compiled loop copies no array of the size of a cache buffer."""
+@pytest.mark.parametrize("rows", [9, 12, 17])
+def test_many_rows_have_a_prompt_each(rows):
+    """Each row holds what it holds alone; with the most rows, they draw what they draw alone."""
+    engine, alone = engine_of(rows, **POOLED), engine_of(**POOLED)
+    starts = [prompt(1 + number % 4, number) for number in range(rows)]
+    for slot, start in enumerate(starts):
+        engine.stage(start[:-9], controls_of(slot))
+        for _ in range(-(-len(start) // CHUNK)):
+            engine.prefill_staged()
+        engine.insert_staged(slot, len(start) - 9)
+        if slot % 2:  # in the batch: as many events as a chunk, and one that is left to the next step
+            engine.edit(slot, len(start) - 9, start, controls_of(slot))
+            engine.prefill(slot)
+    lengths = [len(start) - (1 if slot % 2 else 9) for slot, start in enumerate(starts)]
+    assert engine.status()[0].tolist() == lengths
+    if rows < 17:
+        return
+    engine.decode(12)
+    for slot in (0, 1, 8, 11, 16):
+        given = starts[slot] if slot % 2 else starts[slot][:-9]
+        alone.edit(0, 0, given, controls_of(slot))
+        alone.decode(lengths[slot] + 12)
+        assert np.array_equal(engine.events(slot, lengths[slot] + 12), alone.events(0, lengths[slot] + 12))
+
+
+# The cache
+
+
+def test_capacities_double_up_to_the_context():
+    assert cache_capacities(260, first=64) == [64, 128, 256, 320]
+    assert cache_capacities(64, first=64) == cache_capacities(10) == [64]
+    assert engine_of(3, 64, **FLAT).capacities == [64, 128] and engine_of(**FLAT).limit == CONTEXT
+
+
+def test_decoding_stops_when_the_cache_is_full():
+    engine = engine_of(3, 64, **FLAT)
+    engine.edit(1, 0, PROMPTS[0], controls_of())
+    engine.edit(2, 0, PROMPTS[2], controls_of(max_length=40))
+    engine.decode(1000)
+    assert engine.status()[0].tolist() == [0, 63, 40] and engine.status()[1].tolist() == [True, False, False]
+    engine.grow()
+    engine.decode(1000)
+    assert engine.capacity == CAPACITY and engine.status()[0].tolist() == [0, 127, 40]
+    with pytest.raises(UserError, match="context"):
+        engine.grow()
+    with pytest.raises(UserError, match="context"):
+        engine.edit(0, 0, np.repeat(PROMPTS[0], 20, axis=0), controls_of())
+    assert_canonical(engine.events(1, 127))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("sharing", SHARINGS, ids=join_values)
+def test_cache_is_written_in_place(sharing, rows):
+    """A loop of event steps over a donated cache copies no array of the size of a cache buffer."""
     config = tiny_config(**sharing)
-    generator = Generator(config, parameters(config), TOKENIZER)
-    text = generator._decode_program(1, 77, 0).as_text()
+    model = build_model(config)
+
+    def loop(params, carry, cache):
+        def step(_, state):
+            choose = lambda event, logits: logits.argmax(axis=-1).astype(jnp.int32)
+            carry, cache, _ = model.apply({"params": params}, *state, choose, method="event_step")
+            return carry, cache.advance(jnp.ones(rows, jnp.int32))
+
+        return jax.lax.fori_loop(0, 5, step, (carry, cache))
+
+    arguments = parameters(config), jnp.zeros((rows, config.embed_dim)), Cache.empty(config, rows, 77)
+    assert_in_place(jax.jit(loop, donate_argnums=(1, 2)).lower(*arguments).compile().as_text(), arguments[-1])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
+def test_engine_writes_its_cache_in_place(fields, rows):
+    engine = engine_of(rows, **fields)
+    assert_in_place(engine._program("decode", rows, CAPACITY).as_text(), Cache.empty(engine.config, rows, CAPACITY))
+
+
+def assert_in_place(text: str, cache: Cache) -> None:
     assert "input_output_alias" in text
-    for buffer in generator._state_shapes(1, 77).cache.layers[0]:
-        cache = re.escape(f"f32[{','.join(map(str, buffer.shape))}]")
-        assert re.search(rf"= {cache}\S* \S*fusion\(", text)
-        assert not re.search(rf"= {cache}\S* copy\(", text)
+    for buffer in cache.layers[0]:
+        shape = re.escape(f"f32[{','.join(map(str, buffer.shape))}]")
+        assert re.search(rf"= {shape}\S* (\S*fusion|dynamic-update-slice)\(", text)
+        assert not re.search(rf"= {shape}\S* copy\(", text)
+
+
+@pytest.mark.parametrize("field", ["context", "rows", "chunk"])
+def test_invalid_sizes_are_rejected_by_field(field):
+    config = tiny_config(**FLAT)
+    with pytest.raises(UserError, match=f"engine.{field}"):
+        Engine(config, parameters(config), TOKENIZER, **{"context": 64, field: 0})

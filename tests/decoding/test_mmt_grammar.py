@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 
 from sage_jax.corpus.sources import EMBEDDED
+from sage_jax.decoding.constraints import Constraints
 from sage_jax.decoding.grammars.mmt import MmtGrammar
-from sage_jax.decoding.grammars.note_events import Constraints
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers.mmt import BEAT, BOS, EOS, INSTRUMENT, INSTRUMENT_ROW, NOTE_ROW, PAD, START_OF_NOTES, TYPE, Mmt
 from sage_jax.tokenizers.mmt_instruments import INSTRUMENT_OF, PROGRAM_OF
+from tests.decoding.small import constraints_of
 from tests.music.pieces import pieces
 
 MMT = Mmt()
@@ -22,10 +23,7 @@ B, STEPS = 64, 160
 
 
 def constraints(batch: int = B, first_bar=0, allow_eos: bool = False, programs=None) -> Constraints:
-    playable = np.full(DRUMS + 1, programs is None)
-    playable[np.array(programs or [], int)] = True
-    first = jnp.broadcast_to(jnp.asarray(first_bar, jnp.int32), batch)
-    return Constraints(first, jnp.full(batch, 10**6), jnp.bool_(allow_eos), jnp.asarray(playable))
+    return constraints_of(batch, first_bar=first_bar, allow_eos=allow_eos, programs=programs)
 
 
 def mmt_encoded(rows, mmt: Mmt = MMT) -> np.ndarray:

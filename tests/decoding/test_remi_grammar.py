@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sage_jax.corpus.sources import EMBEDDED
-from sage_jax.decoding.grammars.note_events import Constraints
+from sage_jax.decoding.constraints import Constraints
 from sage_jax.decoding.grammars.remi import RemiGrammar
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
@@ -29,6 +29,7 @@ from sage_jax.tokenizers.remi import (
     TEMPO_OF,
     VELOCITY,
 )
+from tests.decoding.small import constraints_of
 
 # (per_track, merge_scope, merges)
 TOKENIZERS = [
@@ -54,10 +55,7 @@ def grammar(per_track: bool, merge_scope: str, merges: int) -> RemiGrammar:
 
 
 def constraints(first_bar=0, allow_eos=False, programs=None) -> Constraints:
-    playable = np.full(DRUMS + 1, programs is None)
-    playable[list(programs or [])] = True
-    first_bar = jnp.broadcast_to(jnp.asarray(first_bar, jnp.int32), ROWS)
-    return Constraints(first_bar, jnp.full(ROWS, 10**6, jnp.int32), jnp.bool_(allow_eos), jnp.asarray(playable))
+    return constraints_of(ROWS, first_bar=first_bar, allow_eos=allow_eos, programs=programs)
 
 
 @functools.cache
@@ -118,8 +116,7 @@ def test_real_pieces_are_allowed_at_every_step(settings):
     padded = np.full((len(encoded), 1001, 1), PAD, np.int32)
     for row, steps in zip(padded, encoded, strict=True):
         row[1 : len(steps) + 1] = steps  # left-padded, like a batch of prompts
-    bars = (jnp.full(len(encoded), bar, jnp.int32) for bar in (0, 10**6))
-    bounds = Constraints(*bars, jnp.bool_(True), jnp.ones(DRUMS + 1, bool))
+    bounds = constraints_of(len(encoded), allow_eos=True)
 
     def check(state, step):
         allowed = jnp.take_along_axis(rules.allowed(state, [], bounds), step, axis=1)[:, 0]

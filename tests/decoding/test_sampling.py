@@ -5,16 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.decoding.sampling import NEG_INF, SamplingConfig, filter_logits, sample
+from sage_jax.decoding.sampling import NEG_INF, SamplingConfig, SamplingParams, filter_logits, sample
 from sage_jax.errors import UserError
 
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
 EVERY = jnp.ones((1, 5), bool)
+FILTER, SAMPLE = jax.jit(filter_logits), jax.jit(sample)
+
+
+def params(rows: int, **config) -> SamplingParams:
+    """The same settings in each of `rows` rows."""
+    return jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), rows, axis=0), SamplingParams.of(SamplingConfig(**config)))
 
 
 def kept(**config) -> list[int]:
-    filtered = filter_logits(LOGITS, SamplingConfig(**config).sampling_params)
+    filtered = FILTER(LOGITS, params(1, **config))
     return np.flatnonzero(np.asarray(filtered[0]) > NEG_INF / 2).tolist()
 
 
@@ -42,7 +48,7 @@ def test_nucleus_equals_that_of_a_sort():
     logits = rng.normal(size=(200, 301)).astype(np.float32) * rng.uniform(0, 6, (200, 1)).astype(np.float32)
     logits[:, rng.permutation(301)[:100]] = NEG_INF
     for top_p in (0.05, 0.5, 0.9, 0.98, 0.999):
-        nucleus = np.asarray(filter_logits(jnp.asarray(logits), SamplingConfig(top_p=top_p).sampling_params)) > NEG_INF / 2
+        nucleus = np.asarray(FILTER(jnp.asarray(logits), params(200, top_p=top_p))) > NEG_INF / 2
         probability = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
         probability /= probability.sum(-1, keepdims=True)
         ranked = -np.sort(-probability)
@@ -57,7 +63,7 @@ def test_nucleus_equals_that_of_a_sort():
 def draw_samples(count: int, allowed=EVERY, **config) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), count)
     repeat = lambda array: jnp.repeat(array, count, axis=0)
-    return np.asarray(sample(keys, repeat(LOGITS), repeat(allowed), SamplingConfig(**config).sampling_params))
+    return np.asarray(SAMPLE(keys, repeat(LOGITS), repeat(allowed), params(count, **config)))
 
 
 def test_samples_follow_the_probabilities():
@@ -82,10 +88,34 @@ def test_ids_that_are_not_allowed_are_never_sampled():
 def test_each_row_uses_its_own_key():
     keys = jax.random.split(jax.random.key(3), 4)
     logits, allowed = jnp.repeat(LOGITS, 4, 0), jnp.repeat(EVERY, 4, 0)
-    sampling_params = SamplingConfig().sampling_params
-    together = sample(keys, logits, allowed, sampling_params)
-    alone = [int(sample(keys[row : row + 1], LOGITS, EVERY, sampling_params)[0]) for row in range(4)]
+    together = SAMPLE(keys, logits, allowed, params(4))
+    alone = [int(SAMPLE(keys[row : row + 1], LOGITS, EVERY, params(1))[0]) for row in range(4)]
     assert together.tolist() == alone
+
+
+def test_each_row_has_its_own_settings():
+    """Ids and filtered logits of a row are those of the row alone, bit for bit."""
+    configs = [
+        dict(),
+        dict(temperature=0.0),
+        dict(temperature=0.3, top_k=40),
+        dict(temperature=2.0, top_p=0.6),
+        dict(min_p=0.2),
+        dict(top_k=5, top_p=0.9, min_p=0.05),
+        dict(top_k=10**6),
+    ]
+    rows = len(configs)
+    rng = np.random.default_rng(1)
+    logits, allowed = jnp.asarray(rng.normal(size=(rows, 101)) * 3, jnp.float32), jnp.asarray(rng.random((rows, 101)) < 0.8)
+    keys = jax.random.split(jax.random.key(4), rows)
+    each = [params(1, **config) for config in configs]
+    mixed = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
+    filtered, drawn = FILTER(logits, mixed), SAMPLE(keys, logits, allowed, mixed)
+    assert len({int((row > NEG_INF / 2).sum()) for row in filtered}) >= 5
+    for row, alone in enumerate(each):
+        part = slice(row, row + 1)
+        assert np.array_equal(filtered[part], FILTER(logits[part], alone)), configs[row]
+        assert np.array_equal(drawn[part], SAMPLE(keys[part], logits[part], allowed[part], alone)), configs[row]
 
 
 INVALID = [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a"), ("top_k", 2.5), ("top_k", 2.0)]

@@ -26,7 +26,7 @@ def config_of(sharing):
 def programs(config):
     """(full forward pass, cached pass over whole events, cached pass over one event token by token), compiled per shape."""
     model, params = Transformer(config), parameters(config)
-    read = lambda tokens, cache, first: model.apply({"params": params}, tokens, cache, first, method="extend")
+    read = lambda tokens, cache, first: model.apply({"params": params}, tokens, cache, first, method="_read")
     heads = lambda hidden: tuple(model.apply({"params": params}, hidden[:, :, a - 1], a, method="logits") for a in range(A))
 
     def by_event(events, cache):
@@ -47,16 +47,15 @@ def full_logits(config, events):
     return programs(config)[0](events)
 
 
-def cached_logits(config, events, steps, capacity=12, start=None):
+def cached_logits(config, events, steps, capacity=12):
     """The logits at every position, with `steps` events per call, or token by token if `steps` is 0."""
     read = programs(config)[1 if steps else 2]
     cache = Cache.empty(config, events.shape[0], capacity)
-    cache = cache if start is None else cache.replace(start=jnp.asarray(start, jnp.int32))
     parts = []
     for low in range(0, events.shape[1], max(steps, 1)):
         logits, cache = read(events[:, low : low + max(steps, 1)], cache)
+        cache = cache.advance(jnp.full(len(events), max(steps, 1)))
         parts.append(logits)
-    assert int(cache.length) == events.shape[1]
     return tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
 
 
@@ -89,14 +88,23 @@ def test_decode_equals_full_forward_in_bfloat16(sharing):
 
 
 @every_sharing
-def test_left_padding_changes_nothing(sharing):
-    """Ragged prompts: a left-padded row equals the row alone, whatever ids the padding has."""
+def test_rows_of_one_cache_have_lengths_of_their_own(sharing):
+    """Whatever the cache holds after them. Whole events and single tokens."""
     config = config_of(sharing)
     events = random_events(config, B, N)
-    alone = full_logits(config, jnp.roll(events, -4, axis=1))  # the rolled events come last and do not affect row 1
-    padded = cached_logits(config, events, N, start=[0, 4])
-    assert_close([logits[1:, 4:] for logits in padded], [logits[1:, : N - 4] for logits in alone])
-    assert_close([logits[:1] for logits in padded], [logits[:1] for logits in full_logits(config, events)])
+    expected = full_logits(config, events)
+    by_event, by_token = programs(config)[1:]
+    cache = Cache.empty(config, B, 12)
+    first, cache = by_event(events[:, :3], cache)
+    cache = cache.advance(jnp.array([3, 0]))  # the second row reads its first three events again
+    for read, count in ((by_event, 3), (by_token, 1), (by_token, 1)):
+        part = jax.vmap(lambda row, start, count=count: jax.lax.dynamic_slice_in_dim(row, start, count))(events, cache.length)
+        logits, cache = read(part, cache)
+        for row, start in enumerate(cache.length.tolist()):
+            assert_close([each[row] for each in logits], [each[row, start : start + count] for each in expected])
+        cache = cache.advance(jnp.full(B, count))
+    assert cache.length.tolist() == [8, 5]
+    assert_close(first, [logits[:, :3] for logits in expected])
 
 
 @every_sharing

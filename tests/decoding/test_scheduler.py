@@ -1,0 +1,173 @@
+"""Rows that join, leave and move to new windows: each draws what it draws alone, and nothing is compiled."""
+
+import jax
+import numpy as np
+import pytest
+
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.request import Continuation, Request
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.decoding.session import Session
+from sage_jax.errors import UserError
+from sage_jax.music.notes import DRUMS
+from tests.decoding.small import (
+    CAPACITY,
+    CONTEXT,
+    DELAY,
+    FLAT,
+    NESTED,
+    TOKENIZER,
+    WILD,
+    assert_canonical,
+    engine_of,
+    prompt,
+    run,
+)
+from tests.models.small import join_values
+
+ENDLESS = Limits(allow_eos=False)
+
+
+def random_request(rng: np.random.Generator, long: bool = False) -> Request:
+    """A prompt, which may exceed the context, with settings of its own."""
+    bars = int(rng.integers(1, 12))
+    events = prompt(bars, int(rng.integers(100)))
+    sampling = SamplingConfig(
+        temperature=float(rng.uniform(0.5, 3)),
+        top_k=int(rng.choice([0, 0, 5])),
+        top_p=float(rng.choice([1, 0.9])),
+        min_p=float(rng.choice([0, 0, 0.02])),
+    )
+    limits = Limits(
+        first_bar=int(rng.integers(0, bars + 2)),
+        stop_bar=None if long else [None, bars + 6][rng.integers(2)],
+        first_tick=int(rng.integers(0, 48 * bars)),
+        stop_tick=None if long else [None, 48 * bars + 300][rng.integers(2)],
+        allow_eos=bool(not long and rng.integers(2)),
+        programs=[None, [0, 33, 40, DRUMS], [*range(60)]][rng.integers(3)],
+    )
+    return Request(events, limits, sampling, 150 if long else int(rng.integers(1, 60)), int(rng.integers(1000)))
+
+
+def at_random(scheduler: Scheduler, requests: list[Request], rng: np.random.Generator) -> list[Continuation]:
+    """The continuations of requests that are submitted between turns of random length."""
+    waiting, found = list(requests), {}
+    while waiting or scheduler.busy:
+        if waiting and (not scheduler.busy or rng.random() < 0.3):
+            scheduler.submit(waiting.pop(0))
+        for take in scheduler.turn(max_steps=int(rng.choice([1, 1, 5, 1000]))):
+            found[id(take.request)] = take
+    return [found[id(request)] for request in requests]
+
+
+@pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
+def test_row_alone_equals_row_among_others(fields):
+    """Across windows and, for the flat model, capacities; interleaved or not."""
+    rng = np.random.default_rng(5)
+    requests = [random_request(rng, long=number % 4 == 1) for number in range(9)]
+    alone = [run(engine_of(1, **fields), request)[0] for request in requests]
+    assert sum(len(request.events) + len(take.events) > CONTEXT for request, take in zip(requests, alone, strict=True)) >= 3
+    crowd = engine_of(3, 64 if fields == FLAT else CAPACITY, **fields)
+    found = [run(crowd, *requests)]
+    assert crowd.capacity == crowd.capacities[0]  # after the reset
+    for interleaved in (False, True):
+        scheduler = Scheduler(crowd.sibling(), interleaved=interleaved)
+        found.append(at_random(scheduler, requests, np.random.default_rng(6)))
+        assert scheduler.engine.capacity == CAPACITY
+    for takes in found:
+        for number, (one, other) in enumerate(zip(takes, alone, strict=True)):
+            assert np.array_equal(one.events, other.events) and one.finished == other.finished, number
+    for request, take in zip(requests, alone, strict=True):
+        is_complete = not len(take.events) or take.events[-1, 0] != 2
+        assert_canonical(np.concatenate([request.events, take.events[: None if is_complete else -1]]))
+
+
+@pytest.mark.parametrize("fields", [FLAT, DELAY], ids=join_values)
+def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(fields):
+    """In turns of the scheduler, each with one event step and at most one chunk of a prefill."""
+    scheduler = Scheduler(engine_of(3, CAPACITY, **fields), interleaved=True)
+    player = scheduler.submit(Request(prompt(2), ENDLESS, WILD, 330, 1))
+    window, turns, gap, longest, moves, drawn = None, 0, 0, 0, 0, 0
+    while scheduler.busy:
+        scheduler.turn(max_steps=1)
+        turns += 1
+        gap = 0 if player.outbox else gap + 1
+        drawn += len(player.outbox)
+        player.outbox.clear()
+        if drawn and drawn < 330:
+            longest = max(longest, gap)
+        if player.window is not window:
+            window, moves = player.window, moves + 1
+        if turns % 40 == 20 and drawn < 250:
+            scheduler.submit(Request(prompt(6, turns), ENDLESS, WILD, 30, turns))
+    assert drawn == 330 and moves > 4 and longest <= 3
+
+
+def test_outbox_has_the_events_of_the_continuation():
+    request = Request(prompt(3), ENDLESS, WILD, 130, 4)
+    scheduler = Scheduler(engine_of(1, **FLAT), interleaved=True)
+    row, found = scheduler.submit(request), []
+    while scheduler.busy:
+        found += scheduler.turn(max_steps=1)
+    assert np.array_equal(np.stack(row.outbox), found[0].events)
+    assert scheduler.totals.events == 130 and scheduler.totals.row_steps >= 130
+
+
+def random_session(scheduler: Scheduler, rng: np.random.Generator) -> None:
+    with Session(scheduler, seed=int(rng.integers(99))) as session:
+        for _ in range(6):
+            bar, tick = session.clock.state.bar, session.tick
+            next([session.draw(until=bar + 2), session.draw(until_tick=tick + 50, not_before=tick + 20)][rng.integers(2)], None)
+            list(session.draw(until=session.clock.state.bar + 1))
+            session.push([(session.tick + 5 + number, 40, 60, 12, 70) for number in range(rng.integers(1, 30))])
+            session.rollback(max(session.tick - int(rng.integers(30)), 0))
+
+
+def test_nothing_is_compiled_after_warmup():
+    """Whatever the traffic: requests of any length, windows, growth, and sessions. Not even by JAX itself."""
+    engine = engine_of(3, 64, **FLAT)
+    engine.warmup()
+    programs, compiled = len(engine._programs), engine.compilations
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
+    )
+    rng = np.random.default_rng(8)
+    for interleaved in (False, True):
+        requests = [random_request(rng, long=number == 2) for number in range(6)]
+        at_random(Scheduler(engine, interleaved=interleaved), requests, rng)
+        engine.reset()
+    scheduler = Scheduler(engine, interleaved=True)
+    for _ in range(2):
+        random_session(scheduler, rng)
+    assert engine.capacity == CAPACITY
+    assert len(engine._programs) == programs and engine.compilations == compiled
+    assert engine.warmup() == 0
+    assert not compilations
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Request(prompt(1)[:0]), "request.events"),
+        (lambda: Request(prompt(1), max_events=0), "request.max_events"),
+        (lambda: Limits(first_bar=3, stop_bar=2), "stop_bar"),
+        (lambda: Limits(first_tick=30, stop_tick=20), "stop_tick"),
+        (lambda: Limits(programs=[129]), "programs"),
+        (lambda: Limits(programs=[-1]), "programs"),
+        (lambda: SamplingConfig(top_p=0), "sampling.top_p"),
+    ],
+)
+def test_invalid_requests_are_rejected_by_field(make, field):
+    with pytest.raises(UserError, match=field):
+        make()
+
+
+def test_prompt_longer_than_the_context_is_read_from_its_last_bars():
+    start = prompt(40, 3)
+    assert len(start) > 2 * CONTEXT
+    (take,) = run(engine_of(1, **FLAT), Request(start, Limits(stop_bar=42, allow_eos=False, first_bar=40), WILD, 60))
+    piece = TOKENIZER.decode(np.concatenate([start, take.events]))
+    bars = piece.bars.locate(piece.notes["onset"])[0][len(TOKENIZER.decode(start).notes) :]
+    assert take.finished and set(bars.tolist()) <= {40, 41}
