@@ -56,7 +56,7 @@ POOLED = dict(architecture="pooled", kv_sharing="mqa")
 def tokenizer_of(name: str) -> Tokenizer:
     """NoteEvents, REMI+ with merged tokens, or Mmt."""
     if name == "remi":
-        return RemiBpe.learn([RemiBpe().quantize(TOKENIZER.decode(each)) for each in PROMPTS], merges=40)
+        return RemiBpe.learn([RemiBpe().quantize(TOKENIZER.decode(each)) for each in PROMPTS], merges=25)
     return {"events": TOKENIZER, "mmt": Mmt()}[name]
 
 

@@ -67,7 +67,7 @@ def test_row_alone_equals_row_among_others(fields):
     rng = np.random.default_rng(5)
     requests = [random_request(rng, long=number % 4 == 1) for number in range(9)]
     alone = [run(engine_of(1, **fields), request)[0] for request in requests]
-    assert sum(len(request.events) + len(take.events) > CONTEXT for request, take in zip(requests, alone, strict=True)) >= 3
+    assert sum(len(request.events) + len(take.events) > CONTEXT for request, take in zip(requests, alone, strict=True)) >= 2
     crowd = engine_of(3, 64 if fields == FLAT else CAPACITY, **fields)
     found = [run(crowd, *requests)]
     assert crowd.capacity == crowd.capacities[0]  # after the reset
@@ -85,7 +85,10 @@ def test_row_alone_equals_row_among_others(fields):
 
 @pytest.mark.parametrize("fields", [FLAT, DELAY], ids=join_values)
 def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(fields):
-    """In turns of the scheduler, each with one event step and at most one chunk of a prefill."""
+    """In turns of the scheduler, each with one event step and at most one chunk of a prefill.
+
+    In the delay pattern a new window begins without the attributes of incomplete events, so that its first event takes longer.
+    """
     scheduler = Scheduler(engine_of(3, CAPACITY, **fields), interleaved=True)
     player = scheduler.submit(Request(prompt(2), ENDLESS, WILD, 330, 1))
     window, turns, gap, longest, moves, drawn = None, 0, 0, 0, 0, 0
@@ -101,7 +104,7 @@ def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(
             window, moves = player.window, moves + 1
         if turns % 40 == 20 and drawn < 250:
             scheduler.submit(Request(prompt(6, turns), ENDLESS, WILD, 30, turns))
-    assert drawn == 330 and moves > 4 and longest <= 3
+    assert drawn == 330 and moves > 4 and longest <= max(3, scheduler.engine.decoder.lag + 1)
 
 
 def test_outbox_has_the_events_of_the_continuation():
@@ -118,8 +121,8 @@ def random_session(scheduler: Scheduler, rng: np.random.Generator) -> None:
     with Session(scheduler, seed=int(rng.integers(99))) as session:
         for _ in range(6):
             bar, tick = session.clock.state.bar, session.tick
-            next([session.draw(until=bar + 2), session.draw(until_tick=tick + 50, not_before=tick + 20)][rng.integers(2)], None)
-            list(session.draw(until=session.clock.state.bar + 1))
+            next([session.draw(until=bar + 20), session.draw(until_tick=tick + 500, not_before=tick + 200)][rng.integers(2)], None)
+            list(session.draw(until=session.clock.state.bar + 20))
             session.push([(session.tick + 5 + number, 40, 60, 12, 70) for number in range(rng.integers(1, 30))])
             session.rollback(max(session.tick - int(rng.integers(30)), 0))
 
@@ -165,9 +168,9 @@ def test_invalid_requests_are_rejected_by_field(make, field):
 
 
 def test_prompt_longer_than_the_context_is_read_from_its_last_bars():
-    start = prompt(40, 3)
+    start = prompt(50, 3)
     assert len(start) > 2 * CONTEXT
-    (take,) = run(engine_of(1, **FLAT), Request(start, Limits(stop_bar=42, allow_eos=False, first_bar=40), WILD, 60))
+    (take,) = run(engine_of(1, **FLAT), Request(start, Limits(first_bar=50, stop_bar=52, allow_eos=False), WILD, 60))
     piece = TOKENIZER.decode(np.concatenate([start, take.events]))
     bars = piece.bars.locate(piece.notes["onset"])[0][len(TOKENIZER.decode(start).notes) :]
-    assert take.finished and set(bars.tolist()) <= {40, 41}
+    assert take.finished and set(bars.tolist()) <= {50, 51}
