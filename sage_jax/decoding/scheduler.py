@@ -105,7 +105,7 @@ class Scheduler:
     # Prefill
 
     def _prefill(self) -> bool:
-        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was anything to do."""
+        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
         moving = self._moving()
         if self._staged is not None and self._staged.slot is None and moving is not None:
             self._waiting.appendleft(self._staged.row)  # a row that plays goes first
@@ -198,7 +198,7 @@ class Scheduler:
         rows = [(slot, row) for slot, row in enumerate(self._rows) if row is not None]
         active = [slot for slot, _ in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
         if active:
-            if any(self._rows[slot].is_open for slot in active):
+            if any(row.is_open for slot, row in rows if slot in active):
                 max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead

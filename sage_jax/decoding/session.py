@@ -118,7 +118,9 @@ class Session:
             raise
         self._events = np.concatenate([whole[:keep], pushed])
 
-    def draw(self, *, until: int | None = None, until_tick: int | None = None, not_before: int | None = None) -> Iterator[DecodedEvent]:
+    def draw(
+        self, *, until: int | None = None, until_tick: int | None = None, not_before: int | None = None
+    ) -> Iterator[DecodedEvent]:
         """The model's next events, one by one, up to the beginning of the bar `until` or the tick `until_tick`.
 
         until: number of a bar, from 0. not_before: the first tick at which an event may be; None for that of the last event.
@@ -128,7 +130,7 @@ class Session:
         if (until is None) == (until_tick is None):
             raise UserError("draw needs one bound: until, a bar, or until_tick")
         state = self.clock.state
-        if until is not None and until <= state.bar or until_tick is not None and until_tick <= state.tick:
+        if (until is not None and until <= state.bar) or (until_tick is not None and until_tick <= state.tick):
             raise UserError(
                 f"until is {until if until is not None else until_tick}, and the piece has come to bar {state.bar}, "
                 f"tick {state.tick}; give a later bound, or roll back first"
