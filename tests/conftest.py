@@ -35,8 +35,8 @@ hypothesis.settings.load_profile("reproducible")
 
 # The longest modules start first, so that none of them is left to one worker at the end.
 LONGEST = (
-    "test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_readme.py", "test_generate.py",
-    "test_sharding.py",
+    "test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_readme.py", "test_engine.py",
+    "test_scheduler.py", "test_session.py", "test_sharding.py",
     "test_evaluate.py", "test_api.py",
 )  # fmt: skip
 

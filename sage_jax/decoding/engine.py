@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.decoding.decoder import Decoder
+from sage_jax.decoding.request import Request
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
@@ -99,6 +100,7 @@ class Engine:
     def warmup(self) -> float:
         """Compiles every program that a scheduler or a session can need; returns the seconds."""
         compiled = self.compile_seconds
+        _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
         self._stage_programs()
         for capacity in self.capacities:
             for name in ("empty", "insert", "decode", "edit", "release", "prefill"):

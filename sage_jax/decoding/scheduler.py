@@ -105,7 +105,7 @@ class Scheduler:
     # Prefill
 
     def _prefill(self) -> bool:
-        """Prefills a chunk of the staged row, and inserts it once it is complete. Returns whether there was anything to do."""
+        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
         moving = self._moving()
         if self._staged is not None and self._staged.slot is None and moving is not None:
             self._waiting.appendleft(self._staged.row)  # a row that plays goes first

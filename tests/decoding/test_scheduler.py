@@ -121,7 +121,8 @@ def random_session(scheduler: Scheduler, rng: np.random.Generator) -> None:
     with Session(scheduler, seed=int(rng.integers(99))) as session:
         for _ in range(6):
             bar, tick = session.clock.state.bar, session.tick
-            next([session.draw(until=bar + 20), session.draw(until_tick=tick + 500, not_before=tick + 200)][rng.integers(2)], None)
+            bounds = [dict(until=bar + 20), dict(until_tick=tick + 500, not_before=tick + 200)][rng.integers(2)]
+            next(session.draw(**bounds), None)
             list(session.draw(until=session.clock.state.bar + 20))
             session.push([(session.tick + 5 + number, 40, 60, 12, 70) for number in range(rng.integers(1, 30))])
             session.rollback(max(session.tick - int(rng.integers(30)), 0))
@@ -134,8 +135,11 @@ def test_nothing_is_compiled_after_warmup():
     programs, compiled = len(engine._programs), engine.compilations
     compilations = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
+        lambda event, *_, **fields: compilations.append(fields) if "backend_compile" in event else None
     )
+    jax.jit(lambda x: x + len(compilations))(0)
+    assert len(compilations) == 1  # the listener works
+    compilations.clear()
     rng = np.random.default_rng(8)
     for interleaved in (False, True):
         requests = [random_request(rng, long=number == 2) for number in range(6)]
