@@ -18,10 +18,12 @@ META_LENGTHS = {PORT: 1, END_OF_TRACK: 0, TEMPO: 3, METER: 4, KEY: 2}  # content
 
 # A delta time of at most four bytes, then a channel message of two data bytes, with or without its status byte.
 _DELTA = rb"[\x80-\xff]{0,3}+[\x00-\x7f]"
-_RUN = re.compile(rb"(?:" + _DELTA + rb"[\x80-\xbf\xe0-\xef]?+[\x00-\x7f]{2})++")
-_NEW_RUN = re.compile(_DELTA + rb"[\x80-\xbf\xe0-\xef][\x00-\x7f]{2}(?:" + _RUN.pattern + rb")?+")
+_DATA = rb"[\x00-\x7f][\x00-\x7f]"  # matched more quickly than with {2}
+_RUN = re.compile(rb"(?:" + _DELTA + rb"[\x80-\xbf\xe0-\xef]?+" + _DATA + rb")++")
+_NEW_RUN = re.compile(_DELTA + rb"[\x80-\xbf\xe0-\xef]" + _DATA + rb"(?:" + _RUN.pattern + rb")?+")
 _STATUSES = re.compile(_DELTA + rb"([\x80-\xff]?+)[\x00-\x7f]{2}")  # captures the status byte of each event in a run
-_NEXT_IS_DATA = re.compile(_DELTA + rb"[\x00-\x7f]")
+# The usual other events: a meta event's type and length (at most 127 bytes), or a status and its only data byte.
+_SHORT = re.compile(rb"(" + _DELTA + rb")(?:\xff([\x00-\xff])([\x00-\x7f])|([\xc0-\xdf][\x00-\x7f]))")
 _SYSTEM_LENGTHS = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of system messages, which files should not contain; others have none
 
 
@@ -37,8 +39,8 @@ class MidiError(ValueError):
 class Messages:
     """All messages of a file in the order of its bytes, one track after another.
 
-    tick, track, status, data1, data2: int64 [M]. Ticks count from 0 in each track. A status is a channel message's status byte,
-    including the channel, or SYSEX or META.
+    tick, track: int64 [M]. Ticks count from 0 in each track.
+    status, data1, data2: uint8 [M]. A status is a channel message's status byte, including the channel, or SYSEX or META.
     payloads: one entry per SYSEX or META row, in order: (SYSEX, bytes) or (meta event type, bytes).
     ends: int64 [tracks], the last tick of each track.
     oddities: counts of irregularities by kind (quantization_stats.ODDITIES).
@@ -138,6 +140,7 @@ class _TrackParser:
         self._data, self._payloads, self._oddities = data, payloads, oddities
         self._position = 0
         self._has_running_status = False  # whether a running status with two data bytes is in force
+        self._after_system = False  # whether the last event was a meta event or a system-exclusive message
         self._events: list[bytes] = []
         self._status_cache = (0, 0)  # (number of events, running status after them)
         self._packets: list[bytes] = []  # of an unfinished system-exclusive message
@@ -150,18 +153,31 @@ class _TrackParser:
         if not self._data:
             self._oddities["empty_tracks"] += 1
         while self._position < len(self._data):
+            run = _NEW_RUN.match(self._data, self._position)
             # A running status of a program change takes one data byte, so it cannot start a run.
-            run = (_RUN if self._has_running_status else _NEW_RUN).match(self._data, self._position)
+            if not run and self._has_running_status and (run := _RUN.match(self._data, self._position)):
+                self._count_kept_running_status()
             if run:
                 self._events.append(run.group())
-                self._position, self._has_running_status = run.end(), True
+                self._position, self._has_running_status, self._after_system = run.end(), True, False
                 if self._position == len(self._data):
                     break
-            if self._parse_event():
+            short = _SHORT.match(self._data, self._position)
+            if self._parse_short_event(short) if short else self._parse_event():
                 self._oddities["bytes_after_an_end_of_track"] += len(self._data) - self._position
                 return self._events
         self._oddities["tracks_without_an_end"] += 1
         return self._events
+
+    def _parse_short_event(self, short: re.Match[bytes]) -> bool:
+        """Parses the event that _SHORT matched. Returns whether it ends the track."""
+        delta, kind, length, message = short.groups()
+        self._position = short.end()
+        if not message:
+            return self._add_meta(delta, kind[0], self._read(length[0]) if length[0] else b"")
+        self._has_running_status = self._after_system = False
+        self._events.append(delta + message + b"\0")
+        return False
 
     def _parse_event(self) -> bool:
         """Parses one event of any kind. Returns whether it ends the track."""
@@ -172,17 +188,20 @@ class _TrackParser:
             raise MidiError("broken", "a track ends within an event")
         status = data[self._position]
         if status < 0x80:
+            self._count_kept_running_status()
             return self._parse_channel_message(delta, self._running_status())
         self._position += 1
         if status < 0xF0:
             return self._parse_channel_message(delta, status)
         if status == META:
-            return self._parse_meta(delta)
+            kind = self._read(1)[0]
+            return self._add_meta(delta, kind, self._read(self._read_variable_length()))
         if status in (SYSEX, ESCAPE):
             return self._parse_sysex(delta, status)
         self._oddities["system_messages"] += 1
         self._read(_SYSTEM_LENGTHS.get(status, 0))
-        self._append(delta, META, b"", TEXT)  # an empty text event keeps the delta time
+        self._append(delta, b"\xff\0\0", TEXT, b"")  # an empty text event keeps the delta time
+        self._after_system = False
         return False
 
     def _parse_channel_message(self, delta: bytes, status: int) -> bool:
@@ -195,19 +214,16 @@ class _TrackParser:
                 raise MidiError("broken", f"a note, program or bank has the value {max(data)}, above 127")
             self._oddities["data_bytes_over_127"] += 1
             data = bytes(min(value, 0x7F) for value in data)
-        self._has_running_status = status & 0xE0 != PROGRAM
+        self._has_running_status, self._after_system = status & 0xE0 != PROGRAM, False
         self._events.append(delta + bytes([status]) + data.ljust(2, b"\0"))
         return False
 
-    def _parse_meta(self, delta: bytes) -> bool:
-        kind = self._read(1)[0]
-        content = self._read(self._read_variable_length())
-        odd = len(content) != META_LENGTHS.get(kind, len(content))
-        if odd or (kind == KEY and not (-7 <= int.from_bytes(content[:1], signed=True) <= 7 and content[1] in (0, 1))):
-            self._oddities["odd_meta_events"] += 1
-        if kind != END_OF_TRACK:
-            self._count_kept_running_status()
-        self._append(delta, META, content, kind)
+    def _add_meta(self, delta: bytes, kind: int, content: bytes) -> bool:
+        if kind in META_LENGTHS:
+            odd = len(content) != META_LENGTHS[kind]
+            if odd or (kind == KEY and not (-7 <= int.from_bytes(content[:1], signed=True) <= 7 and content[1] in (0, 1))):
+                self._oddities["odd_meta_events"] += 1
+        self._append(delta, b"\xff\0\0", kind, content)
         return kind == END_OF_TRACK
 
     def _parse_sysex(self, delta: bytes, status: int) -> bool:
@@ -217,21 +233,19 @@ class _TrackParser:
         else:
             self._oddities["system_exclusive_packets"] += 1
             self._packets += [content] if self._packets else []
-        self._count_kept_running_status()
         whole = b""
         if self._packets and content.endswith(b"\xf7"):
             whole, self._packets = b"".join(self._packets), []
-        self._append(delta, SYSEX, whole)
+        self._append(delta, b"\xf0\0\0", SYSEX, whole)
         return False
 
     def _count_kept_running_status(self) -> None:
         """Counts a running status that continues after a meta event or a system-exclusive message, as players accept it."""
-        following = _NEXT_IS_DATA.match(self._data, self._position)
-        if following and self._running_status():
-            self._oddities["running_status_kept"] += 1
+        self._oddities["running_status_kept"] += self._after_system
 
-    def _append(self, delta: bytes, status: int, content: bytes, kind: int = SYSEX) -> None:
-        self._events.append(delta + bytes([status, 0, 0]))
+    def _append(self, delta: bytes, message: bytes, kind: int, content: bytes) -> None:
+        self._after_system = True
+        self._events.append(delta + message)
         self._payloads.append((kind, content))
 
     def _running_status(self) -> int:
@@ -266,22 +280,23 @@ class _TrackParser:
 def _decode(stream: bytes, lengths: list[int]) -> tuple[np.ndarray, ...]:
     """Decodes a stream made of parts with `lengths` bytes.
 
-    Returns delta, status, data1, data2, int64 [M], and the number of messages in each part.
+    Returns delta, int64 [M], status, data1 and data2, uint8 [M], and the number of messages in each part.
     Exactly three bytes of an event are below 128: the last byte of the delta time and the two data bytes. The bytes before the
     first of them are the rest of the delta time. A byte between the first and the second is the status.
     """
     values = np.frombuffer(stream, np.uint8)
-    low = np.flatnonzero(values < 0x80)
-    last, first, second = low.reshape(-1, 3).T
+    last, first, second = np.ascontiguousarray(np.flatnonzero(values < 0x80).reshape(-1, 3).T)
     rows = np.diff(np.searchsorted(second, np.cumsum([0, *lengths])))
-    begin = np.concatenate([[0], second + 1])[:-1]
+    longer_by = last.copy()  # bytes of the delta time before its last one
+    longer_by[1:] -= second[:-1] + 1
     delta = values[last].astype(np.int64)
-    for byte in range(1, 1 + int((last - begin).max(initial=0))):
-        longer = np.flatnonzero(last - begin >= byte)
+    for byte in range(1, 1 + int(longer_by.max(initial=0))):
+        longer = np.flatnonzero(longer_by >= byte)
         delta[longer] |= (values[last[longer] - byte].astype(np.int64) & 0x7F) << 7 * byte
-    stated = first - last == 2
-    status = np.where(stated, values[last + stated], 0).astype(np.int64)
-    # A running status repeats the last channel message's status; META and SYSEX always have a status byte.
-    source = np.maximum.accumulate(np.where(stated & (status < SYSEX), np.arange(len(status)), 0))
-    status = np.where(stated, status, status[source])
-    return delta, status, values[first].astype(np.int64), values[second].astype(np.int64), rows
+    status = values[first - 1]
+    is_running = first - last == 1
+    if is_running.any():
+        # A running status repeats the last channel message's status; META and SYSEX always have a status byte.
+        source = np.where(is_running | (status >= SYSEX), 0, np.arange(len(status)))
+        status = np.where(is_running, status[np.maximum.accumulate(source)], status)
+    return delta, status, values[first], values[second], rows

@@ -11,6 +11,7 @@ import itertools
 import operator
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,7 +23,8 @@ from sage_jax.music.messages import MidiError
 from sage_jax.music.notes import DRUMS, NOTE_FIELDS, Piece
 from sage_jax.music.quantization import to_piece
 from sage_jax.music.quantization_stats import QuantizationStats
-from sage_jax.music.reading import MICROSECONDS_PER_MINUTE, ParsedMidi, read_bytes
+from sage_jax.music.reading import ParsedMidi, read_bytes
+from sage_jax.music.system_events import MICROSECONDS_PER_MINUTE
 from sage_jax.music.writing import midi_bytes
 
 MAX_BYTES = 8 << 20  # about three million events
@@ -64,11 +66,12 @@ def check_file(path, max_bytes: int) -> pathlib.Path:
     """`path`, if it is a non-empty file of at most `max_bytes`. Raises BadMidi otherwise."""
     path = pathlib.Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise BadMidi("unreadable", f"{path}: {error.strerror}; give the path of a MIDI file") from error
-    if path.is_dir():
+    if stat.S_ISDIR(status.st_mode):
         raise BadMidi("unreadable", f"{path} is a folder; give the path of a MIDI file")
+    size = status.st_size
     if size == 0:
         raise BadMidi("empty", f"{path} is empty; give a MIDI file with notes")
     if size > max_bytes:
@@ -114,7 +117,7 @@ def bad_midi(path) -> Iterator[None]:
 
 def to_bytes(midi: ParsedMidi) -> bytes:
     """An unambiguous MIDI file with the same notes, tempos, meters and ticks. Raises ValueError if MIDI cannot hold them."""
-    notes = np.stack([midi.start, midi.end, midi.program, midi.pitch, midi.velocity], axis=1).astype(np.int64)
+    notes = np.stack([midi.start, midi.end, midi.program, midi.pitch, midi.velocity]).astype(np.int64).T
     tempos = zip(midi.tempo_ticks.astype(np.int64).tolist(), midi.qpm.tolist(), strict=True)
     meters = [(int(tick), numerator, denominator) for tick, numerator, denominator in midi.meters]
     return midi_bytes(notes, tempos, meters, midi.ticks_per_quarter)
@@ -187,7 +190,7 @@ def piece_to_bytes(piece: Piece) -> bytes:
     """The bytes of a MIDI file with `piece`. Raises ValueError for a rest that is too long for MIDI."""
     scale = max(1, OUTPUT_TICKS_PER_QUARTER // piece.ticks_per_quarter)
     onset, program, pitch, duration, velocity = (piece.notes[name].astype(np.int64) for name in NOTE_FIELDS)
-    notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity], axis=1)
+    notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity]).T
     tempos = [(tick * scale, qpm) for tick, qpm in piece.tempos.tolist()]
     meters = [(tick * scale, numerator, denominator) for tick, numerator, denominator in piece.meters.tolist()]
     return midi_bytes(notes, tempos, meters, piece.ticks_per_quarter * scale)

@@ -10,7 +10,8 @@ from sage_jax.errors import UserError
 from sage_jax.music.messages import MidiError
 from sage_jax.music.midi import MAX_BYTES, bad_midi, parse_direct, to_bytes
 from sage_jax.music.notes import DRUMS
-from sage_jax.music.reading import MICROSECONDS_PER_MINUTE, ParsedMidi
+from sage_jax.music.reading import ParsedMidi
+from sage_jax.music.system_events import MICROSECONDS_PER_MINUTE
 
 MAX_TICK = 2**31  # symusic stores ticks as 32-bit integers
 
@@ -40,14 +41,14 @@ def parse_symusic(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
         score: Any = symusic.Score.from_midi(to_bytes(midi))  # symusic's annotations lack the attributes of a score
     tracks = [(DRUMS if track.is_drum else track.program, track.notes.numpy()) for track in score.tracks]
     start, duration, pitch, velocity = (
-        np.concatenate([notes[name] for _, notes in tracks] or [np.zeros(0)]).astype(np.int64)
-        for name in ("time", "duration", "pitch", "velocity")
+        np.concatenate([notes[name] for _, notes in tracks] or [np.zeros(0)], dtype=dtype, casting="unsafe")
+        for name, dtype in (("time", np.float64), ("duration", np.float64), ("pitch", np.int64), ("velocity", np.int64))
     )
     tempos, meters = score.tempos.numpy(), score.time_signatures.numpy()
     return dataclasses.replace(
         midi,
-        start=start.astype(np.float64),
-        end=(start + duration).astype(np.float64),
+        start=start,
+        end=start + duration,
         pitch=pitch,
         velocity=velocity,
         program=np.repeat(np.array([program for program, _ in tracks], np.int64), [len(notes["time"]) for _, notes in tracks]),

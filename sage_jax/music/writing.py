@@ -4,6 +4,7 @@ Each program has its own channel and port; drums use channel 10. Overlapping not
 reader recovers the same notes.
 """
 
+import functools
 import heapq
 import itertools
 import struct
@@ -14,7 +15,7 @@ import pretty_midi
 
 from sage_jax.music.messages import END_OF_TRACK, METER, NOTE_OFF, NOTE_ON, PORT, PROGRAM, TEMPO
 from sage_jax.music.notes import DRUMS
-from sage_jax.music.reading import CHANNELS, DRUM_CHANNEL, MICROSECONDS_PER_MINUTE
+from sage_jax.music.system_events import CHANNELS, DRUM_CHANNEL, MICROSECONDS_PER_MINUTE
 
 TRACK_NAME = 0x03
 MAX_TRACKS = 2**16 - 1
@@ -65,6 +66,7 @@ def _assign_channels(programs: Sequence[int]) -> dict[int, tuple[int, int]]:
     return assigned | {DRUMS: (0, DRUM_CHANNEL)}
 
 
+@functools.cache
 def _track_header(program: int, port: int, channel: int) -> bytes:
     """The first events of a track: name, port and program change."""
     name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
@@ -79,43 +81,56 @@ def _track_bodies(notes: np.ndarray, track: np.ndarray, channels: np.ndarray) ->
     notes: int64 [N, 5] as in `midi_bytes`. track: int64 [N], the track of each note. channels: int64 [tracks].
     """
     start, end, _, pitch, velocity = notes.T
-    tick = np.concatenate([end, start])
-    event_track = np.concatenate([track, track])
-    is_on = np.repeat([0, 1], len(notes))
-    order = np.argsort((event_track * (int(end.max(initial=0)) + 1) + tick) * 2 + is_on)  # at one tick note-offs come first
-    tick, event_track, is_on = tick[order], event_track[order], is_on[order]
-    first = np.diff(event_track, prepend=-1) != 0
-    delta = np.diff(tick, prepend=0)
-    delta[first] = tick[first]
-    if delta.max(initial=0) >= MAX_DELTA:
-        raise ValueError(f"a rest of {delta.max():,} ticks is too long for a MIDI file")
-    rows = np.zeros((len(tick), 7), np.uint8)
-    rows[:, 3] = delta & 0x7F
-    kept = np.ones(rows.shape, bool)
-    kept[:, :3] = False
-    for byte in range(1, 4):
-        longer = np.flatnonzero(delta >= 1 << 7 * byte)
-        rows[longer, 3 - byte] = delta[longer] >> 7 * byte & 0x7F | 0x80
-        kept[longer, 3 - byte] = True
-    rows[:, 4] = np.where(is_on, NOTE_ON, NOTE_OFF) | channels[event_track]
-    rows[:, 5] = np.concatenate([pitch, pitch])[order]
-    rows[:, 6] = np.concatenate([np.full(len(notes), OFF_VELOCITY), velocity])[order]
-    data = rows[kept].tobytes()
-    byte_offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    bounds = byte_offsets[np.searchsorted(event_track, np.arange(len(channels) + 1))].tolist()
-    return [data[low:high] for low, high in itertools.pairwise(bounds)]
+    key = track * (int(end.max(initial=0)) + 1) * 2
+    order = _stable_order(np.concatenate([key + end * 2, key + start * 2 + 1]))  # at one tick note-offs come first
+    tick = np.concatenate([end, start])[order]
+    bounds = np.cumsum(np.concatenate([[0], 2 * np.bincount(track, minlength=len(channels))]))  # the first event of each track
+    delta = tick.copy()
+    delta[1:] -= tick[:-1]
+    delta[bounds[:-1]] = tick[bounds[:-1]]
+    longest = int(delta.max(initial=0))
+    if longest >= MAX_DELTA:
+        raise ValueError(f"a rest of {longest:,} ticks is too long for a MIDI file")
+    # An event ends with four bytes: the end of its delta time, its status, and two data bytes.
+    content = channels[track] << 16 | pitch << 8
+    content = np.concatenate([content | NOTE_OFF << 16 | OFF_VELOCITY, content | NOTE_ON << 16 | velocity])[order]
+    content |= (delta & 0x7F) << 24
+    # They follow the rest of the delta time.
+    longer = [np.flatnonzero(delta >= 1 << shift) for shift in range(7, longest.bit_length(), 7)]
+    sizes = np.full(len(delta), 4)
+    for rows in longer:
+        sizes[rows] += 1
+    byte_offsets = np.concatenate([[0], np.cumsum(sizes)])
+    data = np.zeros(byte_offsets[-1], np.uint8)
+    is_content = np.ones(len(data), bool)
+    for byte, rows in enumerate(longer, 1):
+        place = byte_offsets[rows + 1] - 4 - byte
+        data[place] = delta[rows] >> 7 * byte & 0x7F | 0x80
+        is_content[place] = False
+    data[is_content] = content.astype(">u4").view(np.uint8)
+    body = data.tobytes()
+    return [body[low:high] for low, high in itertools.pairwise(byte_offsets[bounds].tolist())]
+
+
+def _stable_order(keys: np.ndarray) -> np.ndarray:
+    """As np.argsort(keys, kind="stable") for keys >= 0, but quicker where a key and an index fit in 63 bits."""
+    bits = len(keys).bit_length()
+    if int(keys.max(initial=0)).bit_length() + bits > 63:
+        return np.argsort(keys, kind="stable")
+    return np.sort(keys << bits | np.arange(len(keys))) & (1 << bits) - 1
 
 
 def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
     """The lowest free voice of each note, int64 [N]: no earlier note with the same key still sounds in it."""
     voice = np.zeros(len(start), np.int64)
-    order = np.argsort(key * (int(start.max(initial=0)) + 1) + start)
-    keys = key[order]
-    # If any two notes of a key overlap, two consecutive ones do. Other keys need only voice 0.
-    overlaps = (np.diff(keys) == 0) & (start[order][1:] < end[order][:-1])
-    has_overlap = np.zeros(int(key.max(initial=0)) + 1, bool)
-    has_overlap[keys[1:][overlaps]] = True
-    order = order[has_overlap[keys]]
+    if not len(start):
+        return voice
+    order = np.argsort(key * (int(start.max()) + 1) + start, kind="stable")
+    # A note that begins after all earlier notes of its key have ended has voice 0. Only overlapping notes need a choice.
+    base = key[order] * (int(end.max()) + 1)
+    silent = np.maximum.accumulate(base + end[order])
+    is_first = np.append(True, base[1:] + start[order[1:]] >= silent[:-1])
+    order = order[~(is_first & np.append(is_first[1:], True))]
     order = order[np.lexsort((end[order], start[order], key[order]))]
     chosen, sounding, free, current = [], [], [], -1  # sounding: heap of (end, voice)
     for note_key, begin, until in zip(key[order].tolist(), start[order].tolist(), end[order].tolist(), strict=True):

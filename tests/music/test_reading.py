@@ -15,7 +15,8 @@ from sage_jax.music.midi import BadMidi, read_midi
 from sage_jax.music.notes import DRUMS
 from sage_jax.music.quantization import to_piece
 from sage_jax.music.quantization_stats import QuantizationStats
-from sage_jax.music.reading import MICROSECONDS_PER_MINUTE, ParsedMidi, read_bytes
+from sage_jax.music.reading import ParsedMidi, read_bytes
+from sage_jax.music.system_events import MICROSECONDS_PER_MINUTE
 from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music import generated, naive_midi, smf
 from tests.music.midi_files import write_pieces
