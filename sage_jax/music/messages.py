@@ -18,8 +18,9 @@ META_LENGTHS = {PORT: 1, END_OF_TRACK: 0, TEMPO: 3, METER: 4, KEY: 2}  # content
 
 # A delta time of at most four bytes, then a channel message of two data bytes, with or without its status byte.
 _DELTA = rb"[\x80-\xff]{0,3}+[\x00-\x7f]"
-_RUN = re.compile(rb"(?:" + _DELTA + rb"[\x80-\xbf\xe0-\xef]?+[\x00-\x7f]{2})++")
-_NEW_RUN = re.compile(_DELTA + rb"[\x80-\xbf\xe0-\xef][\x00-\x7f]{2}(?:" + _RUN.pattern + rb")?+")
+_DATA = rb"[\x00-\x7f][\x00-\x7f]"  # matched more quickly than with {2}
+_RUN = re.compile(rb"(?:" + _DELTA + rb"[\x80-\xbf\xe0-\xef]?+" + _DATA + rb")++")
+_NEW_RUN = re.compile(_DELTA + rb"[\x80-\xbf\xe0-\xef]" + _DATA + rb"(?:" + _RUN.pattern + rb")?+")
 _STATUSES = re.compile(_DELTA + rb"([\x80-\xff]?+)[\x00-\x7f]{2}")  # captures the status byte of each event in a run
 # The usual other events: a meta event's type and length (at most 127 bytes), or a status and its only data byte.
 _SHORT = re.compile(rb"(" + _DELTA + rb")(?:\xff([\x00-\xff])([\x00-\x7f])|([\xc0-\xdf][\x00-\x7f]))")
