@@ -54,6 +54,7 @@ class Scheduler:
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
         self._staged: Staged | None = None
+        self._finished: list[Continuation] = []  # not yet returned by a turn
         self._lengths = np.zeros(engine.rows, np.int64)
         self._done = np.ones(engine.rows, bool)
         self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
@@ -78,7 +79,7 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether any request is unfinished. Sessions that wait are not."""
         rows = [row for row in self._rows if row is not None and not row.is_parked]
-        return bool(self._waiting or rows) or self._staged is not None
+        return bool(self._waiting or rows or self._finished) or self._staged is not None
 
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
@@ -93,8 +94,9 @@ class Scheduler:
                 pass
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
-        finished = self._finish()
+        self._finish()
         self._count_seconds("decode_seconds", began, compiled)
+        finished, self._finished = self._finished, []
         return finished
 
     def _count_seconds(self, name: str, began: float, compiled: float) -> tuple[float, float]:
@@ -222,9 +224,8 @@ class Scheduler:
             if values[slot, ONSET] != PAD:
                 row.outbox.append(values[slot, :-3])
 
-    def _finish(self) -> list[Continuation]:
+    def _finish(self) -> None:
         lag = self.engine.decoder.lag
-        finished = []
         for slot, row in enumerate(self._rows):
             if row is None or row.is_parked:
                 continue
@@ -237,11 +238,10 @@ class Scheduler:
                     continue
                 events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
                 self.totals.events += len(events)
-                finished.append(Continuation(row.request, events, bool(self._done[slot])))
+                self._finished.append(Continuation(row.request, events, bool(self._done[slot])))
                 self._rows[slot] = None
             elif length == self.engine.capacity - 1 and length < self.engine.limit:
                 self.engine.grow()
-        return finished
 
     # Sessions
 
