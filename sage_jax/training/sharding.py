@@ -103,6 +103,7 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
     batch, replicated = {"events": on_mesh(ROWS)}, on_mesh(PartitionSpec())
     # With a static seed the compiled function creates each shard of the state on its device.
     jitted_init = jax.jit(init, static_argnums=0, out_shardings=state)
+    with_sharding = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     undivided = dict.fromkeys(name for _, names in specs for name in names)
     return TrainFunctions(
         init=lambda seed: load_or_compile(jitted_init, seed, key=run)(),
@@ -110,7 +111,7 @@ def mesh_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
         eval_step=jax.jit(eval_step, in_shardings=(state.params, batch), out_shardings=replicated),
         shard_batch=functools.partial(jax.tree.map, functools.partial(jax.make_array_from_process_local_data, on_mesh(ROWS))),
         remarks=tuple(_remarks(mesh, list(undivided))),
-        abstract_state=jax.tree.map(lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), abstract, state),
+        abstract_state=jax.tree.map(with_sharding, abstract, state),
     )
 
 
