@@ -1,17 +1,22 @@
 """Takes as files to read, see and listen to, and a summary of them: what launch.sample does with a model."""
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from sage_jax.api import Instruments, Model, Takes
+from sage_jax.environment import cores
 from sage_jax.files import replacing
 from sage_jax.music.midi import save_midi
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
@@ -34,6 +39,7 @@ def sample(
     read = model.read_prompt(prompt) if prompt else None
     with replacing(output / "takes.json"):
         pass  # fails before the work if the folder can't be written
+    threading.Thread(target=_import_drawing).start()  # loading programs and decoding leave the interpreter idle
     takes = model.continue_(read, instruments=instruments) if read else model.start(instruments)
     name, found = pathlib.Path(prompt).stem if prompt else "nothing", takes.continuations
     valid = [line for line in read_metrics(pathlib.Path(workdir) / METRICS_FILE, "valid") if line["step"] <= model.step]
@@ -48,24 +54,34 @@ def sample(
     return takes
 
 
+def _import_drawing() -> None:
+    """Imports matplotlib, which takes half a second. Where it is missing, `write_takes` raises the error."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("sage_jax.rendering.piano_roll")
+
+
 def write_takes(takes: Takes, output: pathlib.Path, name: str) -> list[dict[str, Any]]:
     """MIDI, picture and WAV of each take, and the prompt's MIDI, in place of earlier takes; returns a row about each."""
-    from sage_jax.rendering.piano_roll import draw_piano_roll  # after decoding: matplotlib takes a second to import
+    from sage_jax.rendering.piano_roll import draw_piano_roll  # not at the top: `sample` imports it while it decodes
 
     for stale in output.glob("take_*.*"):
         if re.fullmatch(r"take_\d+\.(mid|png|wav)", stale.name):
             stale.unlink()
     save_midi(takes.prompt, output / "prompt.mid")
     found, rows = takes.continuations, []
-    for number, (piece, notes, ended) in enumerate(zip(takes, found.notes, found.ended, strict=True), 1):
-        stem = output / f"take_{number}"
+    files = [(piece, output / f"take_{number}") for number, piece in enumerate(takes, 1)]
+    for piece, stem in files:
         save_midi(piece, stem.with_suffix(".mid"))
-        title = f"{name}, take {number}" if found.prompt_end else f"take {number}"
-        draw_piano_roll(piece, stem.with_suffix(".png"), prompt_end=found.prompt_end or None, title=title)
+    with ThreadPoolExecutor(cores()) as pool:  # the recordings' processes run while this one draws
+        recordings = [pool.submit(render_wav, piece, stem.with_suffix(".wav")) for piece, stem in files]
+        for number, (piece, stem) in enumerate(files, 1):
+            title = f"{name}, take {number}" if found.prompt_end else f"take {number}"
+            draw_piano_roll(piece, stem.with_suffix(".png"), prompt_end=found.prompt_end or None, title=title)
+    for number, (piece, notes, ended) in enumerate(zip(takes, found.notes, found.ended, strict=True), 1):
         row: dict[str, Any] = dict(take=number, new_notes=notes, bars=piece.num_bars, ended=ended)
         row["seconds"] = float(piece.seconds(piece.end))
         try:
-            row["wav"] = dataclasses.asdict(render_wav(piece, stem.with_suffix(".wav")))
+            row["wav"] = dataclasses.asdict(recordings[number - 1].result())
         except AudioUnavailable as error:
             row["no_wav"] = str(error)
         rows.append(row)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import importlib.resources
+import importlib.util
 import io
 import os
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 
@@ -24,6 +27,12 @@ TAIL = 0.5  # seconds kept after the last sound, faded out
 TRACKS_PER_PASS = 15  # pretty_midi has 15 pitched channels; a 16th track would share the program of the first
 VOLUMES = (100, 64, 40, 25)  # MIDI channel volumes to try in turn, because the synthesiser clips loud passages
 MAX_SECONDS = 1800.0
+# Run by a Python process: soundfont's path, MIDI on stdin -> WAV on stdout.
+SYNTHESISER = """
+import pathlib, sys, midirenderer
+soundfont = pathlib.Path(sys.argv[1]).read_bytes()
+sys.stdout.buffer.write(midirenderer.render_wave_from(soundfont, sys.stdin.buffer.read()))
+"""
 
 
 class AudioUnavailable(UserError):
@@ -105,25 +114,29 @@ def _without_clipping(render: Callable[[bytes], np.ndarray], midi: pretty_midi.P
 
 
 def _synthesiser() -> Callable[[bytes], np.ndarray]:
-    """A function from the bytes of a MIDI file to float32 [frames, 2]. Raises AudioUnavailable."""
-    try:
-        import midirenderer
-    except ImportError as error:
-        raise AudioUnavailable("no WAV: no synthesiser is installed; run pip install -e '.[audio]'") from error
-    try:
-        soundfont = (importlib.resources.files(pretty_midi) / SOUNDFONT).read_bytes()
-    except OSError as error:
+    """A function from the bytes of a MIDI file to float32 [frames, 2]. Raises AudioUnavailable.
+
+    The synthesiser holds Python's lock while it works, so it runs in a process of its own and threads can render in parallel.
+    """
+    if importlib.util.find_spec("midirenderer") is None:
+        raise AudioUnavailable("no WAV: no synthesiser is installed; run pip install -e '.[audio]'")
+    soundfont = importlib.resources.files(pretty_midi) / SOUNDFONT
+    if not soundfont.is_file():
         raise AudioUnavailable(
             f"no WAV: this installation of pretty_midi lacks its soundfont {SOUNDFONT}; "
             "run pip install -e '.[audio]' in a new environment to install the release from PyPI"
-        ) from error
+        )
+    command = [sys.executable, "-P", "-c", SYNTHESISER, str(soundfont)]
 
     def render(midi: bytes) -> np.ndarray:
         try:
-            recording = midirenderer.render_wave_from(soundfont, midi)
-        except Exception as error:  # of any type: a failed recording must not lose the MIDI file
-            raise AudioUnavailable(f"no WAV: the synthesiser failed ({error})") from error
-        with wave.open(io.BytesIO(recording)) as file:
+            done = subprocess.run(command, input=midi, capture_output=True)
+        except OSError as error:
+            raise AudioUnavailable(f"no WAV: the synthesiser can't be started ({error.strerror})") from error
+        if done.returncode:  # a failed recording must not lose the MIDI file
+            reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+            raise AudioUnavailable(f"no WAV: the synthesiser failed ({reason})")
+        with wave.open(io.BytesIO(done.stdout)) as file:
             frames = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return frames.reshape(-1, 2).astype(np.float32) / 32768
 
@@ -135,7 +148,7 @@ def trim(samples: np.ndarray, min_seconds: float = 0.0) -> np.ndarray:
 
     The result has at least `min_seconds`, if `samples` is that long. Silence at the start is kept.
     """
-    loud = np.flatnonzero(np.abs(samples).max(axis=1) > SILENCE)
+    loud = np.flatnonzero(np.maximum(*np.abs(samples).T) > SILENCE)  # a maximum over an axis of 2 would be ten times as slow
     tail = int(TAIL * SAMPLE_RATE)
     end = max((loud[-1] + 1 if len(loud) else 0) + tail, round(min_seconds * SAMPLE_RATE))
     samples = samples[:end].copy()
@@ -146,7 +159,7 @@ def trim(samples: np.ndarray, min_seconds: float = 0.0) -> np.ndarray:
 
 def measure(samples: np.ndarray) -> WavStats:
     """The statistics of float [frames, 2]."""
-    power = np.square(samples, dtype=np.float64).mean(axis=1)
+    power = np.add(*np.square(samples, dtype=np.float64).T) / 2
     block = SAMPLE_RATE // 20
     blocks = power[: len(power) // block * block].reshape(-1, block).mean(axis=1)
     return WavStats(

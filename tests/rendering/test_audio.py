@@ -110,6 +110,12 @@ def test_missing_soundfont(tmp_path, monkeypatch):
         render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "out.wav")
 
 
+def test_a_failing_synthesiser_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "SYNTHESISER", "raise ValueError('no such bank')")
+    with pytest.raises(AudioUnavailable, match=r"the synthesiser failed \(ValueError: no such bank\)"):
+        render_wav(Piece.from_notes([(0, 0, 60, 12, 80)]), tmp_path / "out.wav")
+
+
 def test_long_pieces_are_refused_without_rendering(tmp_path):
     with pytest.raises(AudioUnavailable, match="the limit is 30"):
         render_wav(Piece.from_notes([(2**28, 0, 60, 12, 80)]), tmp_path / "out.wav")
