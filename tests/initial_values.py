@@ -30,6 +30,6 @@ def quick_init(model: Backbone, key: jax.Array, events: jax.Array) -> Any:
     for leaf in leaves:
         ends.append(ends[-1] + math.prod(leaf.shape))
     phase = (jax.random.key_data(key)[-1] % 1000).astype(jnp.float32)
-    values = jnp.sin(jnp.arange(ends[-1], dtype=jnp.float32) * 12.9898 + phase) / 4
+    values = jnp.sin(jnp.arange(ends[-1], dtype=jnp.float32) * 78.233 + phase) / 4
     parts = [values[low:high].reshape(leaf.shape) for leaf, low, high in zip(leaves, ends, ends[1:], strict=False)]
     return jax.tree.unflatten(structure, [part if part.ndim > 1 else jnp.ones_like(part) for part in parts])

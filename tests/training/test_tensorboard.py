@@ -130,7 +130,7 @@ def test_samples_change_with_the_params_without_new_compilations(workdir, monkey
     params = jax.jit(build_model(CONFIG.model).init)(jax.random.key(0), np.zeros((1, 2, 1), np.int32))["params"]
     images = samples.draw(params, 3)
     assert len(images) == 1 and samples.remarks == ()
-    assert samples._engine.compilations == 2
+    compiled = samples._engine.compilations
     assert samples.draw(params, 3) == images
     assert samples.draw(jax.tree.map(lambda leaf: -leaf, params), 3) != images
-    assert samples._engine.compilations == 2
+    assert samples._engine.compilations == compiled > 0
