@@ -63,7 +63,8 @@ class SampleLogger:
         requests = []
         for number, prompt in enumerate(self._prompts.values()):
             encoded = self._representation.encode(prompt)[:-1]
-            most = min(self._run.representation.steps(MAX_EVENTS), max(self._engine.limit - len(encoded), 1))
+            space = self._engine.limit - min(len(encoded), scheduler.window_length)
+            most = min(self._run.representation.steps(MAX_EVENTS), space)
             requests.append(Request(encoded, limits, max_events=most, number=number))
         takes = {take.request.number: take.events for take in scheduler.run(requests)}
         self._engine.reset()
