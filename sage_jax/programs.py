@@ -130,15 +130,6 @@ def shapes_of(function: Callable, *args: Any, key: Any) -> Any:
     return shapes
 
 
-def abstract(tree: Any) -> Any:
-    """The arrays of `tree` as ShapeDtypeStructs, on the default device."""
-
-    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
-
-    return jax.tree.map(shape, tree)
-
-
 # What a program depends on
 
 

@@ -45,7 +45,7 @@ class Decoder:
         start = pack(self.grammar.start(rows))
         return DecodeState(
             cache=Cache.empty(self.config, rows, capacity),
-            carry=self._apply(params, "start_carry", self._before(jnp.zeros((rows, self._reread, A), jnp.int16))),
+            carry=self._apply(params, "start_carry", jnp.full((rows, self._reread, A), ev.PAD, jnp.int32)),
             events=jnp.zeros((rows, self.lag + capacity, A), jnp.int16),
             known=jnp.zeros(rows, jnp.int32),
             grammar=jnp.repeat(start[:, None], self.lag + capacity + 1, axis=1),
@@ -96,10 +96,7 @@ class Decoder:
         row = state.row(slot)
         length = row.cache.length
         count = jnp.clip(row.known - length, 0, chunk)
-        window = lambda buffer, start, size: jax.vmap(
-            lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, size)
-        )(buffer, start)
-        events = window(row.events, self.lag + length, chunk).astype(jnp.int32)
+        events = slices(row.events, self.lag + length, chunk).astype(jnp.int32)
         before, at_least_one = self._before(row.events, length), jnp.maximum(count, 1)
         carry, cache = self._apply(params, "prefill", events, before, at_least_one, row.cache)
 
@@ -107,8 +104,8 @@ class Decoder:
             packed = pack(self.grammar.advance(self._unpack(packed), event))
             return packed, packed
 
-        complete = window(row.events, length, chunk).astype(jnp.int32)  # those that these steps complete
-        start = window(row.grammar, length, 1)[:, 0]
+        complete = slices(row.events, length, chunk).astype(jnp.int32)  # those that these steps complete
+        start = at(row.grammar, length)
         _, after = jax.lax.scan(advance, start, jnp.moveaxis(complete, 1, 0))
         grammar = jax.lax.dynamic_update_slice(row.grammar, jnp.moveaxis(after, 0, 1), (0, length[0] + 1, 0))
         carry = select(count > 0, carry, row.carry)
@@ -123,8 +120,8 @@ class Decoder:
         length = state.cache.length
         controls = state.controls
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(controls.keys), controls.offset + length)
-        given = self._event_at(state.events, self.lag + length)
-        grammar = self._unpack(jax.vmap(lambda row, index: row[index])(state.grammar, length))
+        given = at(state.events, self.lag + length).astype(jnp.int32)
+        grammar = self._unpack(at(state.grammar, length))
 
         def draw(attribute: int, logits: jax.Array, allowed: jax.Array) -> jax.Array:
             row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, attribute)
@@ -182,9 +179,7 @@ class Decoder:
     def _delayed_step(self, params: Any, state: DecodeState, grammar: Any, draw) -> tuple[Any, Cache, jax.Array, jax.Array]:
         """The carry and cache after a step, the events [B, L + S, A] with the tokens that it chose, and the completed event."""
         length = state.cache.length
-        window = jax.vmap(lambda row, start: jax.lax.dynamic_slice_in_dim(row, start, self.lag + 1))(state.events, length)
-        window = window.astype(jnp.int32)
-
+        window = slices(state.events, length, self.lag + 1).astype(jnp.int32)
         # Events before the first one are given, too: as PAD.
         given = (length[:, None] - self.lag + jnp.arange(self.lag + 1)[None, :]) < state.known[:, None]
 
@@ -206,16 +201,11 @@ class Decoder:
         """C: the earlier events that a model reads again in a prefill."""
         return max(self.config.num_attributes - 1, 1)
 
-    def _before(self, events: jax.Array, length: jax.Array | None = None) -> jax.Array:
+    def _before(self, events: jax.Array, length: jax.Array) -> jax.Array:
         """int32 [B, C, A]: the events before number `length` [B] in events [B, L + S, A], PAD before the first one."""
-        if length is None:
-            return events.astype(jnp.int32)
         indices = length[:, None] - self._reread + jnp.arange(self._reread)[None, :]
-        found = jax.vmap(lambda row, places: row[places])(events, jnp.maximum(self.lag + indices, 0))
+        found = at(events, jnp.maximum(self.lag + indices, 0))
         return jnp.where((indices >= 0)[..., None], found, ev.PAD).astype(jnp.int32)
-
-    def _event_at(self, events: jax.Array, index: jax.Array) -> jax.Array:
-        return jax.vmap(lambda row, place: row[place])(events, index).astype(jnp.int32)
 
     @staticmethod
     def _put(buffer: jax.Array, new: jax.Array, index: jax.Array) -> jax.Array:
@@ -229,6 +219,16 @@ class Decoder:
 
     def _apply(self, params: Any, method: str, *arguments) -> Any:
         return self.model.apply({"params": params}, *arguments, method=method)
+
+
+def at(buffer: jax.Array, index: jax.Array) -> jax.Array:
+    """buffer [B, S, X] at each row's `index`, int32 [B] or [B, C] -> [B, X] or [B, C, X]."""
+    return jax.vmap(lambda row, places: row[places])(buffer, index)
+
+
+def slices(buffer: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    """buffer [B, S, X] -> [B, size, X], from each row's `start` [B] on."""
+    return jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, size))(buffer, start)
 
 
 def pack(grammar: Any) -> jax.Array:

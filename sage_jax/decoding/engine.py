@@ -101,7 +101,8 @@ class Engine:
         """Compiles every program that a scheduler or a session can need; returns the seconds."""
         compiled = self.compile_seconds
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
-        self._stage_programs()
+        for name in ("empty", "edit", "prefill"):
+            self._program(name, 1, self._stage_capacity)
         for capacity in self.capacities:
             for name in ("empty", "insert", "decode", "edit", "release", "prefill"):
                 self._program(name, self.rows, capacity)
@@ -111,27 +112,24 @@ class Engine:
 
     # The staging row
 
-    def stage(self, events: np.ndarray, controls: Controls) -> None:
-        """Begins a new staged row with the given events [N, A], N <= limit; `prefill_staged` reads them."""
-        if self._staging is None:
-            self._staging = self._run("empty", 1, self._stage_capacity)()
-        self._staging = self._edit(self._staging, 1, self._stage_capacity, 0, 0, len(events), events, controls)
+    def stage(self, events: np.ndarray, controls: Controls, keep: int = 0) -> None:
+        """Keeps `keep` events of the staged row, and queues those of events [N, A] from `keep` on, N <= limit.
 
-    def extend_staged(self, events: np.ndarray, controls: Controls, keep: int) -> None:
-        """Queues events [keep, N) of the given events [N, A] after those of the staged row, and sets its controls."""
-        assert self._staging is not None
-        self._staging = self._edit(self._staging, 1, self._stage_capacity, 0, keep, len(events), events, controls)
+        With keep = 0 it is a new row. `prefill_staged` reads the queue.
+        """
+        staging = self._empty(1, self._stage_capacity) if self._staging is None else self._staging
+        self._staging = self._edit(staging, 1, self._stage_capacity, 0, keep, events, controls)
 
     def prefill_staged(self) -> None:
         """Reads up to `chunk` queued events of the staged row."""
-        self._staging = self._run("prefill", 1, self._stage_capacity)(self.params, self._staging, np.int32(0))
+        self._staging = self._program("prefill", 1, self._stage_capacity)(self.params, self._staging, np.int32(0))
 
     def insert_staged(self, slot: int, length: int) -> None:
         """Puts the staged row, of `length` events, into the row `slot`."""
         while self.capacity <= length:
             self.grow()
-        state = self._batch()
-        self._state = self._run("insert", self.rows, self.capacity)(state, np.int32(slot), self._staging)
+        state = self.state
+        self._state = self._program("insert", self.rows, self.capacity)(state, np.int32(slot), self._staging)
 
     # The batch
 
@@ -141,48 +139,51 @@ class Engine:
         Returns int32 [B, A + 3] on the device, without waiting: of each row the event that the last step completed, PAD for
         none or a given one, its length, whether it is done, and the number of steps.
         """
-        program = self._run("decode", self.rows, self.capacity)
-        self._state, shown = program(self.params, self._batch(), np.int32(max_steps), np.int32(min_active))
+        program = self._program("decode", self.rows, self.capacity)
+        self._state, shown = program(self.params, self.state, np.int32(max_steps), np.int32(min_active))
         return shown
 
     def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
         """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on. See `Decoder.edit`."""
         while self.capacity <= len(events):
             self.grow()
-        self._state = self._edit(self._batch(), self.rows, self.capacity, slot, keep, len(events), events, controls)
+        self._state = self._edit(self.state, self.rows, self.capacity, slot, keep, events, controls)
 
     def prefill(self, slot: int) -> None:
         """Reads up to `chunk` queued events of the row. Its length + chunk must not exceed the capacity."""
-        program = self._run("prefill", self.rows, self.capacity)
-        self._state = program(self.params, self._batch(), np.int32(slot))
+        program = self._program("prefill", self.rows, self.capacity)
+        self._state = program(self.params, self.state, np.int32(slot))
 
     def release(self, slot: int) -> None:
         """Ends the row."""
-        self._state = self._run("release", self.rows, self.capacity)(self._batch(), np.int32(slot))
+        self._state = self._program("release", self.rows, self.capacity)(self.state, np.int32(slot))
 
     def grow(self) -> None:
         """Moves the batch to the next capacity."""
         if self._place + 1 == len(self.capacities):
             raise UserError(f"a row has more than {self.limit} events, the engine's context; give a larger context")
-        state = self._batch()
+        state = self.state
         smaller, self._place = self.capacity, self._place + 1
-        self._state = self._run("resize", self.rows, smaller, self.capacity)(self.params, state)
+        self._state = self._program("resize", self.rows, smaller, self.capacity)(self.params, state)
 
     def events(self, slot: int, length: int) -> np.ndarray:
         """The first `length` complete events of the row, int16 [N, A]."""
         lag = self.decoder.lag
         # All rows are copied: JAX would compile the choice of one. While a view of a buffer lives, its array is not donated.
-        return np.array(self._batch().events)[slot, lag : lag + length]
+        return np.array(self.state.events)[slot, lag : lag + length]
 
     def status(self) -> tuple[np.ndarray, np.ndarray]:
         """The length of each row, int32 [B], and whether it is done, bool [B]. Waits for the device."""
-        state = self._batch()
+        state = self.state
         return np.array(state.cache.length), np.array(state.done)
 
     @property
     def state(self) -> DecodeState:
         """The state of the batch. Whoever reads it must not keep it: the next call overwrites it."""
-        return self._batch()
+        state = self._state
+        if state is None:
+            state = self._state = self._empty(self.rows, self.capacity)
+        return state
 
     @state.setter
     def state(self, state: DecodeState) -> None:
@@ -194,25 +195,14 @@ class Engine:
     def _stage_capacity(self) -> int:
         return self.capacities[-1] + self.chunk
 
-    def _batch(self) -> DecodeState:
-        state = self._state
-        if state is None:
-            state = self._state = self._run("empty", self.rows, self.capacity)()
-        return state
+    def _empty(self, rows: int, capacity: int) -> DecodeState:
+        return self._program("empty", rows, capacity)(self.params)
 
-    def _edit(self, state, rows: int, capacity: int, slot: int, keep: int, known: int, events: np.ndarray, controls: Controls):
+    def _edit(self, state, rows: int, capacity: int, slot: int, keep: int, events: np.ndarray, controls: Controls):
         given = np.zeros((capacity, self.config.num_attributes), np.int16)
         given[: len(events)] = events
-        program = self._run("edit", rows, capacity)
-        return program(self.params, state, np.int32(slot), np.int32(keep), np.int32(known), given, controls)
-
-    def _stage_programs(self) -> None:
-        for name in ("empty", "edit", "prefill"):
-            self._program(name, 1, self._stage_capacity)
-
-    def _run(self, name: str, *sizes: int) -> Callable:
-        program = self._program(name, *sizes)
-        return functools.partial(program, self.params) if name == "empty" else program
+        program = self._program("edit", rows, capacity)
+        return program(self.params, state, np.int32(slot), np.int32(keep), np.int32(len(events)), given, controls)
 
     def _program(self, name: str, *sizes: int) -> Callable:
         """The compiled program of this name for (rows, capacity, and the larger capacity of a resize)."""

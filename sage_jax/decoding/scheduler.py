@@ -109,9 +109,8 @@ class Scheduler:
     def _prefill(self) -> bool:
         """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
         moving = self._moving()
-        if self._staged is not None and self._staged.slot is None and moving is not None:
-            self._waiting.appendleft(self._staged.row)  # a row that plays goes first
-            self._staged = None
+        if moving is not None:
+            self._postpone()  # a row that plays goes first
         if self._staged is None and not self._begin(moving):
             return False
         staged, engine = self._staged, self.engine
@@ -129,6 +128,17 @@ class Scheduler:
         if is_whole and staged.read == len(staged.window.given):
             self._insert(staged)
         return True
+
+    def _postpone(self) -> None:
+        """Takes a new request out of the staging row; it is prefilled anew later."""
+        if self._staged is not None and self._staged.slot is None:
+            self._waiting.appendleft(self._staged.row)
+            self._staged = None
+
+    def _unstage(self, row: Progress) -> None:
+        """Gives up the window of `row` in the staging row, if it is there."""
+        if self._staged is not None and self._staged.row is row:
+            self._staged = None
 
     def _begin(self, moving: int | None) -> bool:
         if moving is not None:
@@ -155,7 +165,7 @@ class Scheduler:
         drawn = self._drawn(slot, length)[-missing:]
         keep = len(staged.window.given)
         staged.window = row.follow(staged.window, drawn)
-        self.engine.extend_staged(staged.window.given, self._controls(row, staged.window), keep)
+        self.engine.stage(staged.window.given, self._controls(row, staged.window), keep)
 
     def _insert(self, staged: Staged) -> None:
         row, slot = staged.row, staged.slot
@@ -211,7 +221,10 @@ class Scheduler:
             shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active))
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
         # What a single step brought is read after the next one has begun, so that neither host nor device waits.
-        while len(self._unread) > (1 if active and max_steps == 1 else 0):
+        self._read_all_but(1 if active and max_steps == 1 else 0)
+
+    def _read_all_but(self, last: int) -> None:
+        while len(self._unread) > last:
             self._read(*self._unread.popleft())
 
     def _read(self, shown: jax.Array, windows: list[Window | None]) -> None:
@@ -231,8 +244,7 @@ class Scheduler:
                 continue
             length = int(self._lengths[slot])
             if self._done[slot] or length >= row.most(row.window, lag):
-                if self._staged is not None and self._staged.row is row:
-                    self._staged = None
+                self._unstage(row)
                 if row.is_open:
                     row.is_parked = True
                     continue
@@ -263,8 +275,7 @@ class Scheduler:
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""
-        if self._staged is not None and self._staged.row is row:
-            self._staged = None
+        self._unstage(row)
         self._free(self._rows.index(row))
 
     def _free(self, slot: int) -> None:
@@ -281,8 +292,7 @@ class Scheduler:
         UserError as `Progress.keep`; the session then stays as it is.
         """
         slot = self._rows.index(row)
-        while self._unread:
-            self._read(*self._unread.popleft())
+        self._read_all_but(0)
         cached = self.engine.events(slot, self.engine.limit)
         try:
             kept = row.keep(keep)
@@ -306,16 +316,14 @@ class Scheduler:
     def _renew(self, row: Progress, request: Request) -> None:
         row.request, row.is_parked = request, False
         row.outbox.clear()
-        if self._staged is not None and self._staged.row is row:
-            self._staged = None
+        self._unstage(row)
 
     def _restart(self, row: Progress, slot: int, events: np.ndarray, request: Request) -> None:
         """Reads the last bars of `events` [N, A], the piece so far, as a new window of a session in the row `slot`."""
         self._renew(row, request)
         row.events = events.astype(np.int16)
         row.window = row.cut(row.events, self.window_length)
-        if self._staged is not None and self._staged.slot is None:
-            self._waiting.appendleft(self._staged.row)
+        self._postpone()
         self._staged = Staged(row, row.window, None)
         self.engine.stage(row.window.given, self._controls(row, row.window))
         self._free(slot)
