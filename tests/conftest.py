@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # Workers and their processes share compiled programs through a folder that goes with the process that made it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sage_jax_compiled_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.

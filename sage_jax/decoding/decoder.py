@@ -10,7 +10,7 @@ from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.delay import delayed_step
 from sage_jax.decoding.grammars.note_events import Grammar
 from sage_jax.decoding.grammars.registry import make_grammar
-from sage_jax.decoding.sampling import SamplingConfig, sample
+from sage_jax.decoding.sampling import SamplingConfig, gumbel_noise, sample
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
@@ -122,10 +122,10 @@ class Decoder:
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(controls.keys), controls.offset + length)
         given = at(state.events, self.lag + length).astype(jnp.int32)
         grammar = self._unpack(at(state.grammar, length))
+        noise = gumbel_noise(keys, self.config.vocab_sizes)
 
         def draw(attribute: int, logits: jax.Array, allowed: jax.Array) -> jax.Array:
-            row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, attribute)
-            return sample(row_keys, logits, allowed, controls.sampling)
+            return sample(noise[attribute], logits, allowed, controls.sampling)
 
         def choose(event: list[jax.Array], logits: jax.Array) -> jax.Array:
             drawn = draw(len(event), logits, self.grammar.allowed(grammar, event, controls.constraints))

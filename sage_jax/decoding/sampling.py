@@ -1,6 +1,9 @@
 """Choosing a token from its logits: temperature, top-k, top-p and min-p."""
 
 import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from sage_jax import struct
 from sage_jax.errors import UserError
 
 NEG_INF = -1e30  # the logit of an id that must not be chosen
-BISECTION_STEPS = 26
+MOST_RANKED = 1024  # ids of a vocabulary in which all are compared with all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,54 +59,84 @@ class SamplingParams(struct.Struct):
         return cls(temperature, struct.one_row(config.top_k, np.int32), top_p, min_p)
 
 
-def sample(keys: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:
-    """Samples one id per row, int32 [B], from float32 logits [B, V] among the ids `allowed` [B, V], with a PRNG key per row.
+def gumbel_noise(keys: jax.Array, vocab_sizes: Sequence[int]) -> list[jax.Array]:
+    """Gumbel noise for each attribute, float32 [B, V], from a PRNG key per row [B]. All of it is drawn at once."""
+    ends = list(itertools.accumulate(vocab_sizes))
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (ends[-1],)))(keys)
+    return jnp.split(noise, ends[:-1], axis=1)
 
-    What a row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often.
+
+def sample(noise: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+    """Samples one id per row, int32 [B], from float32 logits [B, V] among the ids `allowed` [B, V].
+
+    noise: as of `gumbel_noise`; the largest sum of a logit and its noise is a sample of their softmax (arXiv 1411.0030). What a
+    row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often.
     """
     logits = jnp.where(allowed, logits, NEG_INF)
-    temperature = sampling_params.temperature
-    kept = filter_logits(logits / jnp.maximum(temperature, 1e-6)[:, None], sampling_params)
-    sampled = jax.vmap(jax.random.categorical)(keys, kept)
-    return jnp.where(temperature > 0, sampled, logits.argmax(axis=-1)).astype(jnp.int32)
+    temperature = sampling_params.temperature[:, None]
+    kept = filter_logits(logits / jnp.maximum(temperature, 1e-6), sampling_params)
+    return jnp.where(temperature > 0, kept + noise, logits).argmax(axis=-1).astype(jnp.int32)
 
 
 def filter_logits(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
     """logits [B, V] with NEG_INF for ids that top-k rules out, then for those that min-p or top-p rules out of the rest.
 
-    Each filter runs only where a row of the batch has it. A row without it stays as it is.
+    A row without a filter stays as it is. Ids of equal logits are kept or removed together.
     """
-    top_k, top_p, min_p = sampling_params.top_k, sampling_params.top_p, sampling_params.min_p[:, None]
-    has_top_k = (0 < top_k) & (top_k < logits.shape[-1])
-    logits = jax.lax.cond(has_top_k.any(), _top_k, lambda logits, k: logits, logits, jnp.where(has_top_k, top_k, 0))
-    floor = logits.max(axis=-1, keepdims=True) + jnp.log(jnp.maximum(min_p, 1e-30))
-    nucleus = jax.lax.cond((top_p < 1).any(), _nucleus, lambda logits, top_p: logits, logits, top_p)
-    return jnp.where(logits >= floor, nucleus, NEG_INF)
+    by_platform = functools.partial(jax.lax.platform_dependent, cpu=_filter_by_search, default=_filter_by_rank)
+    return (by_platform if logits.shape[-1] <= MOST_RANKED else _filter_by_search)(logits, sampling_params)
 
 
-def _top_k(logits: jax.Array, top_k: jax.Array) -> jax.Array:
-    """Keeps the top_k [B] largest of logits [B, V] and those equal to the smallest of them; all where top_k is 0."""
-    V = logits.shape[-1]
-    place = jnp.where(top_k > 0, V - top_k, 0)
-    smallest = jnp.take_along_axis(jnp.sort(logits, axis=-1), place[:, None], axis=-1)
-    return jnp.where(logits >= smallest, logits, NEG_INF)
+def _filter_by_rank(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+    """Compares all ids with all: one fusion for an accelerator, without a loop or a condition."""
+    top_k, top_p, min_p = (each[:, None] for each in (sampling_params.top_k, sampling_params.top_p, sampling_params.min_p))
+    peak = logits.max(axis=-1, keepdims=True)
+    weight = jnp.exp(logits - peak)
+    is_above = logits[:, :, None] > logits[:, None, :]
+    rank = is_above.sum(axis=1, dtype=jnp.int32)
+    mass_above = jnp.where(is_above, weight[:, :, None], 0).sum(axis=1)
+    is_kept = (rank < top_k) | (top_k == 0)
+    total = jnp.where(is_kept, weight, 0).sum(axis=-1, keepdims=True)
+    is_kept &= (mass_above < top_p * total) | (top_p >= 1)
+    return jnp.where(is_kept & (logits >= _floor(peak, min_p)), logits, NEG_INF)
 
 
-def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Keeps ids of at least probability p: the largest p such that these ids together reach top_p [B].
+def _filter_by_search(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+    """Bisects for the least logit that top-k and top-p keep, each only if a row of the batch has it: least work, for a CPU."""
+    top_k, top_p, min_p = (each[:, None] for each in (sampling_params.top_k, sampling_params.top_p, sampling_params.min_p))
+    peak = logits.max(axis=-1, keepdims=True)
+    order = _ordered(logits)
+    least = _least_kept(top_k > 0, order, jnp.ones_like(logits), jnp.minimum(top_k, logits.shape[-1]).astype(jnp.float32))
+    weight = jnp.where(order >= least, jnp.exp(logits - peak), 0)
+    nucleus = _least_kept(top_p < 1, order, weight, top_p * weight.sum(axis=-1, keepdims=True))
+    is_kept = (order >= jnp.maximum(least, nucleus)) & (logits >= _floor(peak, min_p))
+    return jnp.where(is_kept, logits, NEG_INF)
 
-    Bisection finds p to within 2^-BISECTION_STEPS of the largest probability, in a quarter of the time of a sort. Ids of equal
-    probability are kept or removed together. Rows with top_p = 1 keep all ids.
+
+def _least_kept(applies: jax.Array, order: jax.Array, weight: jax.Array, target: jax.Array) -> jax.Array:
+    """int32 [B, 1]: the largest bound such that ids with at least this order weigh `target` [B, 1] together.
+
+    order: int32 [B, V]. weight: float32 [B, V]. The bound keeps all ids of rows where it does not apply, bool [B, 1].
     """
-    probability = jax.nn.softmax(logits, axis=-1)
 
-    def bisect(_, bounds):
-        low, high = bounds  # ids of at least `low` reach top_p; those of at least `high` do not
-        middle = (low + high) / 2
-        reaches = jnp.where(probability >= middle, probability, 0).sum(axis=-1, keepdims=True) >= top_p[:, None]
+    def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds  # ids from `low` on reach the target; those from `high` on do not
+        middle = (low & high) + ((low ^ high) >> 1)  # their mean, without overflow
+        reaches = jnp.where(order >= middle, weight, 0).sum(axis=-1, keepdims=True) >= target
         return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
-    peak = probability.max(axis=-1, keepdims=True)
-    threshold, _ = jax.lax.fori_loop(0, BISECTION_STEPS, bisect, (jnp.zeros_like(peak), 2 * peak))
-    is_kept = probability >= jnp.minimum(threshold, peak)  # always the most likely id
-    return jnp.where(is_kept | (top_p >= 1)[:, None], logits, NEG_INF)
+    lowest = order.min(axis=-1, keepdims=True)
+    rounds = jnp.where(applies.any(), 32, 0)
+    found, _ = jax.lax.fori_loop(0, rounds, halve, (lowest, order.max(axis=-1, keepdims=True) + 1))
+    return jnp.where(applies, found, lowest)
+
+
+def _ordered(x: jax.Array) -> jax.Array:
+    """int32 numbers in the order of the float32 numbers x."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    return jnp.where(bits < 0, bits ^ np.int32(np.iinfo(np.int32).max), bits)
+
+
+def _floor(peak: jax.Array, min_p: jax.Array) -> jax.Array:
+    """The least logit that min-p keeps, where `peak` is the largest; both [B, 1]."""
+    return peak + jnp.log(jnp.maximum(min_p, 1e-30))

@@ -7,6 +7,7 @@ from sage_jax.corpus.preprocess import preprocess
 from sage_jax.tokenizers.note_events import BOS, HEAD, NoteEvents
 from tests.training.tiny import write_corpus
 
+pytestmark = pytest.mark.usefixtures("quick_init")
 JOB = dict(model=dict(embed_dim=32, kv_sharing="mqa"), dtype="bfloat16", batch=2, events=16, seed=1)
 
 

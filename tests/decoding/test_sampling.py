@@ -5,13 +5,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sage_jax.decoding.sampling import NEG_INF, SamplingConfig, SamplingParams, filter_logits, sample
+from sage_jax.decoding.sampling import (
+    NEG_INF,
+    SamplingConfig,
+    SamplingParams,
+    _filter_by_rank,
+    _filter_by_search,
+    gumbel_noise,
+    sample,
+)
 from sage_jax.errors import UserError
 
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
 EVERY = jnp.ones((1, 5), bool)
-FILTER, SAMPLE = jax.jit(filter_logits), jax.jit(sample)
+FILTERS = {"search": jax.jit(_filter_by_search), "rank": jax.jit(_filter_by_rank)}  # of a CPU and of accelerators
+every_filter = pytest.mark.parametrize("name", FILTERS)
+
+
+@jax.jit
+def draw(keys, logits, allowed, sampling_params):
+    """As decoding draws: the noise of several attributes is made at once."""
+    _, noise = gumbel_noise(keys, (7, logits.shape[-1]))
+    return sample(noise, logits, allowed, sampling_params)
 
 
 def params(rows: int, **config) -> SamplingParams:
@@ -19,8 +35,8 @@ def params(rows: int, **config) -> SamplingParams:
     return jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), rows, axis=0), SamplingParams.of(SamplingConfig(**config)))
 
 
-def kept(**config) -> list[int]:
-    filtered = FILTER(LOGITS, params(1, **config))
+def kept(name: str, **config) -> list[int]:
+    filtered = FILTERS[name](LOGITS, params(1, **config))
     return np.flatnonzero(np.asarray(filtered[0]) > NEG_INF / 2).tolist()
 
 
@@ -37,18 +53,21 @@ def kept(**config) -> list[int]:
         (dict(min_p=0.3), [1, 2, 3]),
         (dict(min_p=1.0), [1]),
         (dict(top_k=3, top_p=0.5, min_p=0.1), [1, 2]),
+        (dict(top_k=2, top_p=0.5), [1]),  # 4/7 of what top-k keeps
     ],
 )
-def test_filter_keeps_the_expected_ids(config, expected):
-    assert kept(**config) == expected
+@every_filter
+def test_filter_keeps_the_expected_ids(name, config, expected):
+    assert kept(name, **config) == expected
 
 
-def test_nucleus_equals_that_of_a_sort():
+@every_filter
+def test_nucleus_equals_that_of_a_sort(name):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 301)).astype(np.float32) * rng.uniform(0, 6, (200, 1)).astype(np.float32)
     logits[:, rng.permutation(301)[:100]] = NEG_INF
     for top_p in (0.05, 0.5, 0.9, 0.98, 0.999):
-        nucleus = np.asarray(FILTER(jnp.asarray(logits), params(200, top_p=top_p))) > NEG_INF / 2
+        nucleus = np.asarray(FILTERS[name](jnp.asarray(logits), params(200, top_p=top_p))) > NEG_INF / 2
         probability = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
         probability /= probability.sum(-1, keepdims=True)
         ranked = -np.sort(-probability)
@@ -60,10 +79,22 @@ def test_nucleus_equals_that_of_a_sort():
         assert (kept > removed).all()
 
 
+@every_filter
+def test_top_k_equals_that_of_a_sort(name):
+    """Ids of equal logits stay together, whatever their sign."""
+    rng = np.random.default_rng(2)
+    logits = np.round(rng.normal(size=(50, 301)) * 5).astype(np.float32)
+    logits[:, rng.permutation(301)[:100]] = NEG_INF
+    for top_k in (1, 2, 40, 200, 300):
+        smallest = np.sort(logits, axis=-1)[:, -top_k][:, None]
+        found = np.asarray(FILTERS[name](jnp.asarray(logits), params(50, top_k=top_k)))
+        assert np.array_equal(found, np.where(logits >= smallest, logits, NEG_INF)), top_k
+
+
 def draw_samples(count: int, allowed=EVERY, **config) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), count)
     repeat = lambda array: jnp.repeat(array, count, axis=0)
-    return np.asarray(SAMPLE(keys, repeat(LOGITS), repeat(allowed), params(count, **config)))
+    return np.asarray(draw(keys, repeat(LOGITS), repeat(allowed), params(count, **config)))
 
 
 def test_samples_follow_the_probabilities():
@@ -88,12 +119,13 @@ def test_ids_that_are_not_allowed_are_never_sampled():
 def test_each_row_uses_its_own_key():
     keys = jax.random.split(jax.random.key(3), 4)
     logits, allowed = jnp.repeat(LOGITS, 4, 0), jnp.repeat(EVERY, 4, 0)
-    together = SAMPLE(keys, logits, allowed, params(4))
-    alone = [int(SAMPLE(keys[row : row + 1], LOGITS, EVERY, params(1))[0]) for row in range(4)]
+    together = draw(keys, logits, allowed, params(4))
+    alone = [int(draw(keys[row : row + 1], LOGITS, EVERY, params(1))[0]) for row in range(4)]
     assert together.tolist() == alone
 
 
-def test_each_row_has_its_own_settings():
+@every_filter
+def test_each_row_has_its_own_settings(name):
     """Ids and filtered logits of a row are those of the row alone, bit for bit."""
     configs = [
         dict(),
@@ -110,12 +142,12 @@ def test_each_row_has_its_own_settings():
     keys = jax.random.split(jax.random.key(4), rows)
     each = [params(1, **config) for config in configs]
     mixed = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
-    filtered, drawn = FILTER(logits, mixed), SAMPLE(keys, logits, allowed, mixed)
+    filtered, drawn = FILTERS[name](logits, mixed), draw(keys, logits, allowed, mixed)
     assert len({int((row > NEG_INF / 2).sum()) for row in filtered}) >= 5
     for row, alone in enumerate(each):
         part = slice(row, row + 1)
-        assert np.array_equal(filtered[part], FILTER(logits[part], alone)), configs[row]
-        assert np.array_equal(drawn[part], SAMPLE(keys[part], logits[part], allowed[part], alone)), configs[row]
+        assert np.array_equal(filtered[part], FILTERS[name](logits[part], alone)), configs[row]
+        assert np.array_equal(drawn[part], draw(keys[part], logits[part], allowed[part], alone)), configs[row]
 
 
 INVALID = [("temperature", -1), ("top_k", -2), ("top_p", 0), ("top_p", 1.5), ("min_p", "a"), ("top_k", 2.5), ("top_k", 2.0)]

@@ -100,7 +100,7 @@ def test_flash_attention_and_remat_do_not_change_loss_and_gradient(changes):
 
 def test_remat_policies_reduce_residuals():
     """By the number of values that are kept for the backward pass."""
-    base = small_config(num_heads=10, head_dim=4, kv_sharing="mqa")
+    base = small_config(num_heads=10, head_dim=4, kv_sharing="mqa", query_chunk_size=16)
     params = parameters(base)
 
     def num_residuals(remat):

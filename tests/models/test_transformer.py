@@ -47,15 +47,16 @@ def full_logits(config, events):
     return programs(config)[0](events)
 
 
-def cached_logits(config, events, steps, capacity=12):
-    """The logits at every position, with `steps` events per call, or token by token if `steps` is 0."""
-    read = programs(config)[1 if steps else 2]
+def cached_logits(config, events, calls, capacity=12):
+    """The logits at every position. calls: the number of events that each call reads, 0 for one event token by token."""
     cache = Cache.empty(config, events.shape[0], capacity)
-    parts = []
-    for low in range(0, events.shape[1], max(steps, 1)):
-        logits, cache = read(events[:, low : low + max(steps, 1)], cache)
-        cache = cache.advance(jnp.full(len(events), max(steps, 1)))
+    parts, low = [], 0
+    for count in calls:
+        read, count = programs(config)[1 if count else 2], max(count, 1)
+        logits, cache = read(events[:, low : low + count], cache)
+        cache, low = cache.advance(jnp.full(len(events), count)), low + count
         parts.append(logits)
+    assert low == events.shape[1]
     return tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
 
 
@@ -66,24 +67,24 @@ def assert_close(actual, expected, tolerance=2e-5):
 
 @pytest.mark.parametrize("sharing", SHARINGS + FOUR_KV_HEADS, ids=join_values)
 def test_decode_equals_full_forward(sharing):
-    """At every position: token by token, three events per call, and all events in one call, with unused cache capacity."""
+    """At every position: token by token, and three events per call, before and after each other; with unused capacity."""
     config = config_of(sharing)
     events = random_events(config, B, N)
     expected = full_logits(config, events)
     assert float(jnp.std(expected[0])) > 0.1
-    for steps in (0, 3, N):
-        assert_close(cached_logits(config, events, steps), expected)
+    for calls in ([0] * N, [3, 3, 3], [3, 0, 0, 3, 0]):
+        assert_close(cached_logits(config, events, calls), expected)
 
 
 # The sharing that uses every code path of attention.
 @pytest.mark.parametrize("sharing", [SHARINGS[5]], ids=join_values)
 def test_decode_equals_full_forward_in_bfloat16(sharing):
     """With two cache capacities: rounding to 8 bits moves no logit by more than a twentieth of their standard deviation."""
-    config = small_config(**sharing, dtype="bfloat16")
+    config = small_config(**sharing, num_layers=1, dtype="bfloat16")
     events = random_events(config, B, N)
     expected = full_logits(config, events)
-    for steps, capacity in ((0, 12), (0, 24), (N, 12)):
-        for left, right in zip(cached_logits(config, events, steps, capacity), expected, strict=True):
+    for calls, capacity in (([0] * N, 24), ([N], 12)):
+        for left, right in zip(cached_logits(config, events, calls, capacity), expected, strict=True):
             assert float(jnp.abs(left - right).max() / right.std()) < 0.05
 
 
@@ -129,11 +130,11 @@ def test_chunked_attention_equals_one_chunk(sharing):
     events = random_events(small_config(), 1, N)
 
     def loss(params, chunk):
-        config = small_config(**sharing, query_chunk_size=chunk)
+        config = small_config(**sharing, num_layers=1, query_chunk_size=chunk)
         logits = Transformer(config).apply({"params": params}, events)
         return sum(jnp.sum(jnp.sin(part)) for part in logits)
 
-    params = parameters(small_config(**sharing))
+    params = parameters(small_config(**sharing, num_layers=1))
     whole, chunked = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, chunk) for chunk in (64, 4))
     np.testing.assert_allclose(whole[0], chunked[0], rtol=1e-5)
     for left, right in zip(*map(jax.tree.leaves, (whole[1], chunked[1])), strict=True):

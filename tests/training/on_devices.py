@@ -8,6 +8,7 @@ FOLDER/fsdp.npz, the bytes of a state that all devices shard. The number of fake
 test's own process can't be used.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -49,7 +50,18 @@ def flat(tree):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def run_steps(layout: dict, folder: pathlib.Path | None = None) -> dict:
+@functools.cache
+def compiled(name: str):
+    """(RunConfig, TrainFunctions, compiled train step) of a layout, or of one device where LAYOUTS has no such name."""
+    from sage_jax.training.train_functions import empty_batch, make_train_functions
+
+    run = make_run(LAYOUTS.get(name, {}))
+    functions = make_train_functions(run, run.tokenizer)
+    train_step = functions.train_step.lower(functions.init(0), functions.shard_batch(empty_batch(run))).compile()
+    return run, functions, train_step
+
+
+def run_steps(name: str, folder: pathlib.Path | None = None) -> dict:
     """The results of a run. folder: for a checkpoint of step RESUMED_AT."""
     import jax
     import numpy as np
@@ -57,12 +69,9 @@ def run_steps(layout: dict, folder: pathlib.Path | None = None) -> dict:
     from sage_jax.benchmark.communication import communicated
     from sage_jax.training.checkpoint import Checkpoints
     from sage_jax.training.sharding import bytes_of_state
-    from sage_jax.training.train_functions import empty_batch, make_train_functions
 
-    run = make_run(layout)
-    functions = make_train_functions(run, run.tokenizer)
+    run, functions, train_step = compiled(name)
     state = functions.init(0)
-    train_step = functions.train_step.lower(state, functions.shard_batch(empty_batch(run))).compile()
     lines, moments = [], None
     for step, batch in enumerate(batches(), 1):
         state, metrics = train_step(state, functions.shard_batch(batch))
@@ -96,22 +105,20 @@ def sharded_state_bytes() -> int:
     return bytes_of_state(make_train_functions(run, run.tokenizer).abstract_state)
 
 
-def resume(layout: dict, folder: pathlib.Path) -> dict:
+def resume(name: str, folder: pathlib.Path) -> dict:
     """The losses of a run after it resumed the checkpoint in `folder`."""
     import itertools
 
     import numpy as np
 
     from sage_jax.training.checkpoint import Checkpoints
-    from sage_jax.training.train_functions import make_train_functions
 
-    run = make_run(layout)
-    functions = make_train_functions(run, run.tokenizer)
+    run, functions, train_step = compiled(name)
     with Checkpoints(folder, run) as checkpoints:
         restored, _ = checkpoints.restore(functions.unshard_state(functions.init(0)))
     state, losses = functions.shard_state(restored), []
     for batch in itertools.islice(batches(), int(restored.step), None):
-        state, metrics = functions.train_step(state, functions.shard_batch(batch))
+        state, metrics = train_step(state, functions.shard_batch(batch))
         losses.append(np.asarray(metrics["loss"]))
     return {"loss": np.stack(losses)}
 
@@ -123,9 +130,9 @@ def main() -> None:
     import numpy as np
 
     saved, resumed = RESUMED
-    for name, layout in LAYOUTS.items():
-        np.savez(folder / f"{name}.npz", **run_steps(layout, folder / "run" if name == saved else None))
-    np.savez(folder / "resumed.npz", **resume(LAYOUTS[resumed], folder / "run"))
+    for name in LAYOUTS:
+        np.savez(folder / f"{name}.npz", **run_steps(name, folder / "run" if name == saved else None))
+    np.savez(folder / "resumed.npz", **resume(resumed, folder / "run"))
     np.savez(folder / "fsdp.npz", state_bytes=sharded_state_bytes())
 
 

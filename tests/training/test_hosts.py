@@ -19,6 +19,7 @@ from sage_jax.training.train_functions import make_train_functions
 from tests.training.processes import end, free_address, has_reached, kill, last_step, losses, spawn, start_hosts, wait_for
 from tests.training.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("quick_init")  # in this process, which trains nothing
 ENDLESS = "--config.train.steps=100000"
 
 

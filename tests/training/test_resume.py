@@ -16,6 +16,8 @@ from sage_jax.training.loop import train
 from sage_jax.training.metrics import read_metrics
 from tests.training.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("quick_init")
+
 
 class RecordingDataset:
     """A dataset that appends each batch to `taken`, and sends SIGTERM with batch number `stop_at`."""

@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     results = {name: dict(np.load(folder / f"{name}.npz", allow_pickle=True)) for name in (*LAYOUTS, "resumed", "fsdp")}
-    return results | {"one": run_steps({})}
+    return results | {"one": run_steps("one")}
 
 
 @pytest.mark.process

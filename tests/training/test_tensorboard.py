@@ -23,6 +23,7 @@ from sage_jax.training.sample_logging import SampleLogger
 from sage_jax.training.tensorboard import EventFile
 from tests.training.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("quick_init")
 SECTIONS = dict(data=dict(context_events=16), model=dict(kv_sharing="mqa"), representation=dict(name="remi"))  # fast to compile
 CONFIG = RunConfig.from_dict(tiny_config(**SECTIONS).to_dict())
 
