@@ -9,5 +9,5 @@ if [ $# -eq 0 ]; then
   "$python" -m ruff check .
   "$python" -m pyright
 fi
-# A module's tests share what they compile: they stay together. The longest modules come first, as tests/conftest.py sorts them.
-"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# Tests that share what they compile stay together, and the longest modules come first: see tests/conftest.py.
+"$python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"

@@ -88,9 +88,17 @@ def compiled_once():
         yield
 
 
+# These use the same engines, and run in one process.
+SHARING_ENGINES = ("test_engine.py", "test_scheduler.py", "test_session.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+    for item in items:
+        name = item.path.name
+        item.add_marker(pytest.mark.xdist_group("engines" if name in SHARING_ENGINES else str(item.path)))
 
 
 @pytest.fixture(scope="module", autouse=True)

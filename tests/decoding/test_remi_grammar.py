@@ -59,6 +59,12 @@ def constraints(first_bar=0, allow_eos=False, programs=None) -> Constraints:
 
 
 @functools.cache
+def advance_of(settings):
+    """The compiled step of the grammar's state."""
+    return jax.jit(grammar(*settings).advance)
+
+
+@functools.cache
 def sampler(settings):
     """(constraints, key, logits [ROWS, V]) -> random ids, whether any id was allowed, the bar after it; [STEPS, ROWS] each."""
     rules = grammar(*settings)
@@ -163,7 +169,7 @@ def test_incomplete_note_of_a_prompt_is_completed(settings):
     padded = np.zeros((ROWS, 200, 1), np.int32)
     for row, prompt in zip(padded, prompts, strict=False):
         row[200 - len(prompt) :] = prompt
-    advance = jax.jit(rules.advance)
+    advance = advance_of(settings)
     state = functools.reduce(advance, padded.swapaxes(0, 1), rules.start(ROWS))
     bounds = constraints(99, False, [3])
     follow = jax.jit(lambda state: rules.allowed(state, [], bounds))
@@ -186,7 +192,7 @@ def test_window_has_the_same_grammar_state_as_the_whole(settings):
     rows, _ = random_steps(settings, constraints(), 4)
     windows, bars = zip(*(rules.representation.window(steps, 60) for steps in rows), strict=True)
     padded = np.stack([np.pad(window, ((60 - len(window), 0), (0, 0))) for window in windows])
-    advance = jax.jit(rules.advance)
+    advance = advance_of(settings)
     whole, short = (functools.reduce(advance, steps.swapaxes(0, 1), rules.start(ROWS)) for steps in (rows, padded))
     assert np.array_equal(short.bar + np.array(bars), whole.bar)
     for name in ("kind", "position", "bar_ticks", "program", "min_note", "back"):
