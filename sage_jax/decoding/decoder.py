@@ -120,7 +120,7 @@ class Decoder:
         length = state.cache.length
         controls = state.controls
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(controls.keys), controls.offset + length)
-        given = at(state.events, self.lag + length).astype(jnp.int32)
+        present = slices(state.events, length, self.lag + 1).astype(jnp.int32)
         grammar = self._unpack(at(state.grammar, length))
         noise = gumbel_noise(keys, self.config.vocab_sizes)
 
@@ -129,14 +129,14 @@ class Decoder:
 
         def choose(event: list[jax.Array], logits: jax.Array) -> jax.Array:
             drawn = draw(len(event), logits, self.grammar.allowed(grammar, event, controls.constraints))
-            return jnp.where(length < state.known, given[:, len(event)], drawn)
+            return jnp.where(length < state.known, present[:, -1, len(event)], drawn)
 
         if self.lag:
-            carry, cache, events, event = self._delayed_step(params, state, grammar, draw)
+            carry, cache, written, event = self._delayed_step(params, state, present, grammar, draw)
         else:
             carry, cache, event = self._apply(params, "event_step", state.carry, state.cache, choose)
             event = jnp.where(event[:, :1] == ev.EOS, self._eos_event, event)
-            events = self._put(state.events, event, length)
+            written = event[:, None]
         after = self.grammar.advance(grammar, event)
         # The number of the event that this step completed; negative in the first steps of the delay pattern.
         is_given = length - self.lag < state.known
@@ -148,8 +148,8 @@ class Decoder:
         state = state.replace(
             cache=cache.advance(is_read.astype(jnp.int32)),
             carry=select(is_read, carry, state.carry),
-            events=jnp.where(is_read[:, None, None], events, state.events),
-            grammar=self._put(state.grammar, pack(after), length + 1),
+            events=put(state.events, jnp.where(is_read[:, None, None], written, present), length),
+            grammar=put(state.grammar, pack(after)[:, None], length + 1),
             done=done,
         )
         shown = jnp.where((is_read & ~is_given)[:, None], event, ev.PAD)
@@ -176,10 +176,14 @@ class Decoder:
         state, shown, steps = jax.lax.while_loop(goes_on, step, (state, shown, jnp.int32(0)))
         return state, jnp.concatenate([shown, jnp.full((len(shown), 1), steps)], axis=1)
 
-    def _delayed_step(self, params: Any, state: DecodeState, grammar: Any, draw) -> tuple[Any, Cache, jax.Array, jax.Array]:
-        """The carry and cache after a step, the events [B, L + S, A] with the tokens that it chose, and the completed event."""
+    def _delayed_step(
+        self, params: Any, state: DecodeState, window: jax.Array, grammar: Any, draw
+    ) -> tuple[Any, Cache, jax.Array, jax.Array]:
+        """The carry and cache after a step, the events with the tokens that it chose, and the completed one of them.
+
+        window: int32 [B, A, A], the events of the step, the oldest first.
+        """
         length = state.cache.length
-        window = slices(state.events, length, self.lag + 1).astype(jnp.int32)
         # Events before the first one are given, too: as PAD.
         given = (length[:, None] - self.lag + jnp.arange(self.lag + 1)[None, :]) < state.known[:, None]
 
@@ -192,9 +196,7 @@ class Decoder:
             carry, cache = self._apply(params, "decode_step", carry, cache, tokens[:, attribute], attribute)
         events = jnp.where(given[..., None], window, events)  # with the attributes that later steps read
         first = jnp.where(events[:, :1, :1] == ev.EOS, self._eos_event[None], events[:, :1])
-        events = jnp.concatenate([first, events[:, 1:]], axis=1).astype(state.events.dtype)
-        put = jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice_in_dim(row, new, start, 0))
-        return carry, cache, put(state.events, events, length), events[:, 0].astype(jnp.int32)
+        return carry, cache, jnp.concatenate([first, events[:, 1:]], axis=1), first[:, 0]
 
     @property
     def _reread(self) -> int:
@@ -206,12 +208,6 @@ class Decoder:
         indices = length[:, None] - self._reread + jnp.arange(self._reread)[None, :]
         found = at(events, jnp.maximum(self.lag + indices, 0))
         return jnp.where((indices >= 0)[..., None], found, ev.PAD).astype(jnp.int32)
-
-    @staticmethod
-    def _put(buffer: jax.Array, new: jax.Array, index: jax.Array) -> jax.Array:
-        """buffer [B, S, X] with new [B, X] at `index` [B]."""
-        put = lambda row, new, index: jax.lax.dynamic_update_index_in_dim(row, new.astype(row.dtype), index, 0)
-        return jax.vmap(put)(buffer, new, index)
 
     def _unpack(self, packed: jax.Array) -> Any:
         """The grammar's state from int32 [B, g]."""
@@ -229,6 +225,13 @@ def at(buffer: jax.Array, index: jax.Array) -> jax.Array:
 def slices(buffer: jax.Array, start: jax.Array, size: int) -> jax.Array:
     """buffer [B, S, X] -> [B, size, X], from each row's `start` [B] on."""
     return jax.vmap(lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, size))(buffer, start)
+
+
+def put(buffer: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
+    """buffer [B, S, X] with new [B, size, X] from each row's `start` [B] on."""
+    return jax.vmap(lambda row, new, first: jax.lax.dynamic_update_slice_in_dim(row, new, first, 0))(
+        buffer, new.astype(buffer.dtype), start
+    )
 
 
 def pack(grammar: Any) -> jax.Array:

@@ -135,8 +135,11 @@ class Session:
                 f"until is {until if until is not None else until_tick}, and the piece has come to bar {state.bar}, "
                 f"tick {state.tick}; give a later bound, or roll back first"
             )
-        if until_tick is not None and not_before is not None and not_before >= until_tick:
-            raise UserError(f"not_before is {not_before} and until_tick is {until_tick}; give an earlier not_before")
+        end = until_tick
+        if until is not None:  # if no meter changes before
+            end = state.bar_start + (until - state.bar) * state.bar_ticks
+        if not_before is not None and end is not None and not_before >= end:
+            raise UserError(f"not_before is {not_before}, and the draw ends before tick {end}; give an earlier not_before")
         limits = dataclasses.replace(self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0)
         return self._draw(limits)
 

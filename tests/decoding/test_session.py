@@ -212,6 +212,7 @@ def test_bad_input_leaves_the_session_usable():
             (lambda: session.draw(until=0), "until is 0"),
             (lambda: session.draw(until_tick=session.tick), "until is"),
             (lambda: session.draw(until_tick=session.tick + 20, not_before=session.tick + 30), "not_before"),
+            (lambda: session.draw(until=session.clock.state.bar + 2, not_before=session.tick + 96), "not_before"),
             (lambda: session.rollback(-1), "to is -1"),
             (lambda: Session(session._scheduler), "engine.rows"),
             (lambda: Session(session._scheduler, programs=[129]), "programs"),
