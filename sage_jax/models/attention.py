@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models import flash_attention
-from sage_jax.models.cache import KEYS_EVENTS, KeysValues
+from sage_jax.models.cache import KeysValues
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import dense, fan_in_init
 
@@ -213,11 +213,8 @@ def _attend_groups(
         values = jnp.broadcast_to(values[:, None], (values.shape[0], K, *values.shape[1:]))
         return values.reshape(values.shape[0], G, 1, 1, 1, -1)
 
-    def scope_mask(S):  # [1, 1, 1, U, 1, M]: in a group over all attributes, own-scope heads attend to one
-        if by_attribute or not own:
-            return True
-        mask = np.concatenate([np.eye(own, dtype=bool), np.ones((X - own, own), bool)])
-        return jnp.broadcast_to(mask[:, :, None], (X, own, S)).reshape(1, 1, 1, X, 1, -1)
+    # bool [X, E]: in a group over all attributes, own-scope heads attend to one.
+    scopes = np.concatenate([np.eye(own, E, dtype=bool), np.ones((X - own, E), bool)])
 
     key_token = jnp.arange(S)[None, None, :] * E + jnp.arange(E)[None, :, None]
     query_token = ((low + jnp.arange(N))[:, None] * E + first + jnp.arange(A)[None, :]).reshape(-1)
@@ -227,14 +224,17 @@ def _attend_groups(
         key_segment = per_key(jnp.broadcast_to(segment_ids[:, None], (B, E, S)))
         mask &= key_segment == query_segment[:, None, :, None, None, None]
     keys, values = (part.reshape(B, G, -1, h) for part in new_kv)
-    sources = [Source("bgturh,bgmh->bgturm", keys, values, mask & scope_mask(S))]
+    if own and not by_attribute:
+        mask &= np.repeat(scopes, S, axis=1)[None, None, None, :, None, :]
+    sources = [Source("bgturh,bgmh->bgturm", keys, values, mask)]
     if layer_cache is not None:
-        cached_keys, cached_values = layer_cache.cached
-        S = cached_keys.shape[KEYS_EVENTS]
-        key_event = per_key(jnp.broadcast_to(jnp.arange(S), (1, E, S)))
-        mask = key_event < layer_cache.length[:, None, None, None, None, None]
-        keys, values = cached_keys.reshape(B, G, h, -1), cached_values.reshape(B, G, -1, h)
-        sources.append(Source("bgturh,bghm->bgturm", keys, values, mask & scope_mask(S)))
+        keys, values = layer_cache.cached
+        M, Q = values.shape[2], K * E // G
+        mask = (jnp.arange(M) // Q)[None] < layer_cache.length[:, None]  # [B, M]
+        mask = mask[:, None, None, None, None, :]
+        if own and not by_attribute:
+            mask &= jnp.tile(scopes, M // Q)[None, None, None, :, None, :]
+        sources.append(Source("bgturh,bghm->bgturm", keys, values, mask))
     return _from_kv_groups(_softmax_average(queries, sources), K, by_attribute).reshape(q.shape)
 
 

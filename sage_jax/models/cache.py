@@ -9,15 +9,16 @@ from sage_jax import struct
 from sage_jax.models.config import ModelConfig
 
 KeysValues = tuple[jax.Array, jax.Array]
-KEYS_EVENTS, VALUES_EVENTS = 4, 3  # the event axis of a layer's key and value buffers
+KEYS_AXIS, VALUES_AXIS = 3, 2  # the axis of M in a layer's key and value buffers
 
 
 @struct.dataclass
 class Cache(struct.Struct):
     """Keys and values of the events read so far, one pair of buffers per layer.
 
-    layers: per layer keys [B, G, h, Q, S] and values [B, G, Q, S, h] for a capacity of S events. The keys of a KV group are
-      contiguous, and h comes first: both buffers are then right-hand sides of their matrix products without a copy.
+    layers: per layer keys [B, G, h, M] and values [B, G, M, h] for a capacity of S events, M = S Q: the Q keys of an event are
+      neighbours. Both buffers are thus right-hand sides of their matrix products as they are. Had Q and S an axis each, a TPU,
+      which pads the last two axes to whole tiles, would copy the buffers to join them.
     partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
       written to `layers` once, when the event is complete.
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
@@ -37,13 +38,19 @@ class Cache(struct.Struct):
             zeros = lambda shape: jnp.zeros(shape, config.dtype)
             return tuple((zeros(keys), zeros(values)) for _ in range(config.num_layers))
 
-        layers = pairs((batch, G, h, Q, S), (batch, G, Q, S, h))
+        layers = pairs((batch, G, h, S * Q), (batch, G, S * Q, h))
         return cls(layers, pairs(one_event, one_event), jnp.zeros((batch,), jnp.int32))
 
     @property
     def max_events(self) -> int:
         """The capacity S."""
-        return self.layers[0][0].shape[KEYS_EVENTS]
+        return self.layers[0][0].shape[KEYS_AXIS] // self._keys_per_group
+
+    @property
+    def _keys_per_group(self) -> int:
+        """Q."""
+        K, E = self.partial_event[0][0].shape[1:3]
+        return K * E // self.layers[0][0].shape[1]
 
     @property
     def num_bytes(self) -> int:
@@ -59,16 +66,17 @@ class Cache(struct.Struct):
         after: an array that depends on every read of the buffers. It adds a false dependency to the write, so that XLA
         schedules the in-place write after the reads. Otherwise XLA copies each buffer.
         """
-        position = jnp.where(after.ravel()[0] == jnp.inf, 0, self.length)
+        Q = self._keys_per_group
+        position = jnp.where(after.ravel()[0] == jnp.inf, 0, self.length * Q)
 
         def append(buffers: KeysValues, new: KeysValues) -> KeysValues:
             keys, values = buffers
-            B, G, Q, _, h = values.shape
-            new_keys, new_values = (part.reshape(B, G, Q, -1, h) for part in new)
-            new_keys = new_keys.transpose(0, 1, 4, 2, 3)
+            B, G, _, h = values.shape
+            # [B, K, E, N, h] -> [B, G, N Q, h]
+            new_keys, new_values = (part.reshape(B, G, Q, -1, h).swapaxes(2, 3).reshape(B, G, -1, h) for part in new)
             return (
-                update_rows(keys, new_keys, position, KEYS_EVENTS),
-                update_rows(values, new_values, position, VALUES_EVENTS),
+                update_rows(keys, new_keys.swapaxes(2, 3), position, KEYS_AXIS),
+                update_rows(values, new_values, position, VALUES_AXIS),
             )
 
         layers = tuple(append(buffers, new) for buffers, new in zip(self.layers, new_kv, strict=True))
