@@ -51,14 +51,38 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         raise UserError(f"config.mesh is {requested}, but there are {count} devices; give sizes whose product is {count}")
     # With Explicit axes, jax's default, every table lookup would need its output sharding.
     types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=types, devices=devices)
+    shape = (data, config.fsdp, config.tensor)
+    try:
+        mesh = jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+        if not spans_hosts(mesh.devices):
+            return mesh
+    except NotImplementedError:  # no axis of the pod has this size
+        pass
+    return Mesh(host_by_host(devices).reshape(shape), AXES, axis_types=types)
+
+
+def host_by_host(devices: Sequence[Any]) -> np.ndarray:
+    """The devices, those of a host beside each other, so that the last axis of a mesh stays within hosts where it can.
+
+    On a TPU pod jax orders them by their place in the pod, where a line of four chips belongs to two hosts.
+    """
+    return np.array(sorted(devices, key=lambda device: (device.process_index, device.id)))
+
+
+def spans_hosts(devices: np.ndarray) -> bool:
+    """Whether devices [data, fsdp, tensor] that differ only along the tensor axis belong to several hosts."""
+    hosts = _hosts(devices)
+    return bool((hosts != hosts[..., :1]).any())
+
+
+def _hosts(devices: np.ndarray) -> np.ndarray:
+    return np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
 
 
 def check_hosts(mesh: Mesh) -> None:
     """Raises UserError if the tensor axis spans several hosts, so that they share rows."""
-    host = np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)  # [data, fsdp, tensor]
-    if (host != host[..., :1]).any():
-        each = int(np.unique(host, return_counts=True)[1].min())
+    if spans_hosts(mesh.devices):
+        each = int(np.unique(_hosts(mesh.devices), return_counts=True)[1].min())
         raise UserError(
             f"config.mesh.tensor is {mesh.shape['tensor']}; give a divisor of {each}, the number of devices per host"
         )
