@@ -77,7 +77,10 @@ class Engine:
         self.reset()
 
     def set_params(self, params: Any) -> None:
-        """Replaces the parameters with others of the same shapes. Compiled programs stay valid."""
+        """Replaces the parameters with others of the same shapes. Compiled programs stay valid.
+
+        params: arrays, or ShapeDtypeStructs for an engine that only gives definitions.
+        """
         self.params = cast_parameters(self.config, params)
 
     def reset(self) -> None:
@@ -210,15 +213,18 @@ class Engine:
         with self.lock:
             if key not in self._programs:
                 began = time.perf_counter()
-                function, arguments, donated = self._definition(name, *sizes)
+                function, arguments, donated = self.definition(name, *sizes)
                 jitted = jax.jit(function, donate_argnums=donated)
                 self._programs[key] = load_or_compile(jitted, *arguments, key=(*self._identity, *key))
                 self.compile_seconds += time.perf_counter() - began
                 self.compilations += 1
             return self._programs[key]
 
-    def _definition(self, name: str, rows: int, capacity: int, larger: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
-        """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite."""
+    def definition(self, name: str, rows: int, capacity: int, larger: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
+        """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
+
+        name: "empty", "insert", "release", "resize", "prefill", "edit", "decode", or "event_step", which is the body of decode.
+        """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
         shapes = lambda *sizes: shapes_of(empty(*sizes), self.params, key=(*self._identity, *sizes))
@@ -238,5 +244,7 @@ class Engine:
             given = jax.ShapeDtypeStruct((capacity, self.config.num_attributes), np.int16)
             controls = shapes(1, capacity).controls
             return decoder.edit, (self.params, state, number, number, number, given, controls), (1,)
+        if name == "event_step":
+            return decoder.event_step, (self.params, state), (1,)
         assert name == "decode"
         return decoder.decode, (self.params, state, number, number), (1,)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.flash_attention import resolve
 from sage_jax.models.registry import build_model
 from sage_jax.programs import stored
 from sage_jax.tokenizers.base import Tokenizer
@@ -89,6 +90,9 @@ def bits(
 @functools.lru_cache(maxsize=8)
 def _compiled_event_nats(config: ModelConfig) -> Callable:
     """event_nats of (params, events); calls of one model and one shape share what is compiled."""
+    # A run that was trained with flash attention may be scored on a device that has no kernel for it.
+    impl = "auto" if config.attention_impl == "flash" else config.attention_impl
+    config = resolve(dataclasses.replace(config, attention_impl=impl), jax.devices()[0])
     return stored(jax.jit(functools.partial(event_nats, build_model(config))), key=config)
 
 

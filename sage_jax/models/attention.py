@@ -109,8 +109,7 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(partial, new, (0, 0, first, 0, 0))
                 for partial, new in zip(layer_cache.partial_event, (k, v), strict=True)
             )
-        flash = config.attention_impl == "flash" or (config.attention_impl == "auto" and flash_attention.has_kernel(x.dtype, h))
-        if flash and config.supports_flash_attention and layer_cache is None:
+        if config.attention_impl == "flash" and config.supports_flash_attention and layer_cache is None:
             attended = _attend_flash(q, (k, v), segment_ids, config)
         else:
             attended = _attend_in_chunks(q, (k, v), layer_cache, segment_ids, config, first)

@@ -38,7 +38,8 @@ class ModelConfig:
     query_chunk_size: events per chunk of queries in chunked attention. Memory grows with it.
     attention_impl: of training and validation. "chunked": one chunk of queries after another. "flash":
       jax.nn.dot_product_attention, which is cuDNN's flash attention on a GPU in bfloat16. It needs as many keys as queries;
-      event-level models with scope all or mixed fall back to chunked. "auto": flash where cuDNN has a kernel.
+      event-level models with scope all or mixed fall back to chunked. "auto": flash where cuDNN has a kernel, which
+      flash_attention.resolve decides for a device; a model that is built without it takes chunked.
     remat: what the backward pass recomputes. "none": nothing; the fastest if memory suffices. "scores": attention scores, one
       chunk at a time. "dots": all but the outputs of dense layers. "full": all but the input of each layer.
     """

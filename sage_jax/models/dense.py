@@ -62,8 +62,8 @@ _dense.defvjp(_forward, _backward)
 def _dot(a: jax.Array, b: jax.Array, a_axes: Iterable[int], b_axes: Iterable[int]) -> jax.Array:
     """Contracts `a_axes` of a with `b_axes` of b. Each must be the first or the last axes of its array.
 
-    On one device both arrays become matrices, so that XLA moves no dimensions before the product. On several devices a reshape
-    would gather sharded dimensions.
+    On one device both arrays become matrices, so that XLA moves no dimensions before the product. On a mesh of several devices
+    a reshape would gather sharded dimensions.
     """
     a_axes, b_axes = tuple(a_axes), tuple(b_axes)
 
@@ -71,7 +71,7 @@ def _dot(a: jax.Array, b: jax.Array, a_axes: Iterable[int], b_axes: Iterable[int
         # A GPU multiplies a single row of bfloat16 in bfloat16 unless the sum is float32. More rows would differ from it.
         return jax.lax.dot_general(a, b, dimensions, preferred_element_type=_sum_dtype(a)).astype(a.dtype)
 
-    if jax.device_count() > 1:
+    if _is_sharded():
         return dot_general(a, b, ((a_axes, b_axes), ((), ())))
     shape, contracted = [], []
     for array, axes in ((a, a_axes), (b, b_axes)):
@@ -80,6 +80,15 @@ def _dot(a: jax.Array, b: jax.Array, a_axes: Iterable[int], b_axes: Iterable[int
     length = math.prod(a.shape[dimension] for dimension in a_axes)
     a, b = (array.reshape((length, -1) if axis == 0 else (-1, length)) for array, axis in zip((a, b), contracted, strict=True))
     return dot_general(a, b, (((contracted[0],), (contracted[1],)), ((), ()))).reshape(shape)
+
+
+def _is_sharded() -> bool:
+    """Whether the function that is traced shards its arrays: over the mesh that training/sharding.py traces it under.
+
+    Under pmap the axes are manual, and each device has arrays of its own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return any(size > 1 for name, size in mesh.shape.items() if name not in mesh.manual_axes)
 
 
 def _sum_dtype(x: jax.Array) -> jnp.dtype:

@@ -1,16 +1,19 @@
-"""Attention over whole crops by jax.nn.dot_product_attention, which is cuDNN's flash attention on a GPU in bfloat16.
+"""Attention over whole crops by jax.nn.dot_product_attention: cuDNN's flash attention in bfloat16, plain XLA in float32.
 
 Shapes as in attention.py. That function needs as many keys as queries. It therefore runs over tokens for heads that attend to
 all attributes, and over events, once per attribute, for heads that attend to one.
 """
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sage_jax.errors import UserError
 from sage_jax.models.cache import KeysValues
+from sage_jax.models.config import ModelConfig
 
 
 def attend_all(q: jax.Array, new_kv: KeysValues, segment_ids: jax.Array | None) -> jax.Array:
@@ -61,17 +64,35 @@ def attend_own(q: jax.Array, new_kv: KeysValues, segment_ids: jax.Array | None) 
     return jnp.where(shifted, back, attended)
 
 
-def has_kernel(dtype: jax.typing.DTypeLike, head_dim: int) -> bool:
+def resolve(config: ModelConfig, device: Any) -> ModelConfig:
+    """`config` with attention_impl "flash" or "chunked" instead of "auto", for a `device` of jax or of a topology.
+
+    Raises UserError for "flash" where the device has no kernel for the model's heads.
+    """
+    has = has_kernel(device, config.dtype, config.head_dim)
+    if config.attention_impl == "flash" and not has:
+        raise UserError(
+            f"config.model.attention_impl is flash, which needs bfloat16, a head_dim up to 128 that 8 divides, and an NVIDIA "
+            f"GPU since Ampere; this is {config.dtype}, {config.head_dim} and {device.device_kind}: give auto or chunked"
+        )
+    return dataclasses.replace(config, attention_impl="flash" if has and config.attention_impl != "chunked" else "chunked")
+
+
+def has_kernel(device: Any, dtype: str, head_dim: int) -> bool:
     """Whether cuDNN has a flash attention kernel for this head: on NVIDIA GPUs since Ampere, in bfloat16."""
-    if jax.default_backend() != "gpu" or dtype != jnp.bfloat16 or head_dim % 8 or head_dim > 128:
+    if device.platform not in ("gpu", "cuda") or not _fits_kernel(dtype, head_dim):
         return False
-    generation = jax.local_devices()[0].compute_capability.partition(".")[0]
+    generation = str(device.compute_capability).partition(".")[0]
     return generation.isdecimal() and int(generation) >= 8
+
+
+def _fits_kernel(dtype: jax.typing.DTypeLike, head_dim: int) -> bool:
+    return jnp.dtype(dtype) == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128
 
 
 def _attend_causally(heads: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None) -> jax.Array:
     _, length, _, h = heads.shape
     # With a mask, cuDNN has a gradient for even lengths only.
-    fits = has_kernel(heads.dtype, h) and (mask is None or length % 2 == 0)
+    fits = _fits_kernel(heads.dtype, h) and (mask is None or length % 2 == 0)
     implementation: Literal["cudnn", "xla"] = "cudnn" if fits else "xla"
     return jax.nn.dot_product_attention(heads, keys, values, mask=mask, is_causal=True, implementation=implementation)

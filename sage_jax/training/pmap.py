@@ -4,7 +4,7 @@ jit over a mesh (sharding.py) covers this case too. This partitioner serves pmap
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,17 +34,22 @@ class CompiledWhenCalled:
         return self._function
 
 
-def pmap_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_step: Callable) -> TrainFunctions:
+def pmap_partitioner(
+    run: RunConfig, devices: Sequence[Any], init: Callable, train_step: Callable, eval_step: Callable
+) -> TrainFunctions:
     """The train functions under pmap. State, parameters and batches have a leading axis of this host's devices.
 
-    Raises UserError if config.mesh is set, or the batch size is not a multiple of the number of devices.
+    devices: all that jax has. Raises UserError if they are others, if config.mesh is set, or if the batch size is not a
+    multiple of their number.
     """
+    if list(devices) != jax.devices():
+        raise UserError("config.partitioner is pmap, which takes all devices of this machine; give mesh to choose them")
     if run.mesh != MeshConfig():
         raise UserError("config.mesh is for config.partitioner = mesh; pmap shards only the rows of a batch, over all devices")
-    check_batch_size(run, jax.device_count())
+    check_batch_size(run, len(devices))
     local = jax.local_devices()
     per_device = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
-    replicated = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    replicated = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
 
     def pmapped(function: Callable, **options: Any) -> Any:
         mapped = jax.pmap(functools.partial(function, axis_name=AXIS), axis_name=AXIS, in_axes=(0, 0), **options)
@@ -72,5 +77,5 @@ def pmap_partitioner(run: RunConfig, init: Callable, train_step: Callable, eval_
         shard_batch=shard_batch,
         unshard_state=unshard_state,
         shard_state=shard_state,
-        remarks=(f"pmap over {jax.device_count()} devices",),
+        remarks=(f"pmap over {len(devices)} devices",),
     )

@@ -1,12 +1,14 @@
 """Builds the jitted functions of a run: init_state, train_step and eval_step under its partitioner."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from sage_jax.config import RunConfig
+from sage_jax.models import flash_attention
 from sage_jax.models.registry import build_model
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.training import pmap, sharding
@@ -18,13 +20,18 @@ from sage_jax.training.step import TokenAccounting, eval_step, train_step
 PARTITIONERS: Mapping[str, Callable[..., TrainFunctions]] = {"mesh": sharding.mesh_partitioner, "pmap": pmap.pmap_partitioner}
 
 
-def make_train_functions(run: RunConfig, representation: Tokenizer) -> TrainFunctions:
-    """The jitted functions of `run`. Raises UserError if its batches or its mesh don't fit the devices."""
-    model = build_model(run.model)
+def make_train_functions(run: RunConfig, representation: Tokenizer, devices: Sequence[Any] | None = None) -> TrainFunctions:
+    """The jitted functions of `run` for `devices`, by default all that jax has.
+
+    Raises UserError if its batches, its mesh or its attention don't fit the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    model = build_model(flash_attention.resolve(run.model, devices[0]))
     tx = make_optimizer(run.optimizer, run.train.steps)
     accounting = TokenAccounting.of(representation)
     return PARTITIONERS[run.partitioner](
         run,
+        devices,
         init=functools.partial(init_state, model=model, tx=tx),
         train_step=functools.partial(
             train_step,
@@ -42,5 +49,11 @@ def make_train_functions(run: RunConfig, representation: Tokenizer) -> TrainFunc
 
 def empty_batch(run: RunConfig) -> dict[str, np.ndarray]:
     """A batch of zeros with this host's shapes, for ahead-of-time compilation."""
-    rows = run.train.batch_size // jax.process_count()
-    return {"events": np.zeros((rows, run.context + 1, run.model.num_attributes), np.int32)}
+    (_, *row), rows = abstract_batch(run)["events"].shape, run.train.batch_size // jax.process_count()
+    return {"events": np.zeros((rows, *row), np.int32)}
+
+
+def abstract_batch(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of all hosts."""
+    shape = (run.train.batch_size, run.context + 1, run.model.num_attributes)
+    return {"events": jax.ShapeDtypeStruct(shape, np.int32)}

@@ -117,15 +117,24 @@ def test_remat_policies_reduce_residuals():
 @pytest.mark.parametrize(
     ("capability", "dtype", "head_dim", "expected"),
     [
-        ("9.0", jnp.bfloat16, 64, True),
-        ("7.5", jnp.bfloat16, 64, False),
-        ("gfx942", jnp.bfloat16, 64, False),
-        ("9.0", jnp.float32, 64, False),
-        ("9.0", jnp.bfloat16, 12, False),
+        ("9.0", "bfloat16", 64, True),
+        ("7.5", "bfloat16", 64, False),
+        ("gfx942", "bfloat16", 64, False),
+        ("9.0", "float32", 64, False),
+        ("9.0", "bfloat16", 12, False),
     ],
 )
-def test_flash_kernel_needs_ampere_and_bfloat16(monkeypatch, capability, dtype, head_dim, expected):
-    assert not flash_attention.has_kernel(jnp.bfloat16, 64)  # on the CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
-    assert flash_attention.has_kernel(dtype, head_dim) == expected
+def test_flash_kernel_needs_ampere_and_bfloat16(capability, dtype, head_dim, expected):
+    gpu = types.SimpleNamespace(platform="gpu", compute_capability=capability)
+    assert flash_attention.has_kernel(gpu, dtype, head_dim) == expected
+
+
+def test_auto_becomes_flash_only_where_the_device_has_a_kernel():
+    gpu = types.SimpleNamespace(platform="gpu", compute_capability="9.0", device_kind="NVIDIA H100")
+    cpu = types.SimpleNamespace(platform="cpu", device_kind="cpu")
+    config = small_config(head_dim=8, dtype="bfloat16")
+    impl = lambda impl, device: flash_attention.resolve(dataclasses.replace(config, attention_impl=impl), device).attention_impl
+    assert [impl("auto", gpu), impl("flash", gpu), impl("chunked", gpu)] == ["flash", "flash", "chunked"]
+    assert [impl("auto", cpu), impl("chunked", cpu)] == ["chunked", "chunked"]
+    with pytest.raises(UserError, match=r"attention_impl is flash, .*; this is bfloat16, 8 and cpu: give auto or chunked"):
+        impl("flash", cpu)
