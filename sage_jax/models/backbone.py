@@ -10,10 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sage_jax.models.attention import Attention, LayerCache, Rope, rope_frequencies
-from sage_jax.models.cache import Cache, KeysValues
+from sage_jax.models.attention import Attention, Rope, rope_frequencies
+from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init
+from sage_jax.models.layout import KeysValues, LayerCache
 
 # Chooses a token [B] from the tokens of the event so far and its logits [B, V].
 ChooseToken = Callable[[list[jax.Array], jax.Array], jax.Array]

@@ -12,8 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.models.cache import KeysValues
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.layout import KeysValues
+
+
+def attend(q: jax.Array, new_kv: KeysValues, segment_ids: jax.Array | None, config: ModelConfig) -> jax.Array:
+    """As models/attend.py without a cache, for models with `ModelConfig.supports_flash_attention`."""
+    own = config.num_own_scope_groups
+    parts = [attend_own(q[:, :, :, :own], new_kv, segment_ids)] if own else []
+    if q.shape[3] > own:
+        parts.append(attend_all(q[:, :, :, own:], new_kv, segment_ids))
+    return jnp.concatenate(parts, axis=3)
 
 
 def attend_all(q: jax.Array, new_kv: KeysValues, segment_ids: jax.Array | None) -> jax.Array:

@@ -1,0 +1,67 @@
+"""Where a cache keeps the keys and values of a layer: what every layout must do, and writes that XLA makes in place.
+
+Shapes as in attention.py.
+"""
+
+import functools
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+KeysValues = tuple[jax.Array, jax.Array]
+
+
+class LayerCache(NamedTuple):
+    """One layer's part of a `Cache`.
+
+    cached: buffers in the layout of the implementation. partial_event: keys and values of the event that is being read, each
+    [B, K, E, 1, h]. length: int32 [B], events of each row.
+    """
+
+    cached: KeysValues
+    partial_event: KeysValues
+    length: jax.Array
+
+
+class Layout(Protocol):
+    """The buffers of one layer, as an implementation of attention reads them (attend.py). Hashable: it is part of a program."""
+
+    def shapes(self, batch: int, max_events: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the key and value buffers for `max_events` events in each of `batch` rows. Rows are the first axis; a
+        larger buffer begins with what a smaller one holds."""
+        ...
+
+    def max_events(self, buffers: KeysValues) -> int:
+        """The capacity of the buffers in events."""
+        ...
+
+    def append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
+        """The buffers with N complete events, keys and values [B, K, E, N, h], after the first `length` [B] events."""
+        ...
+
+
+def update_rows(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    """Writes new [B, ...] into buffer [B, ...], in row b from position[b] on along `axis`; in place where XLA can.
+
+    On a CPU each row is an update of its own, since XLA expands a scatter into a loop there. Elsewhere one scatter writes all.
+    """
+    if len(buffer) == 1:
+        return jax.lax.dynamic_update_slice_in_dim(buffer, new, position[0], axis)
+    return jax.lax.platform_dependent(
+        buffer, new, position, cpu=functools.partial(_row_by_row, axis=axis), default=functools.partial(_scatter, axis=axis)
+    )
+
+
+def _row_by_row(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    for row in range(len(buffer)):
+        start = [jnp.int32(0)] * buffer.ndim
+        start[0], start[axis] = jnp.int32(row), position[row]
+        buffer = jax.lax.dynamic_update_slice(buffer, new[row : row + 1], start)
+    return buffer
+
+
+def _scatter(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
+    return jax.vmap(lambda row, new, position: jax.lax.dynamic_update_slice_in_dim(row, new, position, axis - 1))(
+        buffer, new, position
+    )
