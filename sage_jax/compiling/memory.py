@@ -15,7 +15,8 @@ NO_ADVICE = "by estimate no single one of mesh.fsdp, model.remat and train.batch
 STATE_COPIES = 4  # in training: parameters, gradients and two moments of Adam, all float32
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) (?:hbm|HBM)")
+# Two messages of libtpu.
+_USED = re.compile(r"(?:Used |temporaries \()([\d.]+)([KMGT]?)(?: of |\) exceeds available HBM \()([\d.]+)([KMGT]?)")
 
 
 @dataclasses.dataclass(frozen=True)

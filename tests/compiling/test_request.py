@@ -70,6 +70,7 @@ def test_a_run_in_a_folder_gives_its_config_and_flags_override_it(tmp_path):
     ids=str,
 )
 def test_a_mistake_is_named(wanted, message, monkeypatch):
+    assert jax.device_count() == 1  # before a flag could change it
     monkeypatch.setenv("XLA_FLAGS", "")
     values = dict(target="cpu", program="decode", capacity=64) | wanted
     config = tiny_config(**values.pop("config", {})).to_dict()
@@ -132,6 +133,8 @@ def test_a_state_that_does_not_fit_needs_fsdp(monkeypatch):
 def test_a_compiler_states_how_much_is_too_much():
     message = "Ran out of memory in memory space hbm. Used 25.52G of 15.75G hbm. Exceeded hbm capacity by 9.77G."
     assert stated_excess(RuntimeError(message)) == (25.52 * 2**30, 15.75 * 2**30)
+    message = "the total memory required for HLO temporaries (100.27G) exceeds available HBM (15.75G). HLO"
+    assert stated_excess(RuntimeError(message)) == (100.27 * 2**30, 15.75 * 2**30)
     assert stated_excess(RuntimeError("INTERNAL: something else")) is None
 
 
