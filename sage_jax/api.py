@@ -19,7 +19,7 @@ from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.decoding.session import Session, stream
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
-from sage_jax.models.registry import cast_parameters
+from sage_jax.models.registry import inference_parameters
 from sage_jax.music.instruments import describe, programs_in, programs_of
 from sage_jax.music.midi import at_resolution, read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
@@ -133,7 +133,7 @@ class Model:
     ):
         self.run, self.step, self.tokenizer = run, step, tokenizer
         self.sampling, self.continuation = sampling, continuation
-        self.params = cast_parameters(run.model, params)
+        self.params = inference_parameters(run.model, params)
         self._engines: dict[tuple[int, int], Engine] = {}
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from sage_jax.decoding.request import Request
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.registry import cast_parameters
+from sage_jax.models.registry import inference_parameters
 from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.tokenizers.base import Tokenizer
 
@@ -81,7 +81,7 @@ class Engine:
 
         params: arrays, or ShapeDtypeStructs for an engine that only gives definitions.
         """
-        self.params = cast_parameters(self.config, params)
+        self.params = inference_parameters(self.config, params)
 
     def reset(self) -> None:
         """Releases every row, and goes back to the first capacity."""

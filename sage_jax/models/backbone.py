@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from sage_jax.models.attention import Attention, Rope, rope_frequencies
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init
+from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init, kernel_of
 from sage_jax.models.layout import KeysValues, LayerCache
 
 # Chooses a token [B] from the tokens of the event so far and its logits [B, V].
@@ -45,7 +45,7 @@ class GatedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, F = self.config.embed_dim, self.config.mlp_dim
-        gate_up = self.param("gate_up", fan_in_init(nn.initializers.lecun_normal()), (D, 2, F)).astype(x.dtype)
+        gate_up = kernel_of(self, "gate_up", fan_in_init(nn.initializers.lecun_normal()), (D, 2, F)).astype(x.dtype)
         down_init = nn.initializers.normal((F * 2 * self.config.num_layers) ** -0.5)
         down = self.param("down", down_init, (F, D)).astype(x.dtype)
         gate, up = jnp.moveaxis(dense(x, gate_up), -2, 0)

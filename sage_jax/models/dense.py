@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Iterable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -11,6 +12,30 @@ from jax.nn.initializers import Initializer
 
 SPLIT_K = 4  # partial products of a single row on the CPU
 DENSE_OUTPUT = "dense_output"  # name for rematerialization policies
+
+
+def kernel_of(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+    """The parameter `name` of a module, [*in, *out]. Parameters for inference may hold it as a matrix, see `matrix_shape`.
+
+    Raises ValueError for a given array of another shape.
+    """
+    if not module.has_variable("params", name):
+        return module.param(name, init, shape)
+    given = module.get_variable("params", name)
+    if given.shape not in (shape, matrix_shape(name, shape)):
+        raise ValueError(f"{module.name} has a parameter {name} of shape {given.shape} instead of {shape}")
+    return given.reshape(shape)
+
+
+def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a kernel as a matrix of inputs and outputs. Only an `output` has several dimensions of inputs.
+
+    A TPU pads the last two dimensions of an array to whole tiles. It would lay out a kernel [D, 2, F] anew for each product.
+    """
+    if len(shape) < 3:
+        return shape
+    inputs = len(shape) - 1 if name == "output" else 1
+    return math.prod(shape[:inputs]), math.prod(shape[inputs:])
 
 
 def dense(x: jax.Array, kernel: jax.Array, inputs: int = 1) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from sage_jax.models.backbone import RMSNorm
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.dense import dense, fan_in_init
+from sage_jax.models.dense import dense, fan_in_init, kernel_of
 from sage_jax.models.pooled import EventCarry, Pooled
 
 
@@ -90,8 +90,9 @@ class AttentiveDecoder(nn.Module):
         kernel_init = nn.initializers.lecun_normal()
         heads_init = fan_in_init(kernel_init)
         self.places = self.param("places", nn.initializers.normal(0.02), (config.num_attributes, D))
-        self.query, self.key, self.value = (self.param(name, heads_init, (D, H, h)) for name in ("query", "key", "value"))
-        self.output = self.param("output", fan_in_init(nn.initializers.normal((2 * H * h) ** -0.5), 2), (H, h, D))
+        self.query, self.key, self.value = (kernel_of(self, name, heads_init, (D, H, h)) for name in ("query", "key", "value"))
+        output_init = fan_in_init(nn.initializers.normal((2 * H * h) ** -0.5), 2)
+        self.output = kernel_of(self, "output", output_init, (H, h, D))
         self.up = self.param("up", kernel_init, (D, F))
         self.down = self.param("down", nn.initializers.normal((2 * F) ** -0.5), (F, D))
         self.attention_norm, self.mlp_norm, self.output_norm = RMSNorm(), RMSNorm(), RMSNorm()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from sage_jax.models.backbone import Backbone
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.delay import Delay
+from sage_jax.models.dense import matrix_shape
 from sage_jax.models.nested import Nested
 from sage_jax.models.pooled import Compound, Pooled
 from sage_jax.models.transformer import Transformer
@@ -39,15 +40,19 @@ def abstract_params(config: ModelConfig) -> dict[str, Any]:
     return params | {f"block_{layer}": block for layer in range(config.num_layers)}
 
 
-def cast_parameters(config: ModelConfig, params: Any) -> Any:
-    """`params` in the types that a forward pass uses, config.dtype or float32: the same logits without a cast per pass.
+def inference_parameters(config: ModelConfig, params: Any) -> Any:
+    """`params` in the types and layouts that a forward pass on one device uses: the same logits without a cast per pass.
 
-    params: arrays or ShapeDtypeStructs, which stay what they are.
+    Kernels become matrices of config.dtype; what `IN_FLOAT32` names stays in float32. params: arrays or ShapeDtypeStructs,
+    which stay what they are.
     """
 
-    def cast(path: tuple, leaf: Any) -> Any:
+    def convert(path: tuple, leaf: Any) -> Any:
         name = jax.tree_util.keystr(path[-1:], simple=True)
         dtype = jnp.float32 if IN_FLOAT32.fullmatch(name) else jnp.dtype(config.dtype)
-        return leaf.update(dtype=dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype)
+        shape = matrix_shape(name, leaf.shape)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf.update(shape=shape, dtype=dtype)
+        return jnp.asarray(leaf, dtype).reshape(shape)
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+    return jax.tree_util.tree_map_with_path(convert, params)
