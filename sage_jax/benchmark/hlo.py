@@ -41,6 +41,16 @@ class Instruction:
         return [_array(*found) for found in _ARRAY.findall(self.shape)]
 
     @property
+    def operands(self) -> list[str]:
+        """The names of its operands."""
+        depth = 0
+        for end, character in enumerate(self.rest):  # noqa: B007
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if not depth:
+                break
+        return re.findall(r"%([\w.\-]+)", self.rest[:end] if self.rest else "")
+
+    @property
     def called(self) -> list[tuple[str, str]]:
         """(attribute, name) of the computations that it calls: a loop's body and condition, a fusion's calls, and so on."""
         found = []

@@ -42,16 +42,16 @@ class Counts:
 
 def count(program: Program) -> tuple[Counts, Counts]:
     """(what runs once in each call, what is in the branches of conditionals and the bodies of loops)."""
-    once = _reached(program, program.entry, nested=False)
-    nested = _reached(program, program.entry, nested=True)
+    once = reached(program, program.entry, nested=False)
+    nested = reached(program, program.entry, nested=True)
     return _count(once), _count(nested)
 
 
 def copies_of(program: Program, sizes: Collection[int]) -> int:
     """Copies and transpositions of arrays of these sizes in bytes to the main memory, alone or as the end of a fusion."""
-    reached = [*_reached(program, program.entry, nested=False), *_reached(program, program.entry, nested=True)]
+    instructions = [*reached(program, program.entry, nested=False), *reached(program, program.entry, nested=True)]
     copied = 0
-    for instruction in reached:
+    for instruction in instructions:
         last = instruction
         if instruction.opcode == "fusion":
             last = program.root(dict(instruction.called).get("calls", "")) or instruction
@@ -60,7 +60,7 @@ def copies_of(program: Program, sizes: Collection[int]) -> int:
     return copied
 
 
-def _reached(program: Program, name: str, nested: bool) -> Iterator[Instruction]:
+def reached(program: Program, name: str, nested: bool) -> Iterator[Instruction]:
     """The instructions that run when computation `name` does: those in its loops and branches if `nested`, else the others."""
     for instruction in program.computations.get(name, []):
         if not nested:
@@ -68,11 +68,11 @@ def _reached(program: Program, name: str, nested: bool) -> Iterator[Instruction]
         if instruction.opcode in ("while", "conditional"):
             for attribute, called in instruction.called if nested else ():
                 if attribute != "condition":
-                    yield from _reached(program, called, nested=False)
-                    yield from _reached(program, called, nested=True)
+                    yield from reached(program, called, nested=False)
+                    yield from reached(program, called, nested=True)
         elif instruction.opcode == "call":
             for _, called in instruction.called:
-                yield from _reached(program, called, nested)
+                yield from reached(program, called, nested)
 
 
 def _count(instructions: Iterator[Instruction]) -> Counts:

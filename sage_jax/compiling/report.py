@@ -12,6 +12,7 @@ from sage_jax.compiling.counts import Counts, copies_of, count
 from sage_jax.compiling.memory import Memory, check_fits, stated_excess
 from sage_jax.compiling.programs import Lowered
 from sage_jax.compiling.targets import Target
+from sage_jax.compiling.traffic import main_memory_bytes
 from sage_jax.config import RunConfig
 
 
@@ -20,9 +21,9 @@ class Report:
     """What a compiled program does on each device, in bytes and seconds.
 
     once, nested: its instructions outside and inside of loops and conditionals. copies: of arrays of the size of one of the
-    cache's buffers. accessed: bytes that kernels read and write by the compiler's count; None where it has none. needed: bytes
-    that an event step must read and write. memory, there: what the program needs and what the device has. hlo: the compiled
-    program as text.
+    cache's buffers. accessed: bytes that kernels read and write by the compiler's count; None where it has none. moved: those
+    that they read from the main memory and write to it, at most. needed: bytes that an event step must read and write.
+    memory, there: what the program needs and what the device has. hlo: the compiled program as text.
     """
 
     target: str
@@ -36,6 +37,7 @@ class Report:
     nested: Counts
     copies: int | None
     accessed: float | None
+    moved: int
     operations: float | None
     needed: int | None
     memory: Memory | None
@@ -48,8 +50,8 @@ class Report:
 
     @property
     def ratio(self) -> float | None:
-        """Bytes accessed for each byte that must be."""
-        return self.accessed / self.needed if self.accessed and self.needed else None
+        """Bytes to and from the main memory for each byte that must be."""
+        return self.moved / self.needed if self.needed else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the text of the program."""
@@ -91,6 +93,7 @@ def compile_program(lowered: Lowered, program: str, run: RunConfig, target: Targ
         nested,
         copies_of(parsed, lowered.cache_buffers) if lowered.cache_buffers else None,
         costs.get("bytes accessed"),
+        main_memory_bytes(parsed),
         costs.get("flops"),
         lowered.needed,
         memory,
@@ -114,9 +117,12 @@ def lines(report: Report) -> list[str]:
     if report.copies is not None:
         found.append(f"copies of buffers of the cache: {report.copies}")
     found.append(f"bytes accessed: {_mib(report.accessed) if report.accessed else 'not stated by this compiler'}")
+    found.append(f"bytes of the main memory: {_mib(report.moved)}")
     if report.needed:
-        ratio = f"; accessed / needed: {report.ratio:.2f}" if report.ratio else ""
-        found.append(f"bytes needed (parameters and cache): {_mib(report.needed)}{ratio}")
+        ratios = f"main memory / needed: {report.ratio:.2f}"
+        if report.accessed:
+            ratios = f"accessed / needed: {report.accessed / report.needed:.2f}; {ratios}"
+        found.append(f"bytes needed (parameters and cache): {_mib(report.needed)}; {ratios}")
     if report.memory:
         memory = report.memory
         there = f" of {_mib(report.there)}" if report.there else ""

@@ -6,6 +6,7 @@ import pytest
 
 from sage_jax.benchmark.hlo import Program
 from sage_jax.compiling.counts import Counts, copies_of, count
+from sage_jax.compiling.traffic import main_memory_bytes
 
 TEXT = """HloModule jit_step, is_scheduled=true
 
@@ -90,3 +91,37 @@ def test_a_program_of_jax_has_the_loop_and_the_branch_it_was_written_with():
     once, nested = count(Program.parse(text))
     assert (once.loops, once.conditionals) == (1, 1)
     assert nested.kernels >= 3  # the sine, the sort and the product at the least, unless they are one
+
+
+def test_main_memory_is_what_lies_in_no_other_memory():
+    """A transfer out of it counts once, like what the fusion and the all-reduce write and the latter reads."""
+    assert main_memory_bytes(Program.parse(TEXT)) == 64 + 64 + 2 * 64
+
+
+def test_updates_and_slices_count_as_what_they_change_and_return():
+    text = """HloModule jit_step
+
+%put (cache: bf16[64,8], row: bf16[1,8], at: s32[]) -> bf16[64,8] {
+  %cache = bf16[64,8]{1,0} parameter(0)
+  %row = bf16[1,8]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  ROOT %put.1 = bf16[64,8]{1,0} dynamic-update-slice(%cache, %row, %at, %at)
+}
+
+%look (table: bf16[64,8], at.1: s32[]) -> f32[1,8] {
+  %table = bf16[64,8]{1,0} parameter(0)
+  %at.1 = s32[] parameter(1)
+  %one = bf16[1,8]{1,0} dynamic-slice(%table, %at.1, %at.1), dynamic_slice_sizes={1,8}
+  ROOT %wide = f32[1,8]{1,0} convert(%one)
+}
+
+ENTRY %main (p: bf16[64,8], q: bf16[1,8], i: s32[]) -> f32[1,8] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  %q = bf16[1,8]{1,0} parameter(1)
+  %i = s32[]{:S(2)} parameter(2)
+  %written = bf16[64,8]{1,0} fusion(%p, %q, %i), kind=kLoop, calls=%put
+  ROOT %found = f32[1,8]{1,0} fusion(%written, %i), kind=kLoop, calls=%look
+}
+"""
+    written, found = 16 + 2 * 16, 16 + 32  # the row is read, then written over another one; a row is read, a wider one written
+    assert main_memory_bytes(Program.parse(text)) == written + found

@@ -13,7 +13,7 @@ from sage_jax.models.cache import Cache
 from sage_jax.models.registry import build_model
 from tests.models.small import join_values, parameters, random_events, small_config
 
-B, N, A, CAPACITY = 2, 6, 5, 8
+B, N, A, CAPACITY = 2, 5, 5, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +50,22 @@ def attend_one_by_one(q, new_kv, layer_cache, segment_ids, config, first):
     query_place = (S + jnp.arange(N))[:, None] * E + first + jnp.arange(A)[None]
     is_real = (jnp.arange(S + N)[None] < layer_cache.length[:, None]) | (jnp.arange(S + N)[None] >= S)
     mask = (place[None, None] <= query_place[:, :, None, None])[None] & is_real[:, None, None, :, None]
-    heads = []
-    for y in range(Y):
-        kv = y * keys.shape[2] // Y  # the KV head of this query head
-        scores = jnp.einsum("bnah,bseh->bnase", q[:, :, :, 0, y], keys[:, :, kv]) / h**0.5
-        scores = jnp.where(mask, scores, -jnp.inf)
-        weights = jax.nn.softmax(scores.reshape(*scores.shape[:3], -1), axis=-1).reshape(scores.shape)
-        heads.append(jnp.einsum("bnase,bseh->bnah", weights, values[:, :, kv]))
-    return jnp.stack(heads, axis=3)[:, :, :, None]
+    keys, values = (jnp.repeat(part, Y // part.shape[2], axis=2) for part in (keys, values))  # of each query head
+    scores = jnp.einsum("bnayh,bsyeh->bnayse", q[:, :, :, 0], keys) / h**0.5
+    scores = jnp.where(mask[:, :, :, None], scores, -jnp.inf)
+    weights = jax.nn.softmax(scores.reshape(*scores.shape[:4], -1), axis=-1).reshape(scores.shape)
+    return jnp.einsum("bnayse,bsyeh->bnayh", weights, values)[:, :, :, None]
 
 
 @pytest.mark.parametrize(
     "fields", [dict(kv_sharing="gqa", num_kv_heads=5), dict(attribute_scope="all", architecture="nested")], ids=join_values
 )
 def test_another_implementation_brings_its_own_layout(fields, monkeypatch):
-    config = small_config(num_layers=1, **fields)
+    config = small_config(num_layers=1, num_heads=10, head_dim=4, **fields)
     model, params = build_model(config), {"params": parameters(config)}
     events = random_events(config, B, N)
 
-    def decoded():
+    def decoded(params, events):
         state, logits = Cache.empty(config, B, CAPACITY), []
         before = jnp.zeros((B, A - 1, A), jnp.int32)
         carry, state = model.apply(params, events[:, :3], before, jnp.full(B, 3), state, method="prefill")
@@ -80,11 +77,11 @@ def test_another_implementation_brings_its_own_layout(fields, monkeypatch):
             state = state.advance(jnp.ones(B, jnp.int32))
         return state, logits
 
-    state, expected = jax.jit(decoded)()
+    state, expected = jax.jit(decoded)(params, events)
     other = Implementation(attend_one_by_one, ByEvent.of)
     for module in (attend, cache):
         monkeypatch.setattr(module, "implementation_of", lambda config: other)
-    changed, found = jax.jit(lambda: decoded())()
+    changed, found = jax.jit(lambda *arguments: decoded(*arguments))(params, events)
     assert changed.layers[0][0].shape == (B, CAPACITY, *ByEvent.of(config).sizes) != state.layers[0][0].shape
     assert changed.max_events == state.max_events == CAPACITY and changed.num_bytes == state.num_bytes
     for one, two in zip(found, expected, strict=True):
