@@ -69,7 +69,10 @@ class CompiledOnce:
 
 @pytest.fixture(scope="module")
 def compiled_once():
-    """Makes runs that differ in nothing but the seed share what they compile: a tiny run does little else."""
+    """Makes runs share what they compile, as a tiny run does little else.
+
+    They may differ in the seed, and in the number of steps if the learning rate does not depend on it.
+    """
     from sage_jax.training import loop
 
     make_train_functions = loop.make_train_functions
@@ -81,7 +84,8 @@ def compiled_once():
         return dataclasses.replace(functions, train_step=train_step, eval_step=eval_step)
 
     def of_any_seed(run, representation):
-        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0)), representation)
+        steps = 1 if run.optimizer.final_lr_fraction == 1 else run.train.steps
+        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0, steps=steps)), representation)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_train_functions", of_any_seed)
