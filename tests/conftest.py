@@ -36,9 +36,9 @@ hypothesis.settings.load_profile("reproducible")
 
 # The longest modules start first, so that none of them is left to one worker at the end.
 LONGEST = (
-    "test_study.py", "test_hosts.py", "test_suite.py", "test_survival.py", "test_readme.py", "test_engine.py",
-    "test_scheduler.py", "test_session.py", "test_sharding.py",
-    "test_evaluate.py", "test_api.py",
+    "test_engine.py", "test_scheduler.py", "test_session.py", "test_hosts.py", "test_decode.py", "test_study.py",
+    "test_sharding.py", "test_api.py", "test_evaluate.py", "test_page.py", "test_readme.py", "test_survival.py",
+    "test_packaging.py", "test_suite.py",
 )  # fmt: skip
 
 
@@ -69,7 +69,10 @@ class CompiledOnce:
 
 @pytest.fixture(scope="module")
 def compiled_once():
-    """Makes runs that differ in nothing but the seed share what they compile: a tiny run does little else."""
+    """Makes runs share what they compile, as a tiny run does little else.
+
+    They may differ in the seed, and in the number of steps if the learning rate does not depend on it.
+    """
     from sage_jax.training import loop
 
     make_train_functions = loop.make_train_functions
@@ -81,10 +84,28 @@ def compiled_once():
         return dataclasses.replace(functions, train_step=train_step, eval_step=eval_step)
 
     def of_any_seed(run, representation):
-        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0)), representation)
+        steps = 1 if run.optimizer.final_lr_fraction == 1 else run.train.steps
+        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0, steps=steps)), representation)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_train_functions", of_any_seed)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Makes engines of this module share their compiled programs, as an engine and its siblings do."""
+    from sage_jax.decoding.engine import Engine
+
+    own_init, programs = Engine.__init__, {}
+
+    @functools.wraps(own_init)
+    def init(self, *arguments, **keywords):
+        own_init(self, *arguments, **keywords)
+        self._programs = programs.setdefault(self._identity, self._programs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "__init__", init)
         yield
 
 

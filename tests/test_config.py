@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import json
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -108,20 +106,3 @@ def test_only_fields_that_affect_the_result_must_not_change_on_resume():
     assert not run_of(tiny_config(train=dict(steps=9, eval_every=3, max_to_keep=1))).differences(saved)
     other = run_of(tiny_config(train=dict(seed=1), model=dict(embed_dim=32)))
     assert other.differences(saved) == {"model.embed_dim": (16, 32), "train.seed": (0, 1)}
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--config=configs/sage.py:huge", "choose one of debug, demo, base"),
-        ("--config.train.stepz=3", "stepz"),
-        ("--config.train.steps=0", "config.train.steps is 0"),
-    ],
-)
-@pytest.mark.process
-def test_a_mistake_on_the_command_line_is_reported_in_one_line(flag, message, tmp_path):
-    config = [] if flag.startswith("--config=") else ["--config=configs/sage.py:debug"]
-    command = [sys.executable, "-m", "launch.train", *config, flag, f"--workdir={tmp_path}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2
-    assert message in ended.stderr and len(ended.stderr.strip().splitlines()) == 1, ended.stderr

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.training.processes import with_programs
+
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- not run: [^>]+-->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
 OWN = {".git", ".venv", ".venv-peers", "runs"}  # what the scratch checkout does not share
@@ -36,12 +38,12 @@ def test_commands_and_python(checkout):
     path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
     script = "set -euxo pipefail\n" + "\n".join(blocks("bash"))
     assert "launch.train" in script and "launch.sample" in script
-    subprocess.run(["bash", "-c", script], cwd=checkout, env={**os.environ, "PATH": path}, check=True, timeout=600)
+    subprocess.run(["bash", "-c", script], cwd=checkout, env={**with_programs(), "PATH": path}, check=True, timeout=600)
     assert list((checkout / "runs" / "mine" / "takes").glob("take_*.mid"))
     shutil.copytree(checkout / "runs" / "mine", checkout / "runs" / "demo")  # the demo itself takes minutes
     code = "\n".join(blocks("python"))
     assert "sage_jax.load" in code
-    subprocess.run([sys.executable, "-c", code], cwd=checkout, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", code], cwd=checkout, env=with_programs(), check=True, timeout=600)
     assert list((checkout / "runs" / "demo" / "from_python").glob("take_*.mid"))
 
 

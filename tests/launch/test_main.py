@@ -1,8 +1,6 @@
 """What launch scripts share."""
 
-import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
@@ -44,27 +42,3 @@ def test_an_override_of_an_unknown_field_ends_in_one_line_that_names_the_flag(ar
     assert ended.value.code == 2
     assert re.match(rf"error: {line}".replace("?", r"\?"), printed), printed
     assert printed.count("\n") == 1 and "\\n" not in printed
-
-
-def preprocess(*arguments: str) -> subprocess.CompletedProcess:
-    """launch.preprocess as a process that these arguments keep from its work."""
-    command = [sys.executable, "-m", "launch.preprocess", "--workdir=/nowhere", *arguments]
-    return subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.process
-def test_a_config_file_that_is_missing_ends_in_one_line():
-    ended = preprocess("--config=configs/nowhere.py")
-    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("error: --config: ") and "configs/nowhere.py" in ended.stderr
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("broken", ["{}['x']", "ConfigDict(dict(a=1)).b"])
-def test_an_error_of_the_config_file_itself_is_not_blamed_on_a_flag(broken, tmp_path):
-    """Its line is in the traceback."""
-    file = tmp_path / "mine.py"
-    file.write_text(f"from ml_collections import ConfigDict\n\ndef get_config():\n    return {broken}\n")
-    ended = preprocess(f"--config={file}")
-    assert ended.returncode == 1 and f'File "{file}", line 4' in ended.stderr
-    assert "a field that the config doesn't have" not in ended.stderr

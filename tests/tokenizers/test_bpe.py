@@ -39,7 +39,7 @@ def tokens_of(tokenizer: RemiBpe, steps: np.ndarray) -> np.ndarray:
 
 
 @given(pieces(), st.sampled_from(FORMS))
-@settings(max_examples=100)
+@settings(max_examples=72)  # four of each form
 def test_round_trip(piece, form):
     tokenizer = learned(*form)
     quantized = tokenizer.quantize(piece)
@@ -68,7 +68,7 @@ def test_round_trip_of_real_files(form):
 def test_merges_stay_within_their_scope(form):
     within, per_track, _ = form
     tokenizer = learned(*form)
-    for piece in files()[:4]:
+    for piece in files()[:2]:
         steps = tokenizer.encode(piece)
         tokens, offsets = tokenizer.expand(steps[:, 0])
         assert np.isin(np.flatnonzero(tokenizer.word_starts(tokens)), offsets).all()
@@ -147,8 +147,8 @@ def test_decode_refuses_an_invalid_stream_of_tracks():
 @pytest.mark.parametrize("context", [64, 200])
 def test_windows_score_every_step_once(form, context):
     tokenizer = learned(*form)
-    for piece in files()[1:6:2]:
-        steps = tokenizer.encode(piece)[:1200]
+    for piece in files()[1:4:2]:
+        steps = tokenizer.encode(piece)[:800]
         scored = [steps[:1]]
         for number, (window, first) in enumerate(tokenizer.windows(steps, context)):
             assert len(window) <= context and (first == 1 if not number else context / 2 <= first <= context * 3 / 4)

@@ -21,7 +21,7 @@ TOKENIZER = NoteEvents()
 # Encoding
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(quantized_pieces())
 def test_the_events_of_items_one_by_one_are_those_of_the_piece(encoded):
     tokenizer, piece = encoded
@@ -66,7 +66,7 @@ def test_notes_can_be_pushed_as_rows_records_and_arrays():
 # Decoding
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(quantized_pieces())
 def test_events_one_by_one_mean_what_they_mean_in_the_piece(encoded):
     tokenizer, piece = encoded

@@ -16,7 +16,7 @@ TOKENIZER = NoteEvents()
 TOKENIZERS = [TOKENIZER, NoteEvents(max_bar_step=1, num_velocities=8), NoteEvents(max_bar_quarters=4)]
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(pieces(), st.sampled_from(TOKENIZERS))
 def test_decode_inverts_encode(piece, tokenizer):
     quantized = tokenizer.quantize(piece)

@@ -1,9 +1,9 @@
-"""One of two hosts: runs scenarios in which a host fails, and writes what each raised as JSON. For a process of its own.
+"""One of two hosts: trains under pmap, then runs scenarios in which a host fails. For a process of its own.
 
   python -m tests.training.host_pair HOST:PORT PROCESS_ID FOLDER
 
-FOLDER holds `data` (shards), and the runs `restored_0` and `restored_1`, one for each host. Ends with the exit code of
-launch.train, in a scenario where host 1 has no shards.
+FOLDER holds `data` (shards), and the runs `restored_0` and `restored_1`, one for each host. The run of pmap goes to `pmap`, and
+what each scenario raised to a file of JSON. Ends with the exit code of launch.train, in a scenario where host 1 has no shards.
 """
 
 import json
@@ -19,6 +19,7 @@ from sage_jax.training.hosts import initialize_distributed
 from sage_jax.training.loop import train
 from sage_jax.training.train_functions import make_train_functions
 from tests.initial_values import quick_init
+from tests.training.processes import config_of
 from tests.training.tiny import tiny_config
 
 
@@ -33,7 +34,10 @@ def restore(workdir: pathlib.Path) -> int:
 
 def main(coordinator: str, process_id: int, folder: pathlib.Path) -> None:
     initialize_distributed(coordinator, 2, process_id)
-    Backbone.init = quick_init  # nothing is trained here
+    pmap = config_of(folder / "data", steps=4)
+    pmap.partitioner = "pmap"
+    train(pmap, folder / "pmap")
+    Backbone.init = quick_init  # nothing is trained from here on
     shards = lambda failing_host: str(folder / ("nowhere" if process_id == failing_host else "data"))
     learning_rate = 0.5 if process_id == 1 else 0.1
     configs = {

@@ -10,9 +10,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ml_collections import ConfigDict
+
+from configs.sage import get_config
 from sage_jax.training.metrics import read_metrics
 
 CONFIG = {
+    "representation.name": "remi",  # the fastest to compile
     "model.num_layers": 1,
     "model.kv_sharing": "mqa",
     "train.batch_size": 8,
@@ -24,6 +28,14 @@ CONFIG = {
 FLAGS = ("--config=configs/sage.py:debug", *(f"--config.{field}={value}" for field, value in CONFIG.items()))
 
 
+def config_of(shards: pathlib.Path, **train: int) -> ConfigDict:
+    """The config of FLAGS, for a run in this process."""
+    config = get_config("debug")
+    config.update_from_flattened_dict(CONFIG | {"data.shards": str(shards)})
+    config.train.update(train)
+    return config
+
+
 def command(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, base_flags=FLAGS) -> list[str]:
     """The command line of a run; `flags` override `base_flags`."""
     paths = [f"--workdir={workdir}", f"--config.data.shards={shards}"]
@@ -33,7 +45,12 @@ def command(workdir: pathlib.Path, shards: pathlib.Path, *flags: str, base_flags
 def start(*arguments, devices: int = 1, **options) -> subprocess.Popen:
     """Starts `command` on `devices` fake devices; the process ends with this one at the latest."""
     xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return spawn(command(*arguments, **options), env=os.environ | {"XLA_FLAGS": xla})
+    return spawn(command(*arguments, **options), env=with_programs() | {"XLA_FLAGS": xla})
+
+
+def with_programs() -> dict[str, str]:
+    """The environment of a process that replaces no code. By default it keeps its compiled programs for the next one."""
+    return {name: value for name, value in os.environ.items() if name != "SAGE_JAX_PROGRAMS"}
 
 
 def spawn(arguments: list[str], env: dict[str, str] | None = None) -> subprocess.Popen:

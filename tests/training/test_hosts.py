@@ -21,6 +21,7 @@ from tests.training.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("quick_init")  # in this process, which trains nothing
 ENDLESS = "--config.train.steps=100000"
+STEPS = 12  # of an undisturbed run that are compared
 
 
 def run_config(**sections) -> RunConfig:
@@ -28,39 +29,34 @@ def run_config(**sections) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shards, tmp_path_factory):
-    """The losses of an undisturbed run on two hosts with two devices each."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    (primary, _), (other, _) = end(start_hosts(2, workdir, shards, "--config.train.steps=12", devices=2))
-    assert "a mesh of data 4" in primary and "notes/s" in primary and "notes/s" not in other
-    return losses(workdir)
+def stopped(shards, tmp_path_factory):
+    """(workdir, outputs of each host) of a run on two hosts with two devices each, undisturbed until SIGTERM to one of them."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    hosts = start_hosts(2, workdir, shards, ENDLESS, "--config.train.checkpoint_every=100000", devices=2)
+    wait_for(hosts[0], has_reached(workdir, STEPS))
+    hosts[1].terminate()
+    return workdir, end(hosts, 143)
 
 
 @pytest.mark.process
-def test_after_sigkill_on_a_host_the_run_resumes_bitwise_equal(undisturbed, shards, tmp_path):
+def test_sigterm_to_one_host_stops_all_after_the_same_step(stopped):
+    workdir, ((primary, _), (other, _)) = stopped
+    step = load_for_sampling(workdir)[2]
+    assert f"stopped by SIGTERM; step {step} of 100000 is saved" in primary and "stopped" not in other
+    assert step == last_step(workdir) >= STEPS
+    assert "a mesh of data 4" in primary and "notes/s" in primary and "notes/s" not in other
+
+
+@pytest.mark.process
+def test_after_sigkill_on_a_host_the_run_resumes_bitwise_equal(stopped, shards, tmp_path):
     hosts = start_hosts(2, tmp_path, shards, ENDLESS, devices=2)
     wait_for(hosts[0], has_reached(tmp_path, 6))
     kill(*reversed(hosts))
-    end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(12, last_step(tmp_path) + 1)}", devices=2))
+    end(start_hosts(2, tmp_path, shards, f"--config.train.steps={max(STEPS, last_step(tmp_path) + 1)}", devices=2))
     resumed = losses(tmp_path)
-    assert {key: resumed[key] for key in undisturbed} == undisturbed
-
-
-@pytest.mark.process
-def test_sigterm_to_one_host_stops_all_after_the_same_step(undisturbed, shards, tmp_path):
-    """Under pmap, whose losses agree with those of the mesh."""
-    hosts = start_hosts(2, tmp_path, shards, ENDLESS, "--config.train.checkpoint_every=100000", "--config.partitioner=pmap")
-    wait_for(hosts[0], has_reached(tmp_path, 3))
-    hosts[1].terminate()
-    (primary, _), (other, _) = end(hosts, 143)
-    step = load_for_sampling(tmp_path)[2]
-    assert f"stopped by SIGTERM; step {step} of 100000 is saved" in primary and "stopped" not in other
-    found = losses(tmp_path)
-    assert step == last_step(tmp_path)
-    common = found.keys() & undisturbed.keys()
-    assert len(common) >= 3
-    # The order of float sums over devices differs.
-    np.testing.assert_allclose([found[key] for key in common], [undisturbed[key] for key in common], rtol=2e-5)
+    expected = {(kind, step): loss for (kind, step), loss in losses(stopped[0]).items() if step <= STEPS}
+    assert len(expected) >= STEPS + 3
+    assert {key: resumed[key] for key in expected} == expected
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +75,15 @@ def pair(shards, tmp_path_factory):
     outputs = end([spawn([*command, address, str(host), str(folder)]) for host in range(2)], code=2)
     results = [json.loads((folder / f"results_{host}.json").read_text()) for host in range(2)]
     return folder, results, [err for _, err in outputs]
+
+
+@pytest.mark.process
+def test_pmap_on_two_hosts_has_the_losses_of_the_mesh(stopped, pair):
+    found, expected = losses(pair[0] / "pmap"), losses(stopped[0])
+    common = found.keys() & expected.keys()
+    assert len(common) >= 3
+    # The order of float sums over devices differs.
+    np.testing.assert_allclose([found[key] for key in common], [expected[key] for key in common], rtol=2e-5)
 
 
 @pytest.mark.process

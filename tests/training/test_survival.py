@@ -5,23 +5,31 @@ import shlex
 
 import pytest
 
-from configs.sage import get_config
 from sage_jax.training.checkpoint import load_for_sampling
 from sage_jax.training.loop import train
-from tests.training.processes import CONFIG, command, has_reached, kill, last_step, losses, spawn, start, wait_for
+from tests.training.processes import (
+    command,
+    config_of,
+    has_reached,
+    kill,
+    last_step,
+    losses,
+    spawn,
+    start,
+    wait_for,
+    with_programs,
+)
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("compiled_once")]
 ENDLESS = "--config.train.steps=100000"
 
 
 def train_here(workdir, shards, steps):
     """The run of processes.CONFIG, in this process."""
-    config = get_config("debug")
-    config.update_from_flattened_dict(CONFIG | {"train.steps": steps, "data.shards": str(shards)})
-    train(config, workdir)
+    train(config_of(shards, steps=steps), workdir)
 
 
-def test_after_sigkill_the_run_resumes_bitwise_equal(shards, tmp_path, compiled_once):
+def test_after_sigkill_the_run_resumes_bitwise_equal(shards, tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     with start(killed, shards, ENDLESS) as process:
         wait_for(process, has_reached(killed, 6))
@@ -51,7 +59,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_an_intact_checkpoint(shards,
 def test_sigterm_saves_the_state_within_thirty_seconds(shards, tmp_path):
     """Cloud machines are stopped half a minute after the notice."""
     arguments = command(tmp_path, shards, ENDLESS, "--config.train.checkpoint_every=100000")
-    with spawn(arguments) as process:
+    with spawn(arguments, env=with_programs()) as process:
         wait_for(process, has_reached(tmp_path, 2))
         process.terminate()
         out, err = process.communicate(timeout=30)
