@@ -11,6 +11,7 @@ install "jax[tpu]"), cpu or cpu:8. Speed is not measured: that needs the device.
 
 import pathlib
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -30,6 +31,8 @@ HLO = flags.DEFINE_string("hlo", None, "File for the text of the compiled progra
 
 
 def main() -> None:
+    # A stored program takes no time to compile, and libtpu reads none without its device.
+    jax.config.update("jax_enable_compilation_cache", False)
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     sections = CONFIG.value.to_dict()
     report = compile_for(TARGET.value, PROGRAM.value, sections, WORKDIR.value, overrides, ROWS.value, CAPACITY.value)
