@@ -96,10 +96,11 @@ class Remi:
         """The nearest piece that the vocabulary can encode; adds the quantization error to `loss`.
 
         As `Grid.quantize`, and in addition no meter change cuts a bar short. The cut bar gets a meter of its true length; if
-        the vocabulary has none, the change moves to the next bar line.
+        the vocabulary has none, the change moves to the next bar line, or is dropped if that is not before the end.
         """
         loss = QuantizationStats() if loss is None else loss
         piece = self.grid.quantize(piece, loss, end)
+        end = piece.end if end is None else end
         first, *changes = piece.meters.tolist()
         meters = [first]
         for tick, numerator, denominator in changes:
@@ -114,7 +115,10 @@ class Remi:
                     meters = _with_change(meters, (tick - rest, *short))
                 else:
                     tick += length - rest
-            meters = _with_change(meters, (tick, numerator, denominator))
+            if tick < max(end, 1):
+                meters = _with_change(meters, (tick, numerator, denominator))
+            else:
+                loss.changes_after_the_end += 1
         return dataclasses.replace(piece, meters=np.array(meters, METER))
 
     def _meter_of_length(self, ticks: int) -> tuple[int, int] | None:

@@ -32,6 +32,18 @@ def test_round_trip(piece):
     assert np.array_equal(quantized.notes, REMI.grid.quantize(piece).notes)
 
 
+@pytest.mark.parametrize(("end", "meters"), [(40, 1), (60, 2)])
+def test_a_change_that_moves_beyond_the_end_is_dropped(end, meters):
+    """No meter has a bar of one tick: the change would move to the next bar line, at tick 48."""
+    piece = dataclasses.replace(
+        Piece.from_notes([(0, 0, 60, end, 64)]), meters=np.array([(0, 4, 4), (1, 3, 4)], METER)
+    )
+    stats = QuantizationStats()
+    quantized = REMI.quantize(piece, stats)
+    assert len(quantized.meters) == meters and stats.changes_after_the_end == 2 - meters
+    assert REMI.quantize(quantized) == quantized == REMI.decode(REMI.encode(quantized))
+
+
 @pytest.mark.parametrize("path", sorted(EMBEDDED.rglob("*.mid"))[::8], ids=lambda path: path.stem)
 def test_round_trip_of_real_files(path):
     quantized = REMI.quantize(read_midi(path))
@@ -69,6 +81,7 @@ def test_a_bar_that_is_cut_short_gets_a_meter_of_its_length():
     with pytest.raises(ValueError, match="cuts a bar short"):
         REMI.encode(REMI.grid.quantize(pickup))
     # No meter has five ticks, so the change moves to the next bar line.
+    rows.append((100, 0, 65, 12, 64))
     odd = dataclasses.replace(Piece.from_notes(rows), meters=np.array([(0, 4, 4), (53, 3, 4)], METER))
     assert REMI.quantize(odd).meters.tolist() == [(0, 4, 4), (96, 3, 4)]
 
