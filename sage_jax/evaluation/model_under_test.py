@@ -20,6 +20,7 @@ from sage_jax.evaluation.task import Task
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import retokenize
 
+CHUNK = 64  # events of one prefill: nobody waits for one event here, and 32 at once take almost twice as long for each
 SavedRun = tuple[Any, RunConfig, int, Tokenizer]  # params, config, step, tokenizer of the model
 
 
@@ -53,7 +54,7 @@ class TrainedModel:
             )
         max_steps = saved.representation.steps(task.config.max_events)
         train_data_fingerprint = music_fingerprint(shards_folder(workdir, run))
-        engine = Engine(saved.model, params, tokenizer, context=saved.context, rows=task.config.batch_size)
+        engine = Engine(saved.model, params, tokenizer, context=saved.context, rows=task.config.batch_size, chunk=CHUNK)
         return cls(name, engine, saved.context, max_steps, step, train_data_fingerprint)
 
     def write(self, task: Task, folder: pathlib.Path, progress: ProgressCallback = lambda done, total: None) -> SystemOutput:
