@@ -43,12 +43,7 @@ class Instruction:
     @property
     def operands(self) -> list[str]:
         """The names of its operands."""
-        depth = 0
-        for end, character in enumerate(self.rest):  # noqa: B007
-            depth += {"(": 1, ")": -1}.get(character, 0)
-            if not depth:
-                break
-        return re.findall(r"%([\w.\-]+)", self.rest[:end] if self.rest else "")
+        return re.findall(r"%([\w.\-]+)", self.rest[: _closing(self.rest)])
 
     @property
     def called(self) -> list[tuple[str, str]]:
@@ -97,16 +92,20 @@ class Program:
 
 
 def _instruction(name: str, text: str, is_root: bool) -> Instruction:
-    if text.startswith("("):  # a tuple, whose layouts may have parentheses of their own
-        depth = 0
-        for end, character in enumerate(text, 1):  # noqa: B007
-            depth += {"(": 1, ")": -1}.get(character, 0)
-            if not depth:
-                break
-    else:
-        end = text.index(" ")
+    # A tuple's layouts may have parentheses of their own.
+    end = _closing(text) if text.startswith("(") else text.index(" ")
     opcode, parenthesis, rest = text[end + 1 :].partition("(")
     return Instruction(name, text[:end], opcode, parenthesis + rest, is_root)
+
+
+def _closing(text: str) -> int:
+    """The index after the parenthesis that closes the one with which `text` begins."""
+    depth = 0
+    for end, character in enumerate(text, 1):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if not depth:
+            return end
+    return len(text)
 
 
 def _array(dtype: str, shape: str, layout: str) -> Array:

@@ -83,11 +83,17 @@ def _count(instructions: Iterator[Instruction]) -> Counts:
     return Counts(**totals)
 
 
-def _kind(instruction: Instruction) -> str | None:
+def is_free(instruction: Instruction) -> bool:
+    """Whether it runs nothing itself: it names memory, stands for the end of another one, or calls a computation."""
     opcode = instruction.opcode
     if opcode == "custom-call" and instruction.attribute("custom_call_target") in NO_KERNELS:
-        return None
-    if opcode in FREE or opcode.endswith(ENDINGS) or opcode == "call":
+        return True
+    return opcode in FREE or opcode.endswith(ENDINGS) or opcode == "call"
+
+
+def _kind(instruction: Instruction) -> str | None:
+    opcode = instruction.opcode
+    if is_free(instruction):
         return None
     kinds = {"fusion": "fusions", "custom-call": "library", "conditional": "conditionals", "while": "loops"}
     if opcode in kinds:

@@ -21,7 +21,6 @@ from sage_jax.errors import UserError
 from sage_jax.models.registry import abstract_params
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import MERGES_FILE
-from sage_jax.training.sharding import make_mesh
 from sage_jax.training.train_functions import abstract_batch, make_train_functions
 
 DECODING = {"decode": "event_step", "loop": "decode", "prefill": "prefill"}  # a program's name here and in the engine
@@ -57,13 +56,11 @@ def representation_of(run: RunConfig, workdir: pathlib.Path | None) -> Tokenizer
 def lower(name: str, run: RunConfig, representation: Tokenizer, target: Target, rows: int, capacity: int) -> Lowered:
     """The program `name`, one of PROGRAMS. rows, capacity: of the engine; training has none.
 
-    Raises UserError for an unknown name, or if the run's mesh or batch does not fit the target.
+    Raises UserError if the run's mesh or batch does not fit the target.
     """
     if name == "train":
         return lower_training(run, representation, target)
-    if name in DECODING:
-        return lower_decoding(name, run, representation, target, rows, capacity)
-    raise UserError(f"--program is {name!r}; choose one of {', '.join(PROGRAMS)}")
+    return lower_decoding(name, run, representation, target, rows, capacity)
 
 
 def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target: Target, rows: int, capacity: int) -> Lowered:
@@ -89,5 +86,5 @@ def lower_training(run: RunConfig, representation: Tokenizer, target: Target) ->
     if functions.abstract_state is None:
         raise UserError("config.partitioner is pmap, whose programs are for the devices of this machine; give mesh")
     compile = lambda: functions.train_step.lower(functions.abstract_state, abstract_batch(run)).compile()
-    mesh: Any = make_mesh(run.mesh, target.devices).shape
+    mesh: Any = jax.tree.leaves(functions.abstract_state)[0].sharding.mesh.shape
     return Lowered(compile, dict(mesh), remarks=functions.remarks)

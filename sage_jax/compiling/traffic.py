@@ -5,7 +5,7 @@ memory, and counts what is fetched ahead of its use three times. Only the main m
 """
 
 from sage_jax.benchmark.hlo import Instruction, Program
-from sage_jax.compiling.counts import FREE, NO_KERNELS, reached
+from sage_jax.compiling.counts import is_free, reached
 
 UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # place of the operand that they write into the first one
 SLICES = {"dynamic-slice", "gather", "slice"}  # they read no more than they return
@@ -22,8 +22,7 @@ def main_memory_bytes(program: Program) -> int:
 
 def _traffic(instruction: Instruction, others: dict[str, Instruction], program: Program) -> int:
     opcode = instruction.opcode
-    is_name = opcode == "custom-call" and instruction.attribute("custom_call_target") in NO_KERNELS
-    if opcode in FREE or is_name or opcode.endswith(("-done", "-update")) or opcode in ("while", "conditional", "call"):
+    if is_free(instruction) or opcode in ("while", "conditional"):
         return 0
     operands = {place: others[name] for place, name in enumerate(instruction.operands) if name in others}
     results = instruction.arrays
