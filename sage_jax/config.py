@@ -25,7 +25,7 @@ MUTABLE_ON_RESUME = frozenset({"partitioner"}) | frozenset(
     for section, fields in (
         ("data", ("corpus", "shards")),
         ("mesh", ("data", "fsdp", "tensor")),
-        ("model", ("query_chunk_size", "attention_impl", "remat")),
+        ("model", ("query_chunk_size", "attention_impl", "decode_impl", "remat")),
         ("train", ("steps", "max_minutes", "on_bad_step", "loss_spike_factor", "max_skipped", *MONITORING_FIELDS)),
     )
     for field in fields

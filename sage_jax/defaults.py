@@ -51,6 +51,7 @@ def base() -> dict[str, Any]:
         dtype="bfloat16",
         query_chunk_size=64,
         attention_impl="auto",
+        decode_impl="auto",
         remat="scores",
     )
     config["optimizer"] = dict(

@@ -164,7 +164,7 @@ class Decoder:
         state, key = self.engine.state, jax.random.key(self._seed)
         noise = lambda buffer: 0.1 * jax.random.normal(key, buffer.shape, buffer.dtype)
         length = jnp.full(self._batch, self._start, jnp.int32)
-        cache = state.cache.replace(layers=jax.tree.map(noise, state.cache.layers), length=length)
+        cache = state.cache.replace(buffers=jax.tree.map(noise, state.cache.buffers), length=length)
         self.engine.state = state.replace(cache=cache)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sage_jax.benchmark.roofline import event_step_cost
 from sage_jax.compiling.targets import Target
@@ -65,19 +65,33 @@ def lower(name: str, run: RunConfig, representation: Tokenizer, target: Target, 
 
 def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target: Target, rows: int, capacity: int) -> Lowered:
     """A program of the engine for `rows` rows of `capacity` events on the first device of the target."""
-    engine = Engine(run.model, abstract_params(run.model), representation, context=capacity, rows=rows)
+    engine = Engine(
+        run.model, abstract_params(run.model), representation, context=capacity, rows=rows, device=target.devices[0]
+    )
     if name == "prefill" and capacity <= engine.chunk:
         raise UserError(f"--capacity is {capacity}; a prefill reads {engine.chunk} events at once: give more")
     function, arguments, donated = engine.definition(DECODING[name], rows, capacity)
     whole = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=whole), arguments)
-    buffers = jax.tree.leaves(arguments[1].cache.layers)
+    buffers = jax.tree.leaves(arguments[1].cache.buffers)
+
+    def compile() -> jax.stages.Compiled:
+        with jax.sharding.use_abstract_mesh(_mesh_of(target.devices[0])):  # a kernel of Pallas looks there for its device
+            lowered = jax.jit(function, donate_argnums=donated).lower(*placed)
+        return lowered.compile()
+
     return Lowered(
-        lambda: jax.jit(function, donate_argnums=donated).lower(*placed).compile(),
+        compile,
         {},
         frozenset(math.prod(buffer.shape) * buffer.dtype.itemsize for buffer in buffers),
         event_step_cost(run.model, rows, capacity)[0] if name == "decode" else None,
     )
+
+
+def _mesh_of(device: Any) -> AbstractMesh:
+    """One device that need not be there."""
+    abstract = AbstractDevice(device.device_kind, getattr(device, "core_count", None), device.platform)
+    return AbstractMesh((1,), ("device",), (AxisType.Auto,), abstract_device=abstract)
 
 
 def lower_training(run: RunConfig, representation: Tokenizer, target: Target) -> Lowered:

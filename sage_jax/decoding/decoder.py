@@ -8,13 +8,14 @@ import numpy as np
 
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.delay import delayed_step
+from sage_jax.decoding.fused.step import PARAMETERS, FusedStep
 from sage_jax.decoding.grammars.note_events import Grammar
 from sage_jax.decoding.grammars.registry import make_grammar
-from sage_jax.decoding.sampling import SamplingConfig, gumbel_noise, sample
+from sage_jax.decoding.sampling import SamplingConfig, by_attribute, gumbel_noise, sample
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.registry import build_model
+from sage_jax.models.registry import build_model, inference_parameters
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.base import Tokenizer
@@ -23,19 +24,30 @@ from sage_jax.tokenizers.base import Tokenizer
 class Decoder:
     """A model, a grammar and how they generate events. It holds no parameters and no state.
 
+    programs: of the grid of a fused event step, see fused/step.py.
     lag: steps from an event's first attribute to its last: A - 1 in the delay pattern, else 0. The last `lag` cached events of
     a row are incomplete, or given.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, programs: int = 1):
         self.config = config
         self.model = build_model(config)
         self.grammar: Any = make_grammar(tokenizer)  # its methods take the state that its own `start` returns
         self.lag = config.num_attributes - 1 if config.architecture == "delay" else 0
         if self.lag and not isinstance(self.grammar, Grammar):
             raise TypeError(f"the delay pattern generates NoteEvents, and the tokenizer is {type(tokenizer).__name__}")
+        self.fused = FusedStep(config, self.grammar, programs) if config.decode_impl == "fused" else None
         empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
         self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
+
+    def inference_parameters(self, params: Any) -> Any:
+        """`params` as the functions below take them. See models/registry.py."""
+        converted = inference_parameters(self.config, params)
+        return self.fused.pack(converted) if self.fused else converted
+
+    def step_parameters(self, params: Any) -> Any:
+        """Those of the parameters for inference that an event step reads: fewer arrays make a call of a program faster."""
+        return {PARAMETERS: params[PARAMETERS]} if self.fused else params
 
     def empty(self, params: Any, rows: int, capacity: int) -> DecodeState:
         """A state without sessions: `rows` rows of `capacity` events."""
@@ -123,9 +135,10 @@ class Decoder:
         present = slices(state.events, length, self.lag + 1).astype(jnp.int32)
         grammar = self._unpack(at(state.grammar, length))
         noise = gumbel_noise(keys, self.config.vocab_sizes)
+        noises = by_attribute(noise, self.config.vocab_sizes)
 
         def draw(attribute: int, logits: jax.Array, allowed: jax.Array) -> jax.Array:
-            return sample(noise[attribute], logits, allowed, controls.sampling)
+            return sample(noises[attribute], logits, allowed, controls.sampling)
 
         def choose(event: list[jax.Array], logits: jax.Array) -> jax.Array:
             drawn = draw(len(event), logits, self.grammar.allowed(grammar, event, controls.constraints))
@@ -134,7 +147,10 @@ class Decoder:
         if self.lag:
             carry, cache, written, event = self._delayed_step(params, state, present, grammar, draw)
         else:
-            carry, cache, event = self._apply(params, "event_step", state.carry, state.cache, choose)
+            if self.fused:
+                carry, cache, event = self.fused(params, state, grammar, noise, present[:, -1])
+            else:
+                carry, cache, event = self._apply(params, "event_step", state.carry, state.cache, choose)
             event = jnp.where(event[:, :1] == ev.EOS, self._eos_event, event)
             written = event[:, None]
         after = self.grammar.advance(grammar, event)

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.decoding.decoder import Decoder
+from sage_jax.decoding.fused.step import resolve
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.registry import inference_parameters
 from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.tokenizers.base import Tokenizer
 
@@ -45,7 +45,8 @@ def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
 class Engine:
     """`rows` sessions of one model that are stepped together, each at its own event.
 
-    context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. The batch's cache
+    context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. device: what the
+    programs are for, by default jax's first device. The batch's cache
     grows as its longest row does. compilations, compile_seconds: number of programs, and the time spent on them.
     Methods that change a row are for one thread at a time; `lock` is there for those that share an engine.
     """
@@ -60,19 +61,22 @@ class Engine:
         rows: int = 1,
         chunk: int = CHUNK,
         first_capacity: int = FIRST_CAPACITY,
+        device: Any = None,
     ):
         for name, value, low in (("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1)):
             if value < low:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
-        self.config, self.tokenizer, self.rows, self.chunk = config, tokenizer, rows, chunk
-        self.decoder = Decoder(config, tokenizer)
+        device = device or jax.devices()[0]
+        self.config, self.tokenizer, self.rows, self.chunk = resolve(config, tokenizer, device), tokenizer, rows, chunk
+        self.decoder = Decoder(self.config, tokenizer, getattr(device, "core_count", 1))
         # What the programs depend on besides their arguments and the code.
-        self._identity = (config, type(tokenizer), tokenizer.fingerprint, chunk)
+        self._identity = (self.config, type(tokenizer), tokenizer.fingerprint, chunk)
         self.capacities = cache_capacities(context, first_capacity)
         self.limit = min(context, self.capacities[-1] - 1)  # the last slot takes the writes of full rows
         self.compilations, self.compile_seconds = 0, 0.0
         self.lock = threading.RLock()
         self._programs: dict[tuple, Callable] = {}
+        self._numbers: dict[int, jax.Array] = {}
         self.set_params(params)
         self.reset()
 
@@ -81,7 +85,8 @@ class Engine:
 
         params: arrays, or ShapeDtypeStructs for an engine that only gives definitions.
         """
-        self.params = inference_parameters(self.config, params)
+        self.params = self.decoder.inference_parameters(params)
+        self._step_params = self.decoder.step_parameters(self.params)
 
     def reset(self) -> None:
         """Releases every row, and goes back to the first capacity."""
@@ -143,7 +148,7 @@ class Engine:
         none or a given one, its length, whether it is done, and the number of steps.
         """
         program = self._program("decode", self.rows, self.capacity)
-        self._state, shown = program(self.params, self.state, np.int32(max_steps), np.int32(min_active))
+        self._state, shown = program(self._step_params, self.state, self._number(max_steps), self._number(min_active))
         return shown
 
     def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
@@ -193,6 +198,12 @@ class Engine:
         self._state = state
 
     # Programs
+
+    def _number(self, value: int) -> jax.Array:
+        """int32 [] on the device, where it stays for the next call."""
+        if value not in self._numbers:
+            self._numbers[value] = jnp.int32(value)
+        return self._numbers[value]
 
     @property
     def _stage_capacity(self) -> int:
@@ -245,6 +256,6 @@ class Engine:
             controls = shapes(1, capacity).controls
             return decoder.edit, (self.params, state, number, number, number, given, controls), (1,)
         if name == "event_step":
-            return decoder.event_step, (self.params, state), (1,)
+            return decoder.event_step, (self._step_params, state), (1,)
         assert name == "decode"
-        return decoder.decode, (self.params, state, number, number), (1,)
+        return decoder.decode, (self._step_params, state, number, number), (1,)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -59,35 +59,45 @@ class SamplingParams(struct.Struct):
         return cls(temperature, struct.one_row(config.top_k, np.int32), top_p, min_p)
 
 
-def gumbel_noise(keys: jax.Array, vocab_sizes: Sequence[int]) -> list[jax.Array]:
-    """Gumbel noise for each attribute, float32 [B, V], from a PRNG key per row [B]. All of it is drawn at once."""
-    ends = list(itertools.accumulate(vocab_sizes))
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, (ends[-1],)))(keys)
-    return jnp.split(noise, ends[:-1], axis=1)
+def gumbel_noise(keys: jax.Array, vocab_sizes: Sequence[int]) -> jax.Array:
+    """Gumbel noise for all attributes, float32 [B, V_0 + V_1 + ...], from a PRNG key per row [B]."""
+    return jax.vmap(lambda key: jax.random.gumbel(key, (sum(vocab_sizes),)))(keys)
 
 
-def sample(noise: jax.Array, logits: jax.Array, allowed: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+def by_attribute(noise: jax.Array, vocab_sizes: Sequence[int]) -> list[jax.Array]:
+    """The noise of each attribute, float32 [B, V_a]."""
+    return jnp.split(noise, list(itertools.accumulate(vocab_sizes))[:-1], axis=1)
+
+
+def sample(
+    noise: jax.Array,
+    logits: jax.Array,
+    allowed: jax.Array,
+    sampling_params: SamplingParams,
+    filter_logits: Callable[[jax.Array, SamplingParams], jax.Array] | None = None,
+) -> jax.Array:
     """Samples one id per row, int32 [B], from float32 logits [B, V] among the ids `allowed` [B, V].
 
     noise: as of `gumbel_noise`; the largest sum of a logit and its noise is a sample of their softmax (arXiv 1411.0030). What a
-    row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often.
+    row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often. filter_logits: one of the
+    three functions below; by default the one for the platform.
     """
     logits = jnp.where(allowed, logits, NEG_INF)
     temperature = sampling_params.temperature[:, None]
-    kept = filter_logits(logits / jnp.maximum(temperature, 1e-6), sampling_params)
+    kept = (filter_logits or filter_by_platform)(logits / jnp.maximum(temperature, 1e-6), sampling_params)
     return jnp.where(temperature > 0, kept + noise, logits).argmax(axis=-1).astype(jnp.int32)
 
 
-def filter_logits(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+def filter_by_platform(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
     """logits [B, V] with NEG_INF for ids that top-k rules out, then for those that min-p or top-p rules out of the rest.
 
     A row without a filter stays as it is. Ids of equal logits are kept or removed together.
     """
-    by_platform = functools.partial(jax.lax.platform_dependent, cpu=_filter_by_search, default=_filter_by_rank)
-    return (by_platform if logits.shape[-1] <= MOST_RANKED else _filter_by_search)(logits, sampling_params)
+    by_platform = functools.partial(jax.lax.platform_dependent, cpu=filter_by_search, default=filter_by_rank)
+    return (by_platform if logits.shape[-1] <= MOST_RANKED else filter_by_search)(logits, sampling_params)
 
 
-def _filter_by_rank(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
+def filter_by_rank(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
     """Compares all ids with all: one fusion for an accelerator, without a loop or a condition."""
     top_k, top_p, min_p = (each[:, None] for each in (sampling_params.top_k, sampling_params.top_p, sampling_params.min_p))
     peak = logits.max(axis=-1, keepdims=True)
@@ -101,34 +111,38 @@ def _filter_by_rank(logits: jax.Array, sampling_params: SamplingParams) -> jax.A
     return jnp.where(is_kept & (logits >= _floor(peak, min_p)), logits, NEG_INF)
 
 
-def _filter_by_search(logits: jax.Array, sampling_params: SamplingParams) -> jax.Array:
-    """Bisects for the least logit that top-k and top-p keep, each only if a row of the batch has it: least work, for a CPU."""
+def filter_by_search(logits: jax.Array, sampling_params: SamplingParams, bits: int = 1) -> jax.Array:
+    """Searches for the least logit that top-k and top-p keep, each only if a row of the batch has it: least work, for a CPU.
+
+    bits: as of `_least_kept`. More of them make fewer rounds of more work.
+    """
     top_k, top_p, min_p = (each[:, None] for each in (sampling_params.top_k, sampling_params.top_p, sampling_params.min_p))
     peak = logits.max(axis=-1, keepdims=True)
     order = _ordered(logits)
-    least = _least_kept(top_k > 0, order, jnp.ones_like(logits), jnp.minimum(top_k, logits.shape[-1]).astype(jnp.float32))
+    least = _least_kept(top_k > 0, order, jnp.ones_like(logits), jnp.minimum(top_k, logits.shape[-1]).astype(jnp.float32), bits)
     weight = jnp.where(order >= least, jnp.exp(logits - peak), 0)
-    nucleus = _least_kept(top_p < 1, order, weight, top_p * weight.sum(axis=-1, keepdims=True))
+    nucleus = _least_kept(top_p < 1, order, weight, top_p * weight.sum(axis=-1, keepdims=True), bits)
     is_kept = (order >= jnp.maximum(least, nucleus)) & (logits >= _floor(peak, min_p))
     return jnp.where(is_kept, logits, NEG_INF)
 
 
-def _least_kept(applies: jax.Array, order: jax.Array, weight: jax.Array, target: jax.Array) -> jax.Array:
+def _least_kept(applies: jax.Array, order: jax.Array, weight: jax.Array, target: jax.Array, bits: int) -> jax.Array:
     """int32 [B, 1]: the largest bound such that ids with at least this order weigh `target` [B, 1] together.
 
-    order: int32 [B, V]. weight: float32 [B, V]. The bound keeps all ids of rows where it does not apply, bool [B, 1].
+    order: int32 [B, V]. weight: float32 [B, V]. bits: of the bound that a round finds, a divisor of 32. The bound keeps all ids of
+    rows where it does not apply, bool [B, 1].
     """
+    digits = jax.lax.broadcasted_iota(jnp.int32, (1, 1 << bits, 1), 1)
 
-    def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds  # ids from `low` on reach the target; those from `high` on do not
-        middle = (low & high) + ((low ^ high) >> 1)  # their mean, without overflow
-        reaches = jnp.where(order >= middle, weight, 0).sum(axis=-1, keepdims=True) >= target
-        return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
+    def find_digit(number: jax.Array, bound: jax.Array) -> jax.Array:
+        shift = 32 - bits * (number + 1)
+        bounds = bound[:, None] + (digits << shift)  # [B, 2^bits, 1]
+        reaches = jnp.where(order[:, None] >= bounds, weight[:, None], 0).sum(axis=-1, keepdims=True) >= target[:, None]
+        return bound + ((reaches & (digits > 0)).astype(jnp.int32).sum(axis=1) << shift)
 
-    lowest = order.min(axis=-1, keepdims=True)
-    rounds = jnp.where(applies.any(), 32, 0)
-    found, _ = jax.lax.fori_loop(0, rounds, halve, (lowest, order.max(axis=-1, keepdims=True) + 1))
-    return jnp.where(applies, found, lowest)
+    lowest = jnp.full_like(target, np.iinfo(np.int32).min, jnp.int32)
+    rounds = jnp.where(applies[:, 0], 32 // bits, 0).max()
+    return jnp.where(applies, jax.lax.fori_loop(0, rounds, find_digit, lowest), lowest)
 
 
 def _ordered(x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 
 from sage_jax.models import flash_attention
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.grouped_attention import GroupedLayout, attend_grouped
+from sage_jax.models.grouped_attention import GroupedLayout, StackedLayout, attend_grouped
 from sage_jax.models.layout import KeysValues, LayerCache, Layout
 
 
@@ -26,12 +26,12 @@ class Implementation(NamedTuple):
 
 
 GROUPED = Implementation(attend_grouped, GroupedLayout.of)
+STACKED = Implementation(attend_grouped, StackedLayout.of)
 
 
 def implementation_of(config: ModelConfig) -> Implementation:
     """The implementation for prefill and event steps of a model."""
-    del config  # there is one for all of them
-    return GROUPED
+    return STACKED if config.decode_impl == "fused" else GROUPED
 
 
 def attend(

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         k = apply_rope(k, rope).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
         if A < config.tokens_per_event:
-            assert layer_cache is not None, "a part of an event is read into a cache only"
+            assert layer_cache and layer_cache.partial_event, "a part of an event is read into a cache only"
             k, v = (
                 jax.lax.dynamic_update_slice(partial, new, (0, 0, first, 0, 0))
                 for partial, new in zip(layer_cache.partial_event, (k, v), strict=True)

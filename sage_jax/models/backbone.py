@@ -153,9 +153,7 @@ class Backbone(nn.Module):
             apply = nn.remat(apply, policy=REMAT_POLICIES[config.remat])
         new_kv = []
         for layer, block in enumerate(self.blocks):
-            layer_cache = None
-            if cache is not None:
-                layer_cache = LayerCache(cache.layers[layer], cache.partial_event[layer], length)
+            layer_cache = None if cache is None else cache.layer(layer)
             x, keys_values = apply(block, x, layer_cache)
             new_kv.append(keys_values)
         return self.norm(x), tuple(new_kv)

@@ -6,22 +6,22 @@ import jax.numpy as jnp
 from sage_jax import struct
 from sage_jax.models.attend import implementation_of
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.layout import KeysValues, Layout
+from sage_jax.models.layout import Buffers, LayerCache, Layout
 
 
 @struct.dataclass
 class Cache(struct.Struct):
-    """Keys and values of the events read so far, one pair of buffers per layer.
+    """Keys and values of the events read so far.
 
-    layers: per layer the key and value buffers, in the shapes of `layout`.
+    buffers: pairs of key and value buffers, in the shapes of `layout`.
     partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
-      written to `layers` once, when the event is complete.
+      written to `buffers` once, when the event is complete. Empty where events are read as a whole.
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
     layout: that of the implementation which attends to the cache.
     """
 
-    layers: tuple[KeysValues, ...]
-    partial_event: tuple[KeysValues, ...]
+    buffers: Buffers
+    partial_event: Buffers
     length: jax.Array
     layout: Layout = struct.field(pytree_node=False)
 
@@ -31,24 +31,28 @@ class Cache(struct.Struct):
         layout = implementation_of(config).layout(config)
         one_event = (batch, config.cached_kv_heads, config.keys_per_event, 1, config.head_dim)
 
-        def pairs(keys: tuple[int, ...], values: tuple[int, ...]) -> tuple[KeysValues, ...]:
-            zeros = lambda shape: jnp.zeros(shape, config.dtype)
-            return tuple((zeros(keys), zeros(values)) for _ in range(config.num_layers))
-
-        layers = pairs(*layout.shapes(batch, max_events))
-        return cls(layers, pairs(one_event, one_event), jnp.zeros((batch,), jnp.int32), layout)
+        zeros = lambda shape: jnp.zeros(shape, config.dtype)
+        buffers = tuple((zeros(keys), zeros(values)) for keys, values in layout.shapes(batch, max_events))
+        has_parts = config.tokens_per_event > 1 and layout.reads_parts
+        partial = tuple((zeros(one_event), zeros(one_event)) for _ in range(config.num_layers * has_parts))
+        return cls(buffers, partial, jnp.zeros((batch,), jnp.int32), layout)
 
     @property
     def max_events(self) -> int:
         """The capacity S."""
-        return self.layout.max_events(self.layers[0])
+        return self.layout.max_events(self.buffers)
 
     @property
     def num_bytes(self) -> int:
         """Size of the buffers, without the partial event."""
-        return sum(buffer.size * buffer.dtype.itemsize for buffer in jax.tree.leaves(self.layers))
+        return sum(buffer.size * buffer.dtype.itemsize for buffer in jax.tree.leaves(self.buffers))
 
-    def write(self, new_kv: tuple[KeysValues, ...], after: jax.Array) -> "Cache":
+    def layer(self, number: int) -> LayerCache:
+        """What one layer attends to."""
+        partial_event = self.partial_event[number] if self.partial_event else None
+        return LayerCache(self.layout.layer(self.buffers, number), partial_event, self.length)
+
+    def write(self, new_kv: Buffers, after: jax.Array) -> "Cache":
         """Writes N complete events after those of each row: `new_kv` has keys and values [B, K, E, N, h] for each layer.
 
         The lengths stay: the caller adds the events that it keeps, with `advance`. It must not exceed the capacity, as a write
@@ -58,9 +62,7 @@ class Cache(struct.Struct):
         schedules the in-place write after the reads. Otherwise XLA copies each buffer.
         """
         length = jnp.where(after.ravel()[0] == jnp.inf, 0, self.length)
-        append = self.layout.append
-        layers = tuple(append(buffers, new, length) for buffers, new in zip(self.layers, new_kv, strict=True))
-        return self.replace(layers=layers)
+        return self.replace(buffers=self.layout.append(self.buffers, new_kv, length))
 
     def advance(self, count: jax.Array) -> "Cache":
         """Keeps the `count` (int32 [B]) events of each row that were written last."""

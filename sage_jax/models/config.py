@@ -10,6 +10,7 @@ DTYPES = ("float32", "bfloat16")
 ARCHITECTURES = ("flat", "nested", "pooled", "compound", "delay")
 EVENT_DECODERS = ("mlp", "attention", "gru")
 POOLINGS = ("sum", "concat")
+DECODE_IMPLS = ("auto", "xla", "fused")
 ATTENTION_IMPLS = ("auto", "chunked", "flash")
 REMATS = ("none", "scores", "dots", "full")
 
@@ -40,6 +41,8 @@ class ModelConfig:
       jax.nn.dot_product_attention, which is cuDNN's flash attention on a GPU in bfloat16. It needs as many keys as queries;
       event-level models with scope all or mixed fall back to chunked. "auto": flash where cuDNN has a kernel, which
       flash_attention.resolve decides for a device; a model that is built without it takes chunked.
+    decode_impl: of event steps. "xla": the model as it is. "fused": one kernel for a whole event on a GPU, see decoding/fused.
+      "auto": fused where it is supported, which decoding/fused/step.py decides for a device.
     remat: what the backward pass recomputes. "none": nothing; the fastest if memory suffices. "scores": attention scores, one
       chunk at a time. "dots": all but the outputs of dense layers. "full": all but the input of each layer.
     """
@@ -63,6 +66,7 @@ class ModelConfig:
     dtype: str = "float32"
     query_chunk_size: int = 64
     attention_impl: str = "auto"
+    decode_impl: str = "auto"
     remat: str = "scores"
 
     def __post_init__(self):
@@ -73,7 +77,8 @@ class ModelConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"model.{field} is {value!r}; give a whole number of at least 1")
         choices = dict(architecture=ARCHITECTURES, pooling=POOLINGS, event_decoder=EVENT_DECODERS, kv_sharing=KV_SHARINGS)
-        choices |= dict(attribute_scope=ATTRIBUTE_SCOPES, dtype=DTYPES, attention_impl=ATTENTION_IMPLS, remat=REMATS)
+        choices |= dict(attribute_scope=ATTRIBUTE_SCOPES, dtype=DTYPES, remat=REMATS)
+        choices |= dict(attention_impl=ATTENTION_IMPLS, decode_impl=DECODE_IMPLS)
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise UserError(f"model.{field} is {getattr(self, field)!r}; choose one of {', '.join(known)}")

@@ -11,14 +11,15 @@ matrix product is faster on a CPU than two small ones.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.layout import KeysValues, LayerCache, update_rows
+from sage_jax.models.layout import Buffers, KeysValues, LayerCache, update_rows
 
 NEG_INF = -1e30  # finite, so that a query without any key gives 0 and not NaN
 MIN_ROW_MAX = -1e20  # keeps exp(NEG_INF - maximum) at 0 for such a query
@@ -27,27 +28,35 @@ KEYS_AXIS, VALUES_AXIS = 3, 2  # the axis of M in the key and value buffers
 
 @dataclasses.dataclass(frozen=True)
 class GroupedLayout:
-    """Keys [B, G, h, M] and values [B, G, M, h] for M = S Q: the Q keys of an event are neighbours.
+    """For each layer keys [B, G, h, M] and values [B, G, M, h] for M = S Q: the Q keys of an event are neighbours.
 
     Both buffers are thus right-hand sides of their matrix products as they are. Had Q and S an axis each, a TPU, which pads the
     last two axes to whole tiles, would copy the buffers to join them.
     """
 
+    num_layers: int
     kv_groups: tuple[int, int]
     head_dim: int
+    reads_parts: ClassVar[bool] = True
 
     @classmethod
     def of(cls, config: ModelConfig) -> "GroupedLayout":
-        return cls(config.kv_groups, config.head_dim)
+        return cls(config.num_layers, config.kv_groups, config.head_dim)
 
-    def shapes(self, batch: int, max_events: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def shapes(self, batch: int, max_events: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
         (G, Q), h = self.kv_groups, self.head_dim
-        return (batch, G, h, max_events * Q), (batch, G, max_events * Q, h)
+        return (((batch, G, h, max_events * Q), (batch, G, max_events * Q, h)),) * self.num_layers
 
-    def max_events(self, buffers: KeysValues) -> int:
-        return buffers[0].shape[KEYS_AXIS] // self.kv_groups[1]
+    def max_events(self, buffers: Buffers) -> int:
+        return buffers[0][0].shape[KEYS_AXIS] // self.kv_groups[1]
 
-    def append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
+    def layer(self, buffers: Buffers, number: int) -> KeysValues:
+        return buffers[number]
+
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
+        return tuple(self._append(*pair, length) for pair in zip(buffers, new, strict=True))
+
+    def _append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
         (G, Q), (keys, values) = self.kv_groups, buffers
         B, _, _, h = values.shape
         # [B, K, E, N, h] -> [B, G, N Q, h]
@@ -56,6 +65,37 @@ class GroupedLayout:
             update_rows(keys, new_keys.swapaxes(2, 3), length * Q, KEYS_AXIS),
             update_rows(values, new_values, length * Q, VALUES_AXIS),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedLayout(GroupedLayout):
+    """One pair of buffers for all layers, keys and values [B, L, G, M, h]: for a kernel of all layers (decoding/fused)."""
+
+    reads_parts: ClassVar[bool] = False  # the kernel writes each token's own
+
+    def shapes(self, batch: int, max_events: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        (G, Q), h = self.kv_groups, self.head_dim
+        shape = (batch, self.num_layers, G, max_events * Q, h)
+        return ((shape, shape),)
+
+    def max_events(self, buffers: Buffers) -> int:
+        return buffers[0][0].shape[3] // self.kv_groups[1]
+
+    def layer(self, buffers: Buffers, number: int) -> KeysValues:
+        keys, values = buffers[0]
+        return keys[:, number].swapaxes(2, 3), values[:, number]
+
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
+        (G, Q), h = self.kv_groups, self.head_dim
+
+        def stacked(parts: Sequence[jax.Array]) -> jax.Array:  # [B, K, E, N, h] of each layer -> [B, L, G, N Q, h]
+            parts = [part.reshape(len(part), G, Q, -1, h).swapaxes(2, 3).reshape(len(part), G, -1, h) for part in parts]
+            return jnp.stack(parts, axis=1)
+
+        keys, values = (
+            update_rows(buffer, stacked(parts), length * Q, 3) for buffer, parts in zip(buffers[0], zip(*new), strict=True)
+        )
+        return ((keys, values),)
 
 
 class Source(NamedTuple):

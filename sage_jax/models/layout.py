@@ -4,40 +4,47 @@ Shapes as in attention.py.
 """
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 KeysValues = tuple[jax.Array, jax.Array]
+Buffers = tuple[KeysValues, ...]
 
 
 class LayerCache(NamedTuple):
     """One layer's part of a `Cache`.
 
     cached: buffers in the layout of the implementation. partial_event: keys and values of the event that is being read, each
-    [B, K, E, 1, h]. length: int32 [B], events of each row.
+    [B, K, E, 1, h], None where events are read as a whole. length: int32 [B], events of each row.
     """
 
     cached: KeysValues
-    partial_event: KeysValues
+    partial_event: KeysValues | None
     length: jax.Array
 
 
 class Layout(Protocol):
-    """The buffers of one layer, as an implementation of attention reads them (attend.py). Hashable: it is part of a program."""
+    """The buffers of all layers, as an implementation of attention reads them (attend.py). Hashable: it is part of a program."""
 
-    def shapes(self, batch: int, max_events: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the key and value buffers for `max_events` events in each of `batch` rows. Rows are the first axis; a
-        larger buffer begins with what a smaller one holds."""
+    def shapes(self, batch: int, max_events: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """Shapes of each pair of key and value buffers for `max_events` events in each of `batch` rows. Rows are the first
+        axis; a larger buffer begins with what a smaller one holds."""
         ...
 
-    def max_events(self, buffers: KeysValues) -> int:
+    reads_parts: ClassVar[bool]  # whether an event of a flat model is attended to before it is complete
+
+    def max_events(self, buffers: Buffers) -> int:
         """The capacity of the buffers in events."""
         ...
 
-    def append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
-        """The buffers with N complete events, keys and values [B, K, E, N, h], after the first `length` [B] events."""
+    def layer(self, buffers: Buffers, number: int) -> KeysValues:
+        """The buffers of one layer."""
+        ...
+
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
+        """The buffers with N complete events, of each layer keys and values [B, K, E, N, h], after the first `length` [B]."""
         ...
 
 

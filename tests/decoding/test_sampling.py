@@ -9,8 +9,8 @@ from sage_jax.decoding.sampling import (
     NEG_INF,
     SamplingConfig,
     SamplingParams,
-    _filter_by_rank,
-    _filter_by_search,
+    filter_by_rank,
+    filter_by_search,
     gumbel_noise,
     sample,
 )
@@ -19,7 +19,7 @@ from sage_jax.errors import UserError
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
 EVERY = jnp.ones((1, 5), bool)
-FILTERS = {"search": jax.jit(_filter_by_search), "rank": jax.jit(_filter_by_rank)}  # of a CPU and of accelerators
+FILTERS = {"search": jax.jit(filter_by_search), "rank": jax.jit(filter_by_rank)}  # of a CPU and of accelerators
 every_filter = pytest.mark.parametrize("name", FILTERS)
 
 

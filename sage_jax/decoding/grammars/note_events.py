@@ -3,6 +3,8 @@
 Shapes as in models/attention.py: B rows, V ids of one attribute, A attributes.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,14 +38,15 @@ class Grammar:
     Events at one onset follow in canonical order, by instrument and then by pitch, each strictly later than the one before.
     Time therefore never decreases, and no note occurs twice at an onset. The pitch id fits the instrument. A rest is allowed
     only where the tokenizer encodes one.
+
+    widths: of the masks by attribute, for kernels that pad vocabularies; ids beyond them are not allowed. Masks are computed from
+    ids and numbers of rows alone, without tables, so that a kernel can compute them.
     """
 
-    def __init__(self, tokenizer: NoteEvents):
+    def __init__(self, tokenizer: NoteEvents, widths: Sequence[int] | None = None):
         self.tokenizer = tokenizer
         self.vocab_sizes = tokenizer.vocab_sizes
-        ids = np.arange(self.vocab_sizes[ev.ONSET]) - ev.FIRST
-        self._bars, self._positions = np.divmod(ids, tokenizer.max_position)
-        self._bars[ids < 0] = -1
+        self.widths = tuple(widths or tokenizer.vocab_sizes)
         # Bar length in ticks by pitch id, for ids that encode a meter.
         self.meter_ticks = np.zeros(self.vocab_sizes[ev.PITCH], np.int32)
         self.meter_ticks[tokenizer.first_meter :] = tokenizer.meter_ticks
@@ -59,11 +62,13 @@ class Grammar:
 
     def onsets(self, state: GrammarState, constraints: Constraints) -> jax.Array:
         """bool [B, V] onsets allowed next, including EOS."""
-        bars, positions = self._bars[None, :], self._positions[None, :]
+        ids = self._ids(ev.ONSET)
+        bars, positions = self._bars_and_position(ids)
         position = state.position[:, None]
         forward = (bars > 0) | ((bars == 0) & (positions > position))
-        can_stay = self._instruments_at(state, jnp.ones_like(state.bar, bool), constraints).any(axis=-1)
-        stays = (bars == 0) & (positions == position) & can_stay[:, None]
+        here = self._instruments_at(state, jnp.ones_like(state.bar, bool), constraints)
+        can_stay = here.astype(jnp.int32).max(axis=-1, keepdims=True) > 0
+        stays = (bars == 0) & (positions == position) & can_stay
         inside = (positions < state.bar_ticks[:, None]) & (forward | stays)
         # The next event is in the first allowed bar or later, and in a later bar after a rest.
         min_bars = jnp.maximum(self._bars_to_wait(state, constraints), state.instrument == ev.REST)[:, None]
@@ -71,16 +76,17 @@ class Grammar:
         allowed = inside & (bars >= min_bars) & (tick >= constraints.first_tick[:, None])
         rest = (bars == self.tokenizer.max_bar_step) & (positions == 0)
         allowed = jnp.where(min_bars > self.tokenizer.max_bar_step, rest, allowed)
-        return allowed.at[:, ev.EOS].set(constraints.allow_eos & (min_bars[:, 0] <= 0))
+        ends = constraints.allow_eos[:, None] & (min_bars <= 0)
+        return jnp.where(ids == ev.EOS, ends, allowed & (ids < self.vocab_sizes[ev.ONSET]))
 
     def instruments(self, state: GrammarState, onset: jax.Array, constraints: Constraints) -> jax.Array:
         """bool [B, V] instruments allowed at `onset` [B]."""
-        bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
+        bars, position = self._bars_and_position(onset)
         same_onset = (bars == 0) & (position == state.position)
         allowed = self._instruments_at(state, same_onset, constraints)
         allowed &= (bars >= self._bars_to_wait(state, constraints))[:, None]  # only rests before the first allowed bar
         rest = (bars == self.tokenizer.max_bar_step) & (position == 0)
-        return allowed.at[:, ev.REST].set(rest)
+        return jnp.where(self._ids(ev.INSTRUMENT) == ev.REST, rest[:, None], allowed)
 
     def _bars_to_wait(self, state: GrammarState, constraints: Constraints) -> jax.Array:
         """int32 [B]: bars from the current one to the first in which an event may be; 0 or less if that is now."""
@@ -88,7 +94,7 @@ class Grammar:
         return jnp.maximum(constraints.first_bar - state.bar, to_tick)
 
     def _instruments_at(self, state: GrammarState, same_onset: jax.Array, constraints: Constraints) -> jax.Array:
-        ids = np.arange(self.vocab_sizes[ev.INSTRUMENT])[None, :]
+        ids = self._ids(ev.INSTRUMENT)
         last = state.instrument[:, None]
         _, high = self.pitch_range(state.instrument)
         has_higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
@@ -105,14 +111,14 @@ class Grammar:
         low, high = self.pitch_range(instrument)
         same = (onset == ev.FIRST + state.position) & (instrument == state.instrument)
         low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), state.pitch + 1, low)
-        ids = np.arange(self.vocab_sizes[ev.PITCH])[None, :]
+        ids = self._ids(ev.PITCH)
         return (low[:, None] <= ids) & (ids < high[:, None])
 
     def note_values(self, instrument: jax.Array, attribute: int) -> jax.Array:
         """bool [B, V] durations or velocities: any value for a note, NONE for other events."""
-        ids = np.arange(self.vocab_sizes[attribute])[None, :]
+        ids = self._ids(attribute)
         is_note = (instrument >= ev.FIRST_PROGRAM)[:, None]
-        return jnp.where(is_note, ids >= ev.FIRST, ids == ev.NONE)
+        return jnp.where(is_note, ids >= ev.FIRST, ids == ev.NONE) & (ids < self.vocab_sizes[attribute])
 
     def allowed(self, state: GrammarState, event: list[jax.Array], constraints: Constraints) -> jax.Array:
         """bool [B, V] ids of the next attribute. `event`: the tokens of the event so far, [B] each."""
@@ -128,19 +134,29 @@ class Grammar:
     def advance(self, state: GrammarState, event: jax.Array) -> GrammarState:
         """The state after `event` [B, A]. BOS, EOS and PAD do not change it."""
         onset, instrument, pitch = event[:, ev.ONSET], event[:, ev.INSTRUMENT], event[:, ev.PITCH]
-        bars, position = jnp.divmod(onset - ev.FIRST, self.tokenizer.max_position)
+        bars, position = self._bars_and_position(onset)
         is_meter = instrument == ev.METER_CHANGE
         cuts_bar = is_meter & (position > 0)  # a meter change inside a bar starts a new bar
         ticks = jnp.where(is_meter, jnp.asarray(self.meter_ticks)[pitch], state.bar_ticks)
         bar_start = state.bar_start + bars * state.bar_ticks + jnp.where(is_meter, position, 0)
-        moved = GrammarState(
-            state.bar + bars + cuts_bar, bar_start, jnp.where(is_meter, 0, position), ticks, instrument, pitch
-        )
+        moved = GrammarState(state.bar + bars + cuts_bar, bar_start, jnp.where(is_meter, 0, position), ticks, instrument, pitch)
         inside = onset >= ev.FIRST
         return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)
 
     def pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[low, high) of the pitch ids of each instrument [B]."""
-        low, high = jnp.asarray(self.tokenizer.pitch_ranges, jnp.int32).T
         row = ev.pitch_range_of(instrument)
-        return low[row], high[row]
+        (low, high), *others = self.tokenizer.pitch_ranges
+        lows, highs = jnp.full_like(row, low), jnp.full_like(row, high)
+        for number, (low, high) in enumerate(others, 1):
+            lows, highs = jnp.where(row == number, low, lows), jnp.where(row == number, high, highs)
+        return lows, highs
+
+    def _ids(self, attribute: int) -> jax.Array:
+        """int32 [1, V], or as wide as the masks are."""
+        return jax.lax.broadcasted_iota(jnp.int32, (1, self.widths[attribute]), 1)
+
+    def _bars_and_position(self, onset: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The bars that onset ids [...] advance and their positions in the bar; -1 bars for ids that are no onsets."""
+        ticks, size = jnp.maximum(onset - ev.FIRST, 0), jnp.int32(self.tokenizer.max_position)
+        return jnp.where(onset < ev.FIRST, -1, jax.lax.div(ticks, size)), jax.lax.rem(ticks, size)
