@@ -12,11 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sage_jax.decoding.fused.grid import Grid, Number, dot, nothing, pieces, read, span, sum_of_products, write
+from sage_jax.decoding.fused.grid import Grid, Number, dot, nothing, pieces, power_of_two, read, span, sum_of_products, write
 from sage_jax.decoding.fused.sizes import Sizes
 from sage_jax.models.grouped_attention import MIN_ROW_MAX, NEG_INF
 
 Pieces = list[jax.Array]  # a row of blocks, side by side
+
+
+MOST_JOINED_LATE = 4  # parts that every program joins for itself, instead of a phase that joins them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Layers:
 
     @property
     def _joins_late(self) -> bool:
-        return self.sizes.is_vector and self.sizes.splits > 1
+        return self.sizes.is_vector and 1 < self.sizes.splits <= MOST_JOINED_LATE
 
     @property
     def _joins_early(self) -> bool:
@@ -260,12 +263,18 @@ class Layers:
 
         empty = jnp.zeros((sizes.head_tile, sizes.half_tile), jnp.float32)
         carry = (jnp.full(sizes.head_tile, MIN_ROW_MAX, jnp.float32), jnp.zeros(sizes.head_tile, jnp.float32), empty, empty)
-        carry = add(0, loaded, carry)
+        last = jnp.int32(0)
         if sizes.split_keys > sizes.key_tile:
-            tiles = (jnp.clip(part.visible - part.start, 0, sizes.split_keys) + sizes.key_tile - 1) // sizes.key_tile
-            more = lambda number, carry: add(number, self._cached(part, number), carry)
-            carry = jax.lax.fori_loop(1, tiles, more, carry)
-        peak, total, *averages = carry
+
+            def more(number: jax.Array, state: tuple) -> tuple:
+                loaded, carry = state
+                following = self._cached(part, number + 1)  # on its way while this tile is computed
+                return following, add(number, loaded, carry)
+
+            visible = jnp.clip(part.visible - part.start, 0, sizes.split_keys)
+            last = jnp.maximum((visible + sizes.key_tile - 1) // sizes.key_tile - 1, 0)
+            loaded, carry = jax.lax.fori_loop(0, last, more, (loaded, carry))
+        peak, total, *averages = add(last, loaded, carry)
 
         if sizes.splits == 1:
             for half, average in enumerate(averages):
@@ -280,10 +289,28 @@ class Layers:
             columns = place[:, None] * config.head_dim + half * sizes.half + lanes[None]
             write(refs["averages"], average, columns, mask=is_head & self._is_half[None])
 
-    def _joined(self, row: Number, columns: jax.Array) -> jax.Array:
-        """Some columns of the attention output, bfloat16, joined from what the parts of all keys gave."""
+    def _join(self, barrier: Number) -> None:
+        """Joins the parts of each head's keys."""
         sizes, refs, config = self.sizes, self.refs, self.sizes.config
-        places = [(row * sizes.splits + split) * config.num_heads for split in range(sizes.splits)]
+
+        def run(item: jax.Array, _: None) -> None:
+            row, head = item // config.num_heads, item % config.num_heads
+            splits, lanes = span(0, power_of_two(sizes.splits, 1)), span(0, power_of_two(config.head_dim))
+            places, is_split, is_lane = (row * sizes.splits + splits) * config.num_heads + head, splits < sizes.splits, lanes < config.head_dim
+            peaks = jnp.where(is_split, read(refs["peaks"], places, mask=is_split, fresh=True), MIN_ROW_MAX)
+            totals = read(refs["totals"], places, mask=is_split, fresh=True)
+            columns = places[:, None] * config.head_dim + lanes[None]
+            averages = read(refs["averages"], columns, mask=is_split[:, None] & is_lane[None], fresh=True)
+            weights = jnp.exp(peaks - peaks.max(axis=0))
+            joined = (averages * weights[:, None]).sum(axis=0) / jnp.maximum((totals * weights).sum(axis=0), 1e-30)
+            write(refs["attended"], joined, row, head * config.head_dim + lanes, mask=is_lane)
+
+        self.grid.phase(barrier, sizes.rows * config.num_heads, nothing, run)
+
+    def _joined(self, columns: jax.Array) -> jax.Array:
+        """Some columns of the attention output of the only row, bfloat16, joined as in `_join` by every program that reads them."""
+        sizes, refs, config = self.sizes, self.refs, self.sizes.config
+        places = [split * config.num_heads for split in range(sizes.splits)]
         heads = columns // config.head_dim
         peaks = [read(refs["peaks"], place + heads, fresh=True) for place in places]
         totals = [read(refs["totals"], place + heads, fresh=True) for place in places]
@@ -293,16 +320,6 @@ class Layers:
         total = sum_of(part * weight for part, weight in zip(totals, weights, strict=True))
         joined = sum_of(part * weight for part, weight in zip(averages, weights, strict=True))
         return (joined / jnp.maximum(total, 1e-30)).astype(jnp.bfloat16)
-
-    def _join(self, barrier: Number) -> None:
-        """Joins the parts where there are several rows. One row joins them when it reads them."""
-
-        def run(row: jax.Array, _: None) -> None:
-            for start, size in pieces(self.sizes.query_width):
-                columns = span(start, size)
-                write(self.refs["attended"], self._joined(row, columns), row, columns)
-
-        self.grid.phase(barrier, self.sizes.rows, nothing, run)
 
     @property
     def _is_half(self) -> jax.Array:
@@ -324,7 +341,7 @@ class Layers:
         def inputs(rows: jax.Array) -> Pieces:
             if not self._joins_late:
                 return self.blocks(self.refs["attended"], rows, width)
-            return [self._joined(0, span(start, size))[None] for start, size in pieces(width)]
+            return [self._joined(span(start, size))[None] for start, size in pieces(width)]
 
         self.product(barrier, self.sizes.config.embed_dim, weights, inputs, self.add_to("x"))
 

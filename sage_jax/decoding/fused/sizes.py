@@ -27,7 +27,7 @@ class Sizes:
     @property
     def warps(self) -> int:
         """Warps of 32 threads of each program."""
-        return 4 if self.row_tile <= 16 else 8
+        return int(__import__("os").environ.get("WARPS", 0)) or (4 if self.row_tile <= 16 else 8)
 
     @property
     def is_vector(self) -> bool:
@@ -104,7 +104,7 @@ class Sizes:
 
     @property
     def key_tile(self) -> int:
-        return min(power_of_two(self.max_keys), MOST_KEYS)
+        return min(power_of_two(self.max_keys), MOST_KEYS if self.is_vector else 2 * MOST_KEYS)
 
     @functools.cached_property
     def splits(self) -> int:
