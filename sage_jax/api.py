@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sage_jax import compilation_cache
-from sage_jax.config import RunConfig, read_section
+from sage_jax.config import read_section
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
 from sage_jax.decoding.engine import CHUNK, Engine
@@ -25,8 +25,7 @@ from sage_jax.music.midi import at_resolution, read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
 from sage_jax.music.quantization_stats import QuantizationStats, stats_rows
 from sage_jax.tokenizers.incremental import DecodedEvent
-from sage_jax.training.checkpoint import load_for_sampling
-from sage_jax.training.run_manifest import read_manifest
+from sage_jax.weights.saved_model import SavedModel
 
 ANY = "any"
 LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
@@ -124,16 +123,15 @@ class Score:
 class Model:
     """A trained model. `sage_jax.load` makes it from a run's folder.
 
-    run: the RunConfig that it was trained with. step: of the checkpoint. sampling, continuation: the settings that calls
+    run: the RunConfig that it was trained with. step: of the checkpoint. valid: the last validation up to it,
+    as its step and the nats per note; None where it is not known. sampling, continuation: the settings that calls
     begin with, those of the run's config.
     """
 
-    def __init__(
-        self, params: Any, run: RunConfig, tokenizer: Any, step: int, sampling: SamplingConfig, continuation: ContinuationConfig
-    ):
-        self.run, self.step, self.tokenizer = run, step, tokenizer
+    def __init__(self, saved: SavedModel, sampling: SamplingConfig, continuation: ContinuationConfig):
+        self.run, self.step, self.tokenizer, self.valid = saved.run, saved.step, saved.tokenizer, saved.valid
         self.sampling, self.continuation = sampling, continuation
-        self.params = inference_parameters(run.model, params)
+        self.params = inference_parameters(saved.run.model, saved.params)
         self._engines: dict[tuple[int, int], Engine] = {}
 
     def __repr__(self) -> str:
@@ -205,9 +203,7 @@ class Model:
             raise UserError(f"{name} has no notes; give music to score")
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
-        found = likelihood.bits(
-            self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context)
-        )
+        found = likelihood.bits(self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
         bits, notes = found.bits[0], max(int(found.notes[0]), 1)
         return Score(
             bits_per_note=float(bits.sum() / notes),
@@ -277,9 +273,7 @@ class Model:
             )
         return self._engines[rows, chunk]
 
-    def _read(
-        self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None
-    ) -> tuple[str, Piece]:
+    def _read(self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None) -> tuple[str, Piece]:
         """What messages call the music, `unnamed` where it is no file, and the piece on the model's grid."""
         ticks = self.tokenizer.grid.ticks_per_quarter
         if isinstance(music, Piece):
@@ -322,26 +316,24 @@ class Model:
         return Takes(pieces, at_true_tempos(prompt.quantized, prompt, found.prompt_end), prompt.changed, found)
 
 
-def load(
-    folder: str | os.PathLike, *, best: bool = False, settings: Mapping[str, Mapping[str, Any]] | None = None
-) -> Model:
-    """The model of a run's folder, as launch.train wrote it with --workdir: of its newest checkpoint.
+def load(folder: str | os.PathLike, *, best: bool = False, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Model:
+    """The model of a name, of a folder of launch.export, or of the newest checkpoint in a run's folder.
 
-    best: the checkpoint with the lowest validation loss instead. settings: sections 'sampling' and 'continuation', whose fields
+    folder: "sage-20m" or another name of weights that come with the package; or what launch.export has as --output, or
+    launch.train as --workdir. best: of a run, the checkpoint with the lowest validation loss instead; the newest is the default
+    because it shows a run that is still training as it is. settings: sections 'sampling' and 'continuation', whose fields
     replace the run's own; None leaves a field as it is. Compiled programs are kept on disk for the next process
     (compilation_cache.py). Raises UserError if there is no run or no checkpoint, or if its layout is an older one.
     """
-    if not pathlib.Path(folder).is_dir():
-        raise UserError(f"there is no run in {folder}; give the folder that launch.train has as --workdir")
+    saved = SavedModel.open(folder, best)
     compilation_cache.enable()
-    params, run, step, tokenizer = load_for_sampling(folder, best)
-    manifest = read_manifest(folder)
-    sections = {"sampling": {}, "continuation": {}, **(manifest["config"] if manifest else {})}
+    sections = {"sampling": {}, "continuation": {}, **saved.sections}
     for name, fields in (settings or {}).items():
         given = {field: value for field, value in fields.items() if value is not None}
         sections[name] = {**sections.get(name, {}), **given}
     sampling = read_section(SamplingConfig, "sampling", sections)
-    return Model(params, run, tokenizer, step, sampling, read_section(ContinuationConfig, "continuation", sections))
+    continuation = read_section(ContinuationConfig, "continuation", sections)
+    return Model(saved, sampling, continuation)
 
 
 def at_true_tempos(take: Piece, prompt: Prompt, prompt_end: int) -> Piece:

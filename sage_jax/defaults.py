@@ -32,6 +32,15 @@ def base() -> dict[str, Any]:
         beam_options="",
     )
     config["data"] = dict(corpus="embedded", shards="", context_events=1024, transpose=(-5, 6), pack=False)
+    config["augment"] = dict(
+        velocity_scale=(1.0, 1.0),
+        velocity_offset=(0, 0),
+        tempo_scale=(1.0, 1.0),
+        drop_instruments=0.0,
+        exchange_programs=0.0,
+        cut_start=0.0,
+        keep_ranges=False,
+    )
     config["model"] = dict(
         architecture="flat",
         lookahead=0,
@@ -52,6 +61,9 @@ def base() -> dict[str, Any]:
         query_chunk_size=64,
         attention_impl="auto",
         remat="scores",
+        dropout_embedding=0.0,
+        dropout_attention=0.0,
+        dropout_residual=0.0,
     )
     config["optimizer"] = dict(
         learning_rate=6e-4,
@@ -76,6 +88,9 @@ def base() -> dict[str, Any]:
         on_bad_step="stop",
         loss_spike_factor=0.0,
         max_skipped=10,
+        ema_decay=0.0,
+        patience=0,
+        init_from="",
         tensorboard=False,
     )
     config["partitioner"] = "mesh"
