@@ -114,8 +114,10 @@ def _attend(
         )
     of_own, of_all = (None, None) if drop_key is None else jax.random.split(drop_key)
     parts = [
-        _attend_groups(part, groups, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=key))
-        for part, groups, key in ((q[:, :, :, :own], own, of_own), (q[:, :, :, own:], 0, of_all))
+        _attend_groups(
+            q[:, :, :, heads], groups, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=key)
+        )
+        for heads, groups, key in ((slice(own), own, of_own), (slice(own, None), 0, of_all))
     ]
     return jnp.concatenate(parts, axis=3)
 

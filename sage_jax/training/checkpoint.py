@@ -75,7 +75,7 @@ class Checkpoints:
         config = self._config.to_dict()
         vocabulary = {**self._representation.to_dict(), "fingerprint": self._representation.fingerprint}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(state.to_tree()),
             place=ocp.args.JsonSave(position),
             config=ocp.args.JsonSave(config),
             vocabulary=ocp.args.JsonSave(vocabulary),
@@ -117,7 +117,8 @@ class Checkpoints:
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         with raise_together(Damaged):
-            state = _read(reader, step, state=ocp.args.StandardRestore(abstract)).state
+            tree = _read(reader, step, state=ocp.args.StandardRestore(abstract.to_tree())).state
+        state = TrainState(**tree)
         computed = checksums(state)  # a collective: every host takes part
         with raise_together(Damaged):
             _compare(reader, step, computed, saved.checksums["state"])

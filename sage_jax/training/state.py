@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -45,6 +46,11 @@ class TrainState(struct.Struct):
             return None
         share = 1 - jnp.minimum(decay, (1 + self.step) / (10 + self.step))
         return jax.tree.map(lambda average, new: average + share * (new - average), self.ema, params)
+
+    def to_tree(self) -> dict[str, Any]:
+        """The fields by name, as checkpoints have them: without `ema` if there is none, as those of earlier versions."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def next_loss_ema(self, loss: jax.Array) -> jax.Array:
         """`loss_ema` updated with one more loss."""
