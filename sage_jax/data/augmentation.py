@@ -134,7 +134,8 @@ class Augmentation:
         onset = columns[ONSET].astype(np.int64) - FIRST  # BOS and EOS, which have no time, are below 0
         advanced, position = np.divmod(np.maximum(onset, 0), self._tokenizer.max_position)
         advanced, columns, timed = np.diff(np.cumsum(advanced)[kept], prepend=0), columns[:, kept], onset[kept] >= 0
-        advanced[HEAD : HEAD + 1] = 0  # a crop begins in its first bar
+        if (columns[INSTRUMENT, HEAD : HEAD + 1] >= FIRST_PROGRAM).all():
+            advanced[HEAD : HEAD + 1] = 0  # the first note is in the first bar, unless a change comes before it
         rests, ids = self._tokenizer.onset_ids(np.where(timed, advanced, 0), position[kept])
         np.copyto(columns[ONSET], ids, where=timed, casting="same_kind")
         if rests.any():

@@ -143,7 +143,7 @@ def train_step(
     zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums.zeros(len(accounting.attributes))
     micro_batches = (events,)
     if dropout_seed is not None:
-        micro_batches += (_dropout_keys(dropout_seed, state.step, grad_accum_steps, axis_name),)
+        micro_batches += (dropout_keys(dropout_seed, state.step, grad_accum_steps, axis_name),)
     (grads, sums), _ = jax.lax.scan(add_micro_batch, zeros, micro_batches)
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
@@ -171,7 +171,7 @@ def train_step(
     return after.replace(step=state.step + 1), metrics | {"bad": bad}
 
 
-def _dropout_keys(seed: int, step: jax.Array, count: int, axis_name: str | None) -> jax.Array:
+def dropout_keys(seed: int, step: jax.Array, count: int, axis_name: str | None) -> jax.Array:
     """A key for each of the step's `count` micro-batches; on a device of its own if there is a pmap axis."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key, count)

@@ -18,6 +18,13 @@ from tests.training.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("quick_init")
 
+# Everything that draws random numbers, and an average.
+CHANCE = tiny_config(
+    model=dict(dropout_embedding=0.1, dropout_attention=0.1, dropout_residual=0.1),
+    augment=dict(drop_instruments=0.3, exchange_programs=0.3, cut_start=0.5, velocity_offset=(-9, 9), keep_ranges=True),
+)
+CHANCE.train.ema_decay = 0.5
+
 
 class RecordingDataset:
     """A dataset that appends each batch to `taken`, and sends SIGTERM with batch number `stop_at`."""
@@ -51,14 +58,14 @@ def run(monkeypatch, workdir, compiled_once):
             return RecordingDataset(train_data, taken, stop_at), valid_data
 
         monkeypatch.setattr(loop, "datasets", recording)
-        train(tiny_config(), folder)
+        train(CHANCE, folder)
         return taken
 
     return run
 
 
 def restored(folder):
-    config = RunConfig.from_dict(tiny_config().to_dict())
+    config = RunConfig.from_dict(CHANCE.to_dict())
     functions = loop.make_train_functions(config, config.tokenizer)
     with Checkpoints(folder, config) as checkpoints:
         return checkpoints.restore(functions.init(1))
@@ -97,5 +104,5 @@ def test_the_loaded_params_have_the_logged_validation_loss(run, workdir, tmp_pat
 
 def test_without_shards_the_error_names_the_preprocessing_command(tmp_path):
     with pytest.raises(UserError, match="launch.preprocess"):
-        train(tiny_config(), tmp_path / "empty")
+        train(CHANCE, tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
