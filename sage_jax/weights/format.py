@@ -27,8 +27,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from sage_jax.config import RunConfig
 from sage_jax.errors import UserError
@@ -55,9 +53,11 @@ class Weights:
 
     def write(self, folder: str | os.PathLike, dtype: str = "bfloat16", compress: bool = False) -> pathlib.Path:
         """Writes the folder and returns the path of its file of numbers. Raises UserError where it can't be written."""
+        from safetensors.numpy import save  # here, so that runs and their checkpoints do without safetensors
+
         folder = pathlib.Path(folder)
         params = {path: np.asarray(jax.device_get(leaf)).astype(jnp.dtype(dtype)) for path, leaf in named(self.params).items()}
-        numbers = safetensors.numpy.save(params)
+        numbers = save(params)
         if compress:
             numbers = lzma.compress(numbers, preset=9 | lzma.PRESET_EXTREME)
         path = folder / (COMPRESSED if compress else NUMBERS)
@@ -128,6 +128,8 @@ def _read_about(path: pathlib.Path) -> dict[str, Any]:
 
 def _read_numbers(folder: pathlib.Path, file: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Name -> array of the file of numbers, once its digest is checked."""
+    from safetensors import deserialize
+
     path = folder / file["name"]
     try:
         numbers = path.read_bytes()
@@ -140,7 +142,7 @@ def _read_numbers(folder: pathlib.Path, file: Mapping[str, Any]) -> dict[str, np
         numbers = lzma.decompress(numbers)
     return {
         name: np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        for name, tensor in safetensors.deserialize(numbers)
+        for name, tensor in deserialize(numbers)
     }
 
 

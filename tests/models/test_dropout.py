@@ -25,26 +25,22 @@ def test_a_model_drops_with_a_key_alone_and_each_rate_counts(form):
     config = small_config(num_layers=1, **form)
     events, params = random_events(config, 2, 6), parameters(config)
 
+    def logits(key=None, **rates):
+        rngs = None if key is None else {DROPOUT: key}
+        found = build_model(dataclasses.replace(config, **rates)).apply({"params": params}, events, rngs=rngs)
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(found)])
+
     @jax.jit
     def all_logits(keys):
-        """Of the model without dropout, of one with all rates and no key, and of each rate with each key."""
-        plain = build_model(config).apply({"params": params}, events)
-        every = dataclasses.replace(config, **dict.fromkeys(RATES, 0.5))
-        dropped = [
-            [build_model(dataclasses.replace(config, **{rate: 0.5})).apply({"params": params}, events, rngs={DROPOUT: key})]
-            for rate in RATES
-            for key in keys
-        ]
-        return plain, build_model(every).apply({"params": params}, events), dropped
+        """Without dropout, with all rates and no key, and [rate, key, ...]."""
+        each = [jax.vmap(lambda key, rate=rate: logits(key, **{rate: 0.5}))(keys) for rate in RATES]
+        return logits(), logits(**dict.fromkeys(RATES, 0.5)), jnp.stack(each)
 
-    first, second = jax.random.split(jax.random.key(0))
-    plain, without_key, dropped = all_logits([first, first, second])
-    flat = lambda logits: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(logits)])
-    np.testing.assert_array_equal(flat(plain), flat(without_key))
-    for rate in range(len(RATES)):
-        one, same, other = (flat(each) for each in dropped[3 * rate : 3 * rate + 3])
+    plain, without_key, dropped = map(np.asarray, all_logits(jax.random.split(jax.random.key(0))[jnp.array([0, 0, 1])]))
+    np.testing.assert_array_equal(plain, without_key)
+    for one, same, other in dropped:
         np.testing.assert_array_equal(one, same)
-        assert (one != other).any() and (one != flat(plain)).any()
+        assert (one != other).any() and (one != plain).any()
 
 
 def test_drop_keeps_the_mean_and_scales_what_it_keeps():
@@ -58,7 +54,9 @@ def test_every_chunk_of_queries_has_a_mask_of_its_own():
     """Four events with the same content: their chunks of one query would otherwise lose the same keys."""
     config = small_config(num_layers=1, architecture="pooled", kv_sharing="mha", query_chunk_size=1, dropout_attention=0.5)
     events = jnp.broadcast_to(random_events(config, 1, 1), (1, 8, len(config.vocab_sizes)))
-    (onset, *_) = build_model(config).apply({"params": parameters(config)}, events, rngs={DROPOUT: jax.random.key(0)})
+    model = build_model(config)
+    apply = jax.jit(lambda key: model.apply({"params": parameters(config)}, events, rngs={DROPOUT: key})[0])
+    onset = apply(jax.random.key(0))
     # Every value that is averaged is the same, so that an event differs from the next one by its mask alone.
     assert len(np.unique(np.asarray(onset)[0, :, 0].round(4))) > 4
 

@@ -50,7 +50,7 @@ def run(monkeypatch, workdir, compiled_once):
     """run(folder, stop_at=) -> the training batches."""
     datasets = loop.datasets
 
-    def run(folder, stop_at=None):
+    def run(folder, stop_at=None, **changes):
         taken = []
 
         def recording(config, *_):
@@ -58,7 +58,9 @@ def run(monkeypatch, workdir, compiled_once):
             return RecordingDataset(train_data, taken, stop_at), valid_data
 
         monkeypatch.setattr(loop, "datasets", recording)
-        train(CHANCE, folder)
+        config = CHANCE.copy_and_resolve_references()
+        config.train.update(changes)
+        train(config, folder)
         return taken
 
     return run
@@ -100,6 +102,15 @@ def test_the_loaded_params_have_the_logged_validation_loss(run, workdir, tmp_pat
     _, valid_data = loop.datasets(config, workdir / "data", config.tokenizer)
     losses = loop.evaluate(functions.eval_step.compile(), params, map(functions.shard_batch, valid_data), ATTRIBUTES)
     assert losses["loss"] == last["loss"]
+
+
+def test_a_new_run_begins_with_the_weights_of_another_and_with_a_fresh_optimizer(run, tmp_path):
+    run(tmp_path / "first")
+    run(tmp_path / "second", init_from=str(tmp_path / "first"))
+    first, second = (read_metrics(tmp_path / name / "metrics.jsonl", "train") for name in ("first", "second"))
+    assert [line["step"] for line in second] == [1, 2, 3, 4]
+    assert second[0]["loss"] < first[-1]["loss"] < first[0]["loss"]
+    assert second[0]["learning_rate"] == first[0]["learning_rate"]
 
 
 def test_without_shards_the_error_names_the_preprocessing_command(tmp_path):
