@@ -86,6 +86,7 @@ class Augmentation:
         self.config, self._tokenizer = config, tokenizer
         self._sizes = tokenizer.vocab_sizes
         self.spare = 2 if config.drop_instruments else 1  # how many times longer a crop is cut, for what is left out
+        self._between = [(values[1:] + values[:-1]) / 2 for values in (tokenizer.velocities, tokenizer.tempos)]
         self._limits = None
         if ranges is not None:  # by instrument id; wide for all that is no pitched note
             self._limits = np.tile(np.array([[-1000], [1000]], np.int16), self._sizes[INSTRUMENT])
@@ -101,13 +102,13 @@ class Augmentation:
             self._exchange(columns, rng)
         if config.velocity_scale != (1, 1) or config.velocity_offset != (0, 0):
             scale, offset = _factor(config.velocity_scale, rng), rng.integers(*config.velocity_offset, endpoint=True)
-            velocities = self._tokenizer.velocities
-            table = _nearest(velocities, (velocities * scale + offset).clip(1, 127), FIRST)
-            columns[VELOCITY] = table[columns[VELOCITY]]
+            table = np.arange(self._sizes[VELOCITY], dtype=columns.dtype)  # id -> id of the nearest velocity to the changed one
+            table[FIRST:] = FIRST + self._between[0].searchsorted(self._tokenizer.velocities * scale + offset)
+            columns[VELOCITY] = table.take(columns[VELOCITY])
         if config.tempo_scale != (1, 1):
-            tempos, changes = self._tokenizer.tempos, np.flatnonzero(columns[INSTRUMENT] == TEMPO_CHANGE)
-            table = _nearest(tempos, tempos * _factor(config.tempo_scale, rng), FIRST_TEMPO)
-            columns[PITCH, changes] = table[columns[PITCH, changes]]
+            scale, changes = _factor(config.tempo_scale, rng), np.flatnonzero(columns[INSTRUMENT] == TEMPO_CHANGE)
+            tempos = self._tokenizer.tempos[columns[PITCH, changes] - FIRST_TEMPO]
+            columns[PITCH, changes] = FIRST_TEMPO + self._between[1].searchsorted(tempos * scale)
         return columns.T
 
     def shifts(self, crop: np.ndarray) -> tuple[int, int] | None:
@@ -117,7 +118,8 @@ class Augmentation:
         """
         if self._limits is None:
             return None
-        (low, high), pitch = self._limits[:, crop[:, INSTRUMENT]], crop[:, PITCH]
+        instrument, pitch = crop[:, INSTRUMENT], crop[:, PITCH]
+        low, high = (limit.take(instrument) for limit in self._limits)
         return min(0, int((low - pitch).max())), max(0, int((high - pitch).min()))
 
     def _leave_out(self, columns: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -130,10 +132,10 @@ class Augmentation:
             return columns
         stays = np.ones(self._sizes[INSTRUMENT], bool)
         stays[programs[leaving]] = stays[REST] = False  # the rests are made anew, as an onset counts from the event before it
-        kept = np.flatnonzero(stays[columns[INSTRUMENT]])
+        kept = np.flatnonzero(stays.take(columns[INSTRUMENT]))
         onset = columns[ONSET].astype(np.int64) - FIRST  # BOS and EOS, which have no time, are below 0
         advanced, position = np.divmod(np.maximum(onset, 0), self._tokenizer.max_position)
-        advanced, columns, timed = np.diff(np.cumsum(advanced)[kept], prepend=0), columns[:, kept], onset[kept] >= 0
+        advanced, columns, timed = np.diff(np.cumsum(advanced)[kept], prepend=0), columns.take(kept, axis=1), onset[kept] >= 0
         if (columns[INSTRUMENT, HEAD : HEAD + 1] >= FIRST_PROGRAM).all():
             advanced[HEAD : HEAD + 1] = 0  # the first note is in the first bar, unless a change comes before it
         rests, ids = self._tokenizer.onset_ids(np.where(timed, advanced, 0), position[kept])
@@ -156,7 +158,7 @@ class Augmentation:
                 taken.add(other)
         if len(taken) == len(programs):
             return
-        columns[INSTRUMENT] = table[columns[INSTRUMENT]]
+        columns[INSTRUMENT] = table.take(columns[INSTRUMENT])
         # Only notes change their order, and only among those of one onset: a note there that is not the first one advances no
         # bar and has the position of the note before it.
         is_note, onset = columns[INSTRUMENT] >= FIRST_PROGRAM, columns[ONSET] - FIRST
@@ -166,14 +168,8 @@ class Augmentation:
         np.cumsum(~follows, out=key[1:])
         key = (key * self._sizes[INSTRUMENT] + columns[INSTRUMENT]) * self._sizes[PITCH] + columns[PITCH]
         order = np.argsort(key, kind="stable")
-        columns[INSTRUMENT:] = columns[INSTRUMENT:, order]
+        columns[INSTRUMENT:] = columns[INSTRUMENT:].take(order, axis=1)
 
 
 def _factor(low_high: tuple[float, float], rng: np.random.Generator) -> float:
     return math.exp(rng.uniform(math.log(low_high[0]), math.log(low_high[1])))
-
-
-def _nearest(values: np.ndarray, changed: np.ndarray, first: int) -> np.ndarray:
-    """Id -> id of the entry nearest to its `changed` value, of the sorted table `values`, whose ids begin with `first`."""
-    nearest = np.searchsorted((values[1:] + values[:-1]) / 2, changed, "left")
-    return np.concatenate([np.arange(first), first + nearest]).astype(np.int16)

@@ -74,10 +74,14 @@ class RandomCrop:
         start = bars[rng.integers(first, max(last, first + 1))]
         crop = self.tokenizer.crop(events, int(start), length * (changes.spare if changes else 1))
         crop = changes(crop, length, rng) if changes else crop
-        lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
-        down, up = (changes and changes.shifts(crop)) or (-lowest, 127 - highest)
+        down, up = (changes and changes.shifts(crop)) or self._shifts(crop)
         semitones = rng.integers(max(self.transpose[0], down), min(self.transpose[1], up), endpoint=True)
         return self.tokenizer.transpose(crop, int(semitones))
+
+    def _shifts(self, crop: np.ndarray) -> tuple[int, int]:
+        """The lowest and the highest transposition that keep all notes of `crop` within MIDI's range."""
+        lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
+        return -lowest, 127 - highest
 
 
 @dataclasses.dataclass(frozen=True)
