@@ -3,14 +3,16 @@
   python -m launch.export --workdir=runs/demo --output=weights/demo
   python -m launch.sample --model=weights/demo --prompt=song.mid
 
-The checkpoint with the lowest validation loss is written, and the moving average of a run that has one.
+The checkpoint with the lowest validation loss is written, and the moving average of a run that has one. How the model samples
+by default is what the run's config says, or --config.sampling.FIELD and --config.continuation.FIELD here.
 """
 
 from absl import flags
 
-from launch._main import run
+from launch._main import config_file, run
 from sage_jax.weights.export import export
 
+CONFIG = config_file("configs/sampling.py", "Sampling settings that differ from the run's own.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the weights.", required=True)
 BEST = flags.DEFINE_bool("best", True, "Whether to take the checkpoint with the lowest validation loss, else the newest.")
@@ -21,7 +23,13 @@ SHARDS = flags.DEFINE_string("shards", None, "Folder of the training shards; def
 
 def main() -> None:
     found = export(
-        WORKDIR.value, OUTPUT.value, best=BEST.value, dtype=DTYPE.value, compress=COMPRESS.value, shards=SHARDS.value
+        WORKDIR.value,
+        OUTPUT.value,
+        best=BEST.value,
+        dtype=DTYPE.value,
+        compress=COMPRESS.value,
+        shards=SHARDS.value,
+        settings=CONFIG.value.to_dict(),
     )
     for remark in found.remarks:
         print(remark)

@@ -96,7 +96,9 @@ def base() -> dict[str, Any]:
     config["partitioner"] = "mesh"
     config["mesh"] = dict(data=0, fsdp=1, tensor=1)
     config["sampling"] = dict(temperature=1.0, top_k=0, top_p=0.98, min_p=0.0)
-    config["continuation"] = dict(num_samples=4, prompt_bars=4, num_bars=8, max_events=1024, seed=0, qpm=120.0, meter=(4, 4))
+    config["continuation"] = dict(
+        num_samples=4, prompt_bars=4, num_bars=8, max_events=1024, seed=0, qpm=120.0, meter=(4, 4), pitches="trained"
+    )
     return config
 
 

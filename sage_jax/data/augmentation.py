@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from sage_jax.errors import UserError
+from sage_jax.music.notes import DRUMS
 from sage_jax.tokenizers.config import RepresentationConfig
 from sage_jax.tokenizers.note_events import (
     DRUM_KIT,
@@ -77,7 +78,7 @@ NO_CHANGES = AugmentConfig()
 
 
 class Augmentation:
-    """The changes of `config`. ranges: (lowest, highest) pitch of each program, int [128, 2], or None without keep_ranges.
+    """The changes of `config`. ranges: (lowest, highest) pitch of each program, int [129, 2], or None without keep_ranges.
 
     A crop is handled as `columns` [5, N], one row for each attribute: several times quicker than events as rows.
     """
@@ -90,7 +91,7 @@ class Augmentation:
         self._limits = None
         if ranges is not None:  # by instrument id; wide for all that is no pitched note
             self._limits = np.tile(np.array([[-1000], [1000]], np.int16), self._sizes[INSTRUMENT])
-            self._limits[:, FIRST_PROGRAM:DRUM_KIT] = FIRST_PITCH + ranges.T
+            self._limits[:, FIRST_PROGRAM:DRUM_KIT] = FIRST_PITCH + ranges[:DRUMS].T
 
     def __call__(self, crop: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
         """At most `length` events of `crop` [M, 5], which is up to `spare` times longer, changed."""

@@ -5,7 +5,7 @@ import sys
 
 import grain
 
-from sage_jax.corpus.pitch_ranges import pitch_counts, pitch_ranges
+from sage_jax.corpus.contents import Contents
 from sage_jax.corpus.shards import TokenShards
 from sage_jax.data.augmentation import NO_CHANGES, Augmentation, AugmentConfig
 from sage_jax.data.crops import CropSource, RandomCrop, Retokenize, SequentialCrops
@@ -68,7 +68,7 @@ def make_dataset(
         # Endless in practice. grain's own endless repeat overflows with batches of one.
         epochs = sys.maxsize // (2 * len(rows))
         dataset = grain.MapDataset.source(rows).seed(seed).shuffle().repeat(epochs)
-        ranges = pitch_ranges(pitch_counts(shards)) if augment.keep_ranges else None
+        ranges = Contents.of(shards, tokenizer).ranges if augment.keep_ranges else None
         changes = None if augment == NO_CHANGES else Augmentation(augment, tokenizer, ranges)
         dataset = dataset.random_map(MapRow(RandomCrop(tokenizer, context_events, transpose, changes)))
         dataset = dataset.map(MapRow(retokenizer)) if retokenizer else dataset

@@ -3,16 +3,17 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sage_jax.corpus.pitch_ranges import as_json, pitch_counts
+from sage_jax.corpus.contents import Contents
 from sage_jax.corpus.shards import INDEX, TokenShards, music_fingerprint
 from sage_jax.errors import UserError
 from sage_jax.models.config import DTYPES
 from sage_jax.training.metrics import METRICS_FILE, read_metrics
 from sage_jax.training.run_manifest import read_manifest
 from sage_jax.weights.format import Weights, is_weights
-from sage_jax.weights.saved_model import SavedModel, shards_folder
+from sage_jax.weights.saved_model import SavedModel, shards_folder, with_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,14 @@ def export(
     dtype: str = "bfloat16",
     compress: bool = False,
     shards: str | os.PathLike | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Exported:
     """Writes the model of the run in `workdir` to the folder `output`, as weights/format.py describes.
 
     best: the checkpoint with the lowest validation loss, else the newest. Of a run with train.ema_decay the average is written.
-    compress: by xz; about 30% smaller, and slower to read. shards: the training shards, for the pitches of each instrument; by
-    default those of the run. Raises UserError for whatever a user can mend.
+    compress: by xz; about 30% smaller, and slower to read. shards: the training shards, for the instruments and
+    meters in them; by default those of the run. settings: as in sage_jax.load: how the model samples by default. Raises
+    UserError for whatever a user can mend.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
@@ -56,16 +59,17 @@ def export(
         "commit": manifest["starts"][-1]["commit"] if manifest else None,
         "music": music_fingerprint(folder),
     }
-    instruments, remarks = {}, ()
+    contents, remarks = {}, ()
     if (folder / INDEX).exists():
-        instruments = as_json(pitch_counts(TokenShards(folder, "train", saved.run.tokenizer)))
+        grid = saved.run.tokenizer
+        contents = Contents.of(TokenShards(folder, "train", grid), grid).to_dict()
     elif shards:
         raise UserError(f"{folder} holds no token shards; give the folder `data` in the --workdir of launch.preprocess")
     else:
-        remarks = (f"there are no shards in {folder}, so the pitches of each instrument are not in the file; give --shards",)
+        remarks = (f"there are no shards in {folder}, so the file does not say what the model was trained on; give --shards",)
     # Paths of this machine mean nothing elsewhere.
     corpus = saved.run.data.corpus.partition(":")[0]
     run = dataclasses.replace(saved.run, data=dataclasses.replace(saved.run.data, corpus=corpus, shards=""))
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, init_from=pathlib.Path(run.train.init_from).name))
-    weights = Weights(saved.params, run, saved.sections, saved.tokenizer, training, instruments)
+    weights = Weights(saved.params, run, with_settings(saved.sections, settings), saved.tokenizer, training, contents)
     return Exported(weights.write(output, dtype, compress), weights, remarks)

@@ -8,7 +8,7 @@ model.json has everything but the numbers:
   parameters   their count
   training     step, valid_nats_per_note, checkpoint ("best" or "newest"), averaged (whether they are a moving average), commit,
                music (the fingerprint of the training shards); null for what is not known
-  instruments  the pitches of each instrument in the training split, see corpus/pitch_ranges.py; {} if it is not known
+  contents     instruments and meters of the training split (corpus/contents.py); {} if they are not known
   file         name, sha256 and bytes of the file of numbers
   sha256       of the other entries, as JSON with sorted keys and without spaces
 
@@ -49,7 +49,7 @@ class Weights:
     sections: dict[str, Any]
     tokenizer: Tokenizer
     training: dict[str, Any]
-    instruments: dict[str, list[int]]
+    contents: dict[str, Any]
 
     def write(self, folder: str | os.PathLike, dtype: str = "bfloat16", compress: bool = False) -> pathlib.Path:
         """Writes the folder and returns the path of its file of numbers. Raises UserError where it can't be written."""
@@ -70,7 +70,7 @@ class Weights:
             "dtype": dtype,
             "parameters": sum(leaf.size for leaf in params.values()),
             "training": self.training,
-            "instruments": self.instruments,
+            "contents": self.contents,
             "file": {"name": path.name, "sha256": hashlib.sha256(numbers).hexdigest(), "bytes": len(numbers)},
         }
         write_json(folder / ABOUT, {**about, "sha256": _digest(about)}, indent=1)
@@ -98,7 +98,7 @@ def read(folder: str | os.PathLike) -> Weights:
     except UserError as error:
         raise UserError(f"{folder / ABOUT} is for another version of sage_jax: {error}") from error
     params = _nested(folder, run, _read_numbers(folder, about["file"]))
-    return Weights(params, run, about["config"], tokenizer, about["training"], about["instruments"])
+    return Weights(params, run, about["config"], tokenizer, about["training"], about["contents"])
 
 
 def named(params: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from sage_jax.config import RunConfig
@@ -22,7 +23,7 @@ class SavedModel:
 
     valid: the last validation up to this step, as its step and the nats per note; None if it is not known.
     music: the fingerprint of the music it was trained on (corpus/shards.py); None if it is not known.
-    instruments: as in model.json; {} where they are not known.
+    contents: as in model.json; {} where they are not known.
     """
 
     params: Any
@@ -32,7 +33,7 @@ class SavedModel:
     sections: dict[str, Any]
     valid: tuple[int, float] | None
     music: str | None
-    instruments: dict[str, list[int]]
+    contents: dict[str, Any]
 
     @classmethod
     def open(cls, source: str | os.PathLike, best: bool = False) -> "SavedModel":
@@ -47,7 +48,7 @@ class SavedModel:
             step, loss = found.training["step"], found.training["valid_nats_per_note"]
             valid = None if loss is None else (step, loss)
             music = found.training["music"]
-            return cls(found.params, found.run, step, found.tokenizer, found.sections, valid, music, found.instruments)
+            return cls(found.params, found.run, step, found.tokenizer, found.sections, valid, music, found.contents)
         from sage_jax.training.checkpoint import load_for_sampling  # imports orbax, which published weights do without
 
         params, run, step, tokenizer = load_for_sampling(folder, best)
@@ -79,3 +80,11 @@ def find(source: str | os.PathLike) -> pathlib.Path:
         f"there is no model in {source}; give the folder that launch.train has as --workdir, a folder of launch.export, or a "
         f"name ({known})"
     )
+
+
+def with_settings(sections: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
+    """`sections`, 'sampling' and 'continuation' among them, with the fields of `settings`; None leaves a field as it is."""
+    changed = {"sampling": {}, "continuation": {}, **sections}
+    for name, fields in (settings or {}).items():
+        changed[name] = {**changed.get(name, {}), **{field: value for field, value in fields.items() if value is not None}}
+    return changed

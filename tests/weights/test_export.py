@@ -45,7 +45,9 @@ def test_an_export_is_the_run_without_the_paths_of_this_machine(workdir, tmp_pat
     weights, (params, run, step, tokenizer) = read(tmp_path / "small"), load_for_sampling(workdir)
     assert weights.run.model == run.model and weights.tokenizer == tokenizer
     assert weights.training["step"] == step == 1 and weights.training["averaged"]
-    assert weights.sections["continuation"]["num_samples"] == 2 and all(map(len, weights.instruments.values()))
+    assert (
+        weights.sections["continuation"]["num_samples"] == 2 and weights.contents["instruments"] and weights.contents["meters"]
+    )
     for name, leaf in named(weights.params).items():
         np.testing.assert_array_equal(leaf, named(params)[name])
     assert SavedModel.open(tmp_path / "small").music == SavedModel.open(workdir).music
@@ -81,7 +83,7 @@ def test_fine_tuning_refuses_another_architecture_or_tokenizer_by_name(workdir, 
 def test_an_export_without_shards_says_what_is_missing(workdir, tmp_path):
     save_untrained(tiny_config(model=NESTED), tmp_path / "alone")
     found = export(tmp_path / "alone", tmp_path / "small")
-    assert "give --shards" in found.remarks[0] and found.weights.instruments == {}
+    assert "give --shards" in found.remarks[0] and found.weights.contents == {}
     with pytest.raises(UserError, match="holds no token shards"):
         export(tmp_path / "alone", tmp_path / "small", shards=tmp_path / "nowhere")
     with pytest.raises(UserError, match="has published weights already"):

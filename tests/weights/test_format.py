@@ -20,11 +20,12 @@ from tests.training.tiny import tiny_config
 NESTED = tiny_config(model=dict(architecture="nested", lookahead=2, kv_sharing="mqa")).to_dict()
 RUN = RunConfig.from_dict(NESTED)
 TRAINING = {"step": 7, "valid_nats_per_note": 3.5, "checkpoint": "best", "averaged": True, "commit": "abc", "music": "def"}
+CONTENTS = {"instruments": {"0": [21, 108, 5]}, "meters": [[4, 4]]}
 
 
 def weights(run=RUN):
     sampling = {"sampling": {"top_p": 0.9}}
-    return Weights(parameters(run.model), run, sampling, run.tokenizer, TRAINING, {"0": [21, 108, 5]})
+    return Weights(parameters(run.model), run, sampling, run.tokenizer, TRAINING, CONTENTS)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_what_is_written_is_read(tmp_path, dtype, compress):
     assert path.name == (COMPRESSED if compress else NUMBERS)
     found = read(tmp_path)
     assert found.run == RUN and found.tokenizer == RUN.tokenizer and found.training == TRAINING
-    assert found.sections["sampling"] == {"top_p": 0.9} and found.instruments == {"0": [21, 108, 5]}
+    assert found.sections["sampling"] == {"top_p": 0.9} and found.contents == CONTENTS
     wanted = named(parameters(RUN.model))
     assert found.params["head_0"].dtype == jnp.float32 and named(found.params).keys() == wanted.keys()
     for name, leaf in named(found.params).items():

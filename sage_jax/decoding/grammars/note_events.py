@@ -90,7 +90,7 @@ class Grammar:
     def _instruments_at(self, state: GrammarState, same_onset: jax.Array, constraints: Constraints) -> jax.Array:
         ids = np.arange(self.vocab_sizes[ev.INSTRUMENT])[None, :]
         last = state.instrument[:, None]
-        _, high = self.pitch_range(state.instrument)
+        _, high = self.pitch_range(state.instrument, constraints)
         has_higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
         later = (ids > last) | ((ids == last) & has_higher_pitch[:, None])
         return self.playable(constraints) & (ids > ev.REST) & (later | ~same_onset[:, None])
@@ -100,11 +100,13 @@ class Grammar:
         programs = constraints.programs
         return jnp.concatenate([jnp.ones((len(programs), ev.FIRST_PROGRAM), bool), programs], axis=1)
 
-    def pitches(self, state: GrammarState, onset: jax.Array, instrument: jax.Array) -> jax.Array:
+    def pitches(
+        self, state: GrammarState, onset: jax.Array, instrument: jax.Array, constraints: Constraints
+    ) -> jax.Array:
         """bool [B, V] pitch ids allowed for `instrument` [B] at `onset` [B]."""
-        low, high = self.pitch_range(instrument)
+        low, high = self.pitch_range(instrument, constraints)
         same = (onset == ev.FIRST + state.position) & (instrument == state.instrument)
-        low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), state.pitch + 1, low)
+        low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), jnp.maximum(state.pitch + 1, low), low)
         ids = np.arange(self.vocab_sizes[ev.PITCH])[None, :]
         return (low[:, None] <= ids) & (ids < high[:, None])
 
@@ -122,7 +124,7 @@ class Grammar:
         if attribute == ev.INSTRUMENT:
             return self.instruments(state, event[ev.ONSET], constraints)
         if attribute == ev.PITCH:
-            return self.pitches(state, event[ev.ONSET], event[ev.INSTRUMENT])
+            return self.pitches(state, event[ev.ONSET], event[ev.INSTRUMENT], constraints)
         return self.note_values(event[ev.INSTRUMENT], attribute)
 
     def advance(self, state: GrammarState, event: jax.Array) -> GrammarState:
@@ -139,8 +141,12 @@ class Grammar:
         inside = onset >= ev.FIRST
         return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)
 
-    def pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pitch_range(self, instrument: jax.Array, constraints: Constraints) -> tuple[jax.Array, jax.Array]:
         """[low, high) of the pitch ids of each instrument [B]."""
         low, high = jnp.asarray(self.tokenizer.pitch_ranges, jnp.int32).T
         row = ev.pitch_range_of(instrument)
-        return low[row], high[row]
+        low, high = low[row], high[row]
+        program = (instrument - ev.FIRST_PROGRAM).clip(0)
+        limits = jnp.take_along_axis(constraints.pitches, program[:, None, None], axis=1)[:, 0]
+        is_note = instrument >= ev.FIRST_PROGRAM
+        return jnp.where(is_note, low + limits[:, 0], low), jnp.where(is_note, low + limits[:, 1] + 1, high)
