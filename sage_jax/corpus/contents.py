@@ -51,7 +51,7 @@ class Contents:
         ranges[total[:, 0] == 0] = 0, PITCHES - 1
         return ranges
 
-    def to_dict(self) -> dict[str, dict]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready: 'instruments', program -> [lowest pitch, highest pitch, notes] of those that play, and 'meters'."""
         playing = np.flatnonzero(self.pitches.sum(axis=1)).tolist()
         instruments = {str(each): [*self.ranges[each].tolist(), int(self.pitches[each].sum())] for each in playing}

@@ -69,6 +69,12 @@ class Limits:
         pitches = np.tile(np.array([0, 127], np.int32), (1, DRUMS + 1, 1))
         for program, low_high in self.pitches.items():
             pitches[0, program] = low_high
-        bounds = (self.first_bar, self.stop_bar, self.first_tick, self.stop_tick)
-        flags = struct.one_row(self.allow_eos, bool), struct.one_row(playable, bool)
-        return Constraints(*map(number, bounds), *flags, pitches)
+        return Constraints(
+            first_bar=number(self.first_bar),
+            stop_bar=number(self.stop_bar),
+            first_tick=number(self.first_tick),
+            stop_tick=number(self.stop_tick),
+            allow_eos=struct.one_row(self.allow_eos, bool),
+            programs=struct.one_row(playable, bool),
+            pitches=pitches,
+        )
