@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -67,7 +68,8 @@ class TrainedModel:
         """The likelihood of `likelihood_pieces` of the task's pieces.
 
         Returns bits_per_note and bits_per_second (Estimates), attributes (bits per note of each attribute's tokens), opening
-        (bits per note of the first meter and tempo), notes, seconds, and context.
+        (bits per note of the first meter and tempo), notes, seconds, context, and folders (bits_per_note by the first folder in
+        the names of the pieces).
         """
         indices = list(range(len(task.shards)))
         chosen = subsample_evenly(indices, task.config.likelihood_pieces or len(indices))
@@ -90,4 +92,15 @@ class TrainedModel:
             "notes": int(found.notes.sum()),
             "seconds": float(found.seconds.sum()),
             "context": self.context,
+            "folders": {
+                folder: {"bits_per_note": ratio(bits[inside], found.notes[inside], pieces[inside])}
+                for folder, inside in folders_of([task.shards.names[index] for index in chosen]).items()
+            },
         }
+
+
+def folders_of(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The first folder in `names`, which have / between folders -> indices of its pieces; {} where they are all in one."""
+    folders = np.array([name.rpartition("/")[0].partition("/")[0] for name in names])
+    known = sorted(set(folders.tolist()))
+    return {folder: np.flatnonzero(folders == folder) for folder in known} if len(known) > 1 else {}
