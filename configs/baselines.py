@@ -25,23 +25,24 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import sage
+from sage_jax.defaults import SIZES
 from sage_jax.errors import UserError
 from sage_jax.models.presets import MMT_SIZE, NAMED, config_sections
 
 SYSTEMS = ("mha", "mqa", *NAMED)
-ARGUMENTS = (*(f"{system}-{size}" for system in SYSTEMS for size in sage.ARGUMENTS), "bpe2000-demo")
+ARGUMENTS = (*(f"{system}-{size}" for system in SYSTEMS for size in SIZES), "bpe2000-demo")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a system and a size; that of "nested" if `arg` is None."""
     name, _, size = (arg or "nested").rpartition("-")
-    if size not in sage.ARGUMENTS:
+    if size not in SIZES:
         name, size = arg or "nested", None
     is_bpe = name.startswith("bpe") and name[3:].isdecimal()
     if not (name in SYSTEMS or is_bpe):
         raise UserError(
             f"configs/baselines.py has no argument {arg!r}; choose one of {', '.join(SYSTEMS)} or bpe and a number, then "
-            f"optionally a hyphen and one of {', '.join(sage.ARGUMENTS)}"
+            f"optionally a hyphen and one of {', '.join(SIZES)}"
         )
     config: Any = sage.get_config(size)
     config.update(config_sections(name))

@@ -4,6 +4,7 @@ Each argument is a complete run, on the embedded corpus unless data.corpus names
   debug  a minute on any machine, for quick tests
   demo   three to nine minutes on two CPU cores
   base   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
+  sage-20m  the recipe of the model that comes with the package (docs/model_card.md), also for fine-tuning it
 
   python -m launch.preprocess --config=configs/sage.py:demo --workdir=runs/demo
   python -m launch.train --config=configs/sage.py:demo --workdir=runs/demo
@@ -15,10 +16,10 @@ Fields are documented in the dataclass of their section, such as sage_jax.config
 
 from ml_collections import ConfigDict
 
-from sage_jax.defaults import SIZES, default_config
+from sage_jax.defaults import PRESETS, default_config
 from sage_jax.errors import UserError
 
-ARGUMENTS = SIZES
+ARGUMENTS = PRESETS
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

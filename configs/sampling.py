@@ -24,5 +24,6 @@ def get_config() -> ConfigDict:
         seed=placeholder(int),
         qpm=placeholder(float),
         meter=placeholder(tuple),
+        pitches=placeholder(str),
     )
     return config

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sage_jax import compilation_cache
-from sage_jax.config import RunConfig, read_section
+from sage_jax.config import read_section
+from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
 from sage_jax.decoding.engine import CHUNK, Engine
@@ -25,10 +26,10 @@ from sage_jax.music.midi import at_resolution, read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
 from sage_jax.music.quantization_stats import QuantizationStats, stats_rows
 from sage_jax.tokenizers.incremental import DecodedEvent
-from sage_jax.training.checkpoint import load_for_sampling
-from sage_jax.training.run_manifest import read_manifest
+from sage_jax.tokenizers.note_events import NoteEvents
+from sage_jax.weights.saved_model import SavedModel, with_settings
 
-ANY = "any"
+ANY, TRAINED = "any", "trained"
 LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
 Instruments = str | Iterable[int | str] | None
 
@@ -39,7 +40,8 @@ class ContinuationConfig:
 
     num_samples: takes, decoded as one batch. prompt_bars: bars of the prompt that the model reads, from its first note on.
     num_bars: new bars. max_events: the most events of a take. seed: the same seed gives the same takes. qpm (quarters per
-    minute), meter: tempo and time signature of a take without a prompt.
+    minute), meter: tempo and time signature of a take without a prompt. pitches: "any", or "trained" for those that each
+    instrument has in the training split or in the prompt; published weights over NoteEvents know them, and others take any.
     """
 
     num_samples: int = 4
@@ -49,6 +51,7 @@ class ContinuationConfig:
     seed: int = 0
     qpm: float = DEFAULT_QPM
     meter: tuple[int, int] = DEFAULT_METER
+    pitches: str = TRAINED
 
     def __post_init__(self):
         object.__setattr__(self, "meter", tuple(self.meter))
@@ -56,6 +59,8 @@ class ContinuationConfig:
             value = getattr(self, field)
             if not isinstance(value, int) or not low <= value < 2**31:
                 raise UserError(f"continuation.{field} is {value!r}; give a whole number of at least {low}")
+        if self.pitches not in (TRAINED, ANY):
+            raise UserError(f"continuation.pitches is {self.pitches!r}; choose {TRAINED} or {ANY}")
         if not 4 <= self.qpm <= 1000:
             raise UserError(f"continuation.qpm is {self.qpm!r}; give quarters per minute from 4 to 1000")
         if len(self.meter) != 2 or not 1 <= self.meter[0] <= 16 or self.meter[1] not in (1, 2, 4, 8, 16):
@@ -124,16 +129,15 @@ class Score:
 class Model:
     """A trained model. `sage_jax.load` makes it from a run's folder.
 
-    run: the RunConfig that it was trained with. step: of the checkpoint. sampling, continuation: the settings that calls
+    run: the RunConfig that it was trained with. step: of the checkpoint. valid: the last validation up to it,
+    as its step and the nats per note; None where it is not known. sampling, continuation: the settings that calls
     begin with, those of the run's config.
     """
 
-    def __init__(
-        self, params: Any, run: RunConfig, tokenizer: Any, step: int, sampling: SamplingConfig, continuation: ContinuationConfig
-    ):
-        self.run, self.step, self.tokenizer = run, step, tokenizer
-        self.sampling, self.continuation = sampling, continuation
-        self.params = inference_parameters(run.model, params)
+    def __init__(self, saved: SavedModel, sampling: SamplingConfig, continuation: ContinuationConfig):
+        self.run, self.step, self.tokenizer, self.valid = saved.run, saved.step, saved.tokenizer, saved.valid
+        self.sampling, self.continuation, self._contents = sampling, continuation, saved.contents
+        self.params = inference_parameters(saved.run.model, saved.params)
         self._engines: dict[tuple[int, int], Engine] = {}
 
     def __repr__(self) -> str:
@@ -171,11 +175,14 @@ class Model:
         end = read.bar_start(bars)
         quantized = self.tokenizer.quantize(read, in_prompt, end)
         in_prompt.count({"notes": len(read.notes), "tempos": len(read.tempos), "meters": len(read.meters)})
-        changed = tuple(
-            f"{where}: {what}: {text}"
-            for where, loss in (("file", in_file), ("prompt", in_prompt))
-            for what, text, is_changed in stats_rows(loss.to_dict())
-            if is_changed
+        changed = (
+            *(f"prompt: {line}" for line in unseen(self._contents, quantized)),
+            *(
+                f"{where}: {what}: {text}"
+                for where, loss in (("file", in_file), ("prompt", in_prompt))
+                for what, text, is_changed in stats_rows(loss.to_dict())
+                if is_changed
+            ),
         )
         return Prompt(name, read, quantized, quantized.bar_of(end - 1) + 1, changed)
 
@@ -205,9 +212,7 @@ class Model:
             raise UserError(f"{name} has no notes; give music to score")
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
-        found = likelihood.bits(
-            self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context)
-        )
+        found = likelihood.bits(self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
         bits, notes = found.bits[0], max(int(found.notes[0]), 1)
         return Score(
             bits_per_note=float(bits.sum() / notes),
@@ -237,7 +242,12 @@ class Model:
         prompt, programs = self._prompted(prompt, instruments, wanted)
         request = Request(
             self.tokenizer.encode(prompt.quantized)[:-1],
-            Limits(first_bar=prompt.bars, stop_bar=prompt.bars + wanted.num_bars, programs=programs),
+            Limits(
+                first_bar=prompt.bars,
+                stop_bar=prompt.bars + wanted.num_bars,
+                programs=programs,
+                pitches=self._pitches(prompt.quantized, wanted),
+            ),
             self.sampling if sampling is None else sampling,
             self.run.representation.steps(wanted.max_events),
             wanted.seed,
@@ -277,9 +287,7 @@ class Model:
             )
         return self._engines[rows, chunk]
 
-    def _read(
-        self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None
-    ) -> tuple[str, Piece]:
+    def _read(self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None) -> tuple[str, Piece]:
         """What messages call the music, `unnamed` where it is no file, and the piece on the model's grid."""
         ticks = self.tokenizer.grid.ticks_per_quarter
         if isinstance(music, Piece):
@@ -301,6 +309,11 @@ class Model:
         read = Piece.from_notes([], grid.ticks_per_quarter, wanted.qpm, wanted.meter)
         return Prompt("nothing", read, self.tokenizer.quantize(read), 0), _allowed(instruments)
 
+    def _pitches(self, prompt: Piece, wanted: ContinuationConfig) -> dict[int, tuple[int, int]]:
+        """(lowest, highest) pitch by program; empty for no limits."""
+        is_limited = wanted.pitches == TRAINED and isinstance(self.tokenizer, NoteEvents)
+        return pitch_limits(self._contents, prompt) if is_limited else {}
+
     def _settings(self, **given: Any) -> ContinuationConfig:
         return dataclasses.replace(self.continuation, **{name: value for name, value in given.items() if value is not None})
 
@@ -317,31 +330,27 @@ class Model:
             sampling=self.sampling if sampling is None else sampling,
             seed=wanted.seed,
             programs=programs,
+            pitches=self._pitches(prompt.quantized, wanted),
         )
         pieces = tuple(at_true_tempos(piece, prompt, found.prompt_end) for piece in found.pieces)
         return Takes(pieces, at_true_tempos(prompt.quantized, prompt, found.prompt_end), prompt.changed, found)
 
 
-def load(
-    folder: str | os.PathLike, *, best: bool = False, settings: Mapping[str, Mapping[str, Any]] | None = None
-) -> Model:
-    """The model of a run's folder, as launch.train wrote it with --workdir: of its newest checkpoint.
+def load(folder: str | os.PathLike, *, best: bool = False, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Model:
+    """The model of a name, of a folder of launch.export, or of the newest checkpoint in a run's folder.
 
-    best: the checkpoint with the lowest validation loss instead. settings: sections 'sampling' and 'continuation', whose fields
+    folder: "sage-20m" or another name of weights that come with the package; or what launch.export has as --output, or
+    launch.train as --workdir. best: of a run, the checkpoint with the lowest validation loss instead; the newest is the default
+    because it shows a run that is still training as it is. settings: sections 'sampling' and 'continuation', whose fields
     replace the run's own; None leaves a field as it is. Compiled programs are kept on disk for the next process
     (compilation_cache.py). Raises UserError if there is no run or no checkpoint, or if its layout is an older one.
     """
-    if not pathlib.Path(folder).is_dir():
-        raise UserError(f"there is no run in {folder}; give the folder that launch.train has as --workdir")
+    saved = SavedModel.open(folder, best)
     compilation_cache.enable()
-    params, run, step, tokenizer = load_for_sampling(folder, best)
-    manifest = read_manifest(folder)
-    sections = {"sampling": {}, "continuation": {}, **(manifest["config"] if manifest else {})}
-    for name, fields in (settings or {}).items():
-        given = {field: value for field, value in fields.items() if value is not None}
-        sections[name] = {**sections.get(name, {}), **given}
+    sections = with_settings(saved.sections, settings)
     sampling = read_section(SamplingConfig, "sampling", sections)
-    return Model(params, run, tokenizer, step, sampling, read_section(ContinuationConfig, "continuation", sections))
+    continuation = read_section(ContinuationConfig, "continuation", sections)
+    return Model(saved, sampling, continuation)
 
 
 def at_true_tempos(take: Piece, prompt: Prompt, prompt_end: int) -> Piece:

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from sage_jax.data.augmentation import AugmentConfig
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.tokenizers.config import RepresentationConfig
@@ -26,7 +27,8 @@ MUTABLE_ON_RESUME = frozenset({"partitioner"}) | frozenset(
         ("data", ("corpus", "shards")),
         ("mesh", ("data", "fsdp", "tensor")),
         ("model", ("query_chunk_size", "attention_impl", "decode_impl", "remat")),
-        ("train", ("steps", "max_minutes", "on_bad_step", "loss_spike_factor", "max_skipped", *MONITORING_FIELDS)),
+        ("train", ("steps", "patience", "init_from", "max_minutes", "max_skipped", *MONITORING_FIELDS)),
+        ("train", ("on_bad_step", "loss_spike_factor")),
     )
     for field in fields
 )
@@ -84,6 +86,10 @@ class TrainConfig:
     max_minutes: limit on the training time of one call; 0 means no limit. The learning rate depends on `steps` alone.
     on_bad_step: 'stop' or 'skip' at a bad step. A step is bad if its loss is not finite or above
     `loss_spike_factor` times the recent average (0: no limit). At most `max_skipped` steps are skipped in a row.
+    ema_decay: of an exponential moving average of the parameters, such as 0.999; it is what is validated, sampled and exported.
+    0: none.
+    patience: stop after so many evaluations in a row without a lower validation loss; 0: never.
+    init_from: weights that a new run begins with, for fine-tuning: a name, a folder of launch.export, or a run's folder.
     tensorboard: also write metrics and piano rolls of sampled continuations to `tensorboard` in the workdir.
     """
 
@@ -100,12 +106,18 @@ class TrainConfig:
     on_bad_step: str = "stop"
     loss_spike_factor: float = 0.0
     max_skipped: int = 10
+    ema_decay: float = 0.0
+    patience: int = 0
+    init_from: str = ""
     tensorboard: bool = False
 
     def __post_init__(self):
         positive = ("steps", "batch_size", "grad_accum_steps", "max_to_keep", "max_skipped")
         positive += ("eval_every", "log_every", "checkpoint_every")
-        _at_least(self, "train", eval_batches=0, seed=0, max_minutes=0, loss_spike_factor=0, **dict.fromkeys(positive, 1))
+        not_negative = ("eval_batches", "seed", "max_minutes", "loss_spike_factor", "patience")
+        _at_least(self, "train", **dict.fromkeys(not_negative, 0), **dict.fromkeys(positive, 1))
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"train.ema_decay is {self.ema_decay}; give a number below 1, such as 0.999, or 0 for no average")
         if self.on_bad_step not in BAD_STEP_ACTIONS:
             raise UserError(f"train.on_bad_step is {self.on_bad_step!r}; choose one of {', '.join(BAD_STEP_ACTIONS)}")
         if 0 < self.loss_spike_factor <= 1:
@@ -146,6 +158,7 @@ class RunConfig:
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     partitioner: str = "mesh"
 
@@ -156,7 +169,7 @@ class RunConfig:
         Raises UserError that names the field which is unknown or has an invalid value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
-        sections = {"representation": {}, "mesh": {}, "partitioner": "mesh", **sections}  # optional sections
+        sections = {"representation": {}, "augment": {}, "mesh": {}, "partitioner": "mesh", **sections}  # optional sections
         representation = read_section(RepresentationConfig, "representation", sections)
         sizes = representation.vocab_sizes(tokenizer)
         return cls(
@@ -166,6 +179,7 @@ class RunConfig:
             read_section(ModelConfig, "model", sections, vocab_sizes=sizes),
             read_section(OptimizerConfig, "optimizer", sections),
             read_section(TrainConfig, "train", sections),
+            read_section(AugmentConfig, "augment", sections),
             read_section(MeshConfig, "mesh", sections),
             sections["partitioner"],
         )
@@ -173,6 +187,7 @@ class RunConfig:
     def __post_init__(self):
         if self.partitioner not in PARTITIONERS:
             raise UserError(f"config.partitioner is {self.partitioner!r}; choose one of {', '.join(PARTITIONERS)}")
+        self.augment.check(self.representation)
         if self.model.architecture == "delay" and self.representation.name != "events":
             raise UserError("config.model.architecture is delay, which supports only config.representation.name = events")
         if self.model.architecture == "delay" and self.data.pack:

@@ -1,13 +1,14 @@
-"""The default config in three sizes, which configs/sage.py exposes on the command line."""
+"""The default config in three sizes and the recipe of sage-20m, which configs/sage.py exposes on the command line."""
 
 from typing import Any
 
 SIZES = ("debug", "demo", "base")
+PRESETS = (*SIZES, "sage-20m")
 
 
 def default_config(size: str = "base") -> dict[str, Any]:
-    """All sections of a config as plain dicts: `base` with the overrides of `size`, one of SIZES."""
-    overrides = {"base": dict, "demo": demo, "debug": debug}[size]()
+    """All sections of a config as plain dicts: `base` with the overrides of `size`, one of PRESETS."""
+    overrides = {"base": dict, "demo": demo, "debug": debug, "sage-20m": sage_20m}[size]()
     config = base()
     for section, fields in overrides.items():
         config[section].update(fields)
@@ -32,6 +33,15 @@ def base() -> dict[str, Any]:
         beam_options="",
     )
     config["data"] = dict(corpus="embedded", shards="", context_events=1024, transpose=(-5, 6), pack=False)
+    config["augment"] = dict(
+        velocity_scale=(1.0, 1.0),
+        velocity_offset=(0, 0),
+        tempo_scale=(1.0, 1.0),
+        drop_instruments=0.0,
+        exchange_programs=0.0,
+        cut_start=0.0,
+        keep_ranges=False,
+    )
     config["model"] = dict(
         architecture="flat",
         lookahead=0,
@@ -53,6 +63,9 @@ def base() -> dict[str, Any]:
         attention_impl="auto",
         decode_impl="auto",
         remat="scores",
+        dropout_embedding=0.0,
+        dropout_attention=0.0,
+        dropout_residual=0.0,
     )
     config["optimizer"] = dict(
         learning_rate=6e-4,
@@ -77,13 +90,48 @@ def base() -> dict[str, Any]:
         on_bad_step="stop",
         loss_spike_factor=0.0,
         max_skipped=10,
+        ema_decay=0.0,
+        patience=0,
+        init_from="",
         tensorboard=False,
     )
     config["partitioner"] = "mesh"
     config["mesh"] = dict(data=0, fsdp=1, tensor=1)
     config["sampling"] = dict(temperature=1.0, top_k=0, top_p=0.98, min_p=0.0)
-    config["continuation"] = dict(num_samples=4, prompt_bars=4, num_bars=8, max_events=1024, seed=0, qpm=120.0, meter=(4, 4))
+    config["continuation"] = dict(
+        num_samples=4, prompt_bars=4, num_bars=8, max_events=1024, seed=0, qpm=120.0, meter=(4, 4), pitches="trained"
+    )
     return config
+
+
+def sage_20m() -> dict:
+    """Overrides for the model that comes with the package: minutes on one GPU, see docs/model_card.md."""
+    return dict(
+        augment=dict(
+            velocity_scale=(0.8, 1.2),
+            velocity_offset=(-8, 8),
+            tempo_scale=(0.85, 1.15),
+            drop_instruments=0.1,
+            exchange_programs=0.1,
+            cut_start=0.5,
+            keep_ranges=True,
+        ),
+        model=dict(
+            architecture="nested",
+            lookahead=2,
+            kv_sharing="mqa",
+            embed_dim=384,
+            num_layers=10,
+            head_dim=40,
+            mlp_dim=1152,
+            remat="none",
+            dropout_embedding=0.1,
+            dropout_residual=0.1,
+        ),
+        optimizer=dict(learning_rate=1e-3, warmup_steps=100),
+        train=dict(steps=3000, eval_every=250, eval_batches=0, checkpoint_every=250, ema_decay=0.998, patience=4),
+        sampling=dict(temperature=0.95, top_p=0.9),
+    )
 
 
 def demo() -> dict:

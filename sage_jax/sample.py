@@ -20,17 +20,15 @@ from sage_jax.environment import cores
 from sage_jax.files import replacing
 from sage_jax.music.midi import save_midi
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
-from sage_jax.training.metrics import METRICS_FILE, read_metrics
 
 
 def sample(
     model: Model,
-    workdir: str | os.PathLike,
     output: str | os.PathLike,
     prompt: str | None = None,
     instruments: Instruments = None,
 ) -> Takes:
-    """Writes takes of `model`, the run in `workdir`, to the folder `output`: MIDI, picture and WAV of each, and takes.json.
+    """Writes takes of `model` to the folder `output`: MIDI, picture and WAV of each, and takes.json.
 
     prompt: a MIDI file, or None to start from nothing. instruments: as in Model.continue_; without a prompt None means all.
     Raises UserError for whatever a user can mend.
@@ -42,8 +40,7 @@ def sample(
     threading.Thread(target=_import_drawing).start()  # loading programs and decoding leave the interpreter idle
     takes = model.continue_(read, instruments=instruments) if read else model.start(instruments)
     name, found = pathlib.Path(prompt).stem if prompt else "nothing", takes.continuations
-    valid = [line for line in read_metrics(pathlib.Path(workdir) / METRICS_FILE, "valid") if line["step"] <= model.step]
-    known = {"valid_nats_per_note": valid[-1]["loss"], "valid_step": valid[-1]["step"]} if valid else {}
+    known = dict(zip(("valid_step", "valid_nats_per_note"), model.valid or (), strict=False))
     lengths = {"prompt_bars": model.continuation.prompt_bars if prompt else 0, "prompt_events": found.prompt_events}
     lengths["context_events"] = found.context_events
     about = {"prompt": name, "changed": list(takes.changed), **lengths, "step": model.step, **known, **found.speed}

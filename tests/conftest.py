@@ -71,7 +71,8 @@ class CompiledOnce:
 def compiled_once():
     """Makes runs share what they compile, as a tiny run does little else.
 
-    They may differ in the seed, and in the number of steps if the learning rate does not depend on it.
+    They may differ in the seed, the weights that they begin with, and the number of steps if the learning rate does not depend
+    on it.
     """
     from sage_jax.training import loop
 
@@ -85,7 +86,8 @@ def compiled_once():
 
     def of_any_seed(run, representation):
         steps = 1 if run.optimizer.final_lr_fraction == 1 else run.train.steps
-        return shared(dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0, steps=steps)), representation)
+        train = dataclasses.replace(run.train, seed=0, steps=steps, init_from="")
+        return shared(dataclasses.replace(run, train=train), representation)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_train_functions", of_any_seed)

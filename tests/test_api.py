@@ -52,7 +52,7 @@ loaded = functools.cache(load)  # one model for most tests: what it has compiled
 def play(workdir, output, prompt=None, instruments=None, **settings):
     """Takes of the run in `workdir`; settings: sections of configs/sampling.py."""
     model = load(workdir, settings=settings) if settings else loaded(workdir)
-    return sample(model, workdir, output, prompt and str(prompt), instruments)
+    return sample(model, output, prompt and str(prompt), instruments)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_every_take_can_be_seen_and_heard(takes, workdir):
 
 
 def test_the_same_seed_gives_the_same_takes(config, takes, workdir, tmp_path):
-    again = sample(load(workdir), workdir, tmp_path, str(workdir.parent / "piece00.mid"))
+    again = sample(load(workdir), tmp_path, str(workdir.parent / "piece00.mid"))
     assert again.pieces == takes.pieces
 
 
@@ -248,7 +248,7 @@ def test_the_settings_of_a_run_are_those_of_its_config(workdir):
 
 
 def test_what_cannot_be_loaded_is_named(workdir, tmp_path):
-    with pytest.raises(UserError, match=r"there is no run in .*nowhere; give the folder that launch.train has as --workdir"):
+    with pytest.raises(UserError, match=r"there is no model in .*nowhere; give the folder that launch.train has as --workdir"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no checkpoint in"):
         load(tmp_path)

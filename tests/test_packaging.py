@@ -93,6 +93,7 @@ assert len(files) == 73 and all("site-packages" in path for _, path in files), f
 assert sage_jax.__file__.startswith(sys.prefix), sage_jax.__file__
 assert len(sage_jax.read_midi(files[0][1]).notes)
 sage_jax.load, sage_jax.preprocess, sage_jax.save_midi, sage_jax.default_config
+assert repr(sage_jax.load("sage-20m")).startswith("Model(nested2-mqa")
 try:
     sage_jax.train
 except sage_jax.UserError as error:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from sage_jax.corpus.shards import TokenShards
+from sage_jax.data.augmentation import Augmentation
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import retokenize
 from sage_jax.tokenizers.note_events import EOS, HEAD, INSTRUMENT, ONSET, REST, NoteEvents
@@ -52,24 +53,35 @@ class CropSource:
 class RandomCrop:
     """Takes a crop of up to `context_events` + 1 events from a random bar line of a region, randomly transposed.
 
-    transpose: the lowest and the highest transposition in semitones, narrowed so that no note leaves MIDI's range.
+    transpose: the lowest and the highest transposition in semitones, narrowed so that no note leaves MIDI's range, or that of
+    its instrument if `changes` has ranges. changes: further ones; None for none.
     """
 
     tokenizer: NoteEvents
     context_events: int
     transpose: tuple[int, int]
+    changes: Augmentation | None = None
 
     def __call__(self, region: Region, rng: np.random.Generator) -> np.ndarray:
         bars = self.tokenizer.bar_starts(region.events)
         # Skip bars after the first one whose crop reaches the end: their crops are suffixes of its crop.
-        reaches_end = len(region.events) - (self.context_events + 1 - HEAD)
-        bars = bars[: np.searchsorted(bars, reaches_end) + 1]
+        events, length, changes = region.events, self.context_events + 1, self.changes
+        stop = np.searchsorted(bars, len(events) - (length - HEAD)) + 1
+        if changes and changes.config.cut_start and rng.random() < changes.config.cut_start:
+            stop = max(stop, np.searchsorted(bars, len(events) // 2))
+        bars = bars[:stop]
         first, last = (index * len(bars) // region.count for index in (region.index, region.index + 1))
         start = bars[rng.integers(first, max(last, first + 1))]
-        crop = self.tokenizer.crop(region.events, int(start), self.context_events + 1)
-        lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
-        semitones = rng.integers(max(self.transpose[0], -lowest), min(self.transpose[1], 127 - highest), endpoint=True)
+        crop = self.tokenizer.crop(events, int(start), length * (changes.spare if changes else 1))
+        crop = changes(crop, length, rng) if changes else crop
+        down, up = (changes and changes.shifts(crop)) or self._shifts(crop)
+        semitones = rng.integers(max(self.transpose[0], down), min(self.transpose[1], up), endpoint=True)
         return self.tokenizer.transpose(crop, int(semitones))
+
+    def _shifts(self, crop: np.ndarray) -> tuple[int, int]:
+        """The lowest and the highest transposition that keep all notes of `crop` within MIDI's range."""
+        lowest, highest = self.tokenizer.pitch_range(crop) or (0, 127)
+        return -lowest, 127 - highest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,9 @@ import sys
 
 import grain
 
+from sage_jax.corpus.contents import Contents
 from sage_jax.corpus.shards import TokenShards
+from sage_jax.data.augmentation import NO_CHANGES, Augmentation, AugmentConfig
 from sage_jax.data.crops import CropSource, RandomCrop, Retokenize, SequentialCrops
 from sage_jax.data.rows import MapRow, PackedRows, PackingStats, PadRow, SingleCropRows
 from sage_jax.errors import UserError
@@ -32,6 +34,7 @@ def make_dataset(
     tally: PackingStats | None = None,
     share: tuple[int, int] = (0, 1),
     pack: bool = False,
+    augment: AugmentConfig = NO_CHANGES,
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, context_events + 1, A]} of a split, padded with PAD events (zeros) at the end.
 
@@ -45,6 +48,7 @@ def make_dataset(
     share: (index, count) of this reader among the `count` readers of each batch. Reader i gets rows i, i + count, ... as a
       batch of its own; the rows of all readers together do not depend on `count`.
     pack: with `shuffle`, packs pieces shorter than a crop into one row.
+    augment: with `shuffle`, further random changes of the crops.
     Raises UserError for shards of another vocabulary, for a split without pieces and for a size out of range.
     """
     index, count = share
@@ -64,7 +68,9 @@ def make_dataset(
         # Endless in practice. grain's own endless repeat overflows with batches of one.
         epochs = sys.maxsize // (2 * len(rows))
         dataset = grain.MapDataset.source(rows).seed(seed).shuffle().repeat(epochs)
-        dataset = dataset.random_map(MapRow(RandomCrop(tokenizer, context_events, transpose)))
+        ranges = Contents.of(shards, tokenizer).ranges if augment.keep_ranges else None
+        changes = None if augment == NO_CHANGES else Augmentation(augment, tokenizer, ranges)
+        dataset = dataset.random_map(MapRow(RandomCrop(tokenizer, context_events, transpose, changes)))
         dataset = dataset.map(MapRow(retokenizer)) if retokenizer else dataset
     else:
         crops = SequentialCrops(shards, tokenizer, context_events, batch_size, max_batches, retokenizer, num_steps)

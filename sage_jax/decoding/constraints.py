@@ -1,7 +1,7 @@
 """What a row may generate: limits in time, programs, length, and whether it may end the piece."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ class Constraints(struct.Struct):
     first_bar, stop_bar: int32 [B], events are in bars [first_bar, stop_bar), counted from the first bar in the cache.
     first_tick, stop_tick: int32 [B], and in ticks [first_tick, stop_tick), counted from the start of that bar.
     allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129], the MIDI programs that may be, drums last.
+    pitches: int32 [B, 129, 2], the lowest and the highest MIDI pitch of each program. The grammar of NoteEvents alone has it.
     """
 
     first_bar: jax.Array
@@ -28,13 +29,15 @@ class Constraints(struct.Struct):
     stop_tick: jax.Array
     allow_eos: jax.Array
     programs: jax.Array
+    pitches: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """The constraints of one row, on the host. Raises UserError naming the field.
 
-    Fields as in `Constraints`, with None for no limit. programs: MIDI programs, 128 for drums; None for all.
+    Fields as in `Constraints`, with None for no limit. programs: MIDI programs, 128 for drums; None for all. pitches: (lowest,
+    highest) by program, for programs that have a limit.
     """
 
     first_bar: int = 0
@@ -43,13 +46,17 @@ class Limits:
     stop_tick: int | None = None
     allow_eos: bool = True
     programs: Sequence[int] | None = None
+    pitches: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for unit in ("bar", "tick"):
             first, stop = getattr(self, f"first_{unit}"), getattr(self, f"stop_{unit}")
             if stop is not None and stop < first:
                 raise UserError(f"stop_{unit} is {stop}, before first_{unit} = {first}; give a later one, or None for no limit")
-        for program in self.programs or ():
+        for program, (low, high) in self.pitches.items():
+            if not 0 <= low <= high <= 127:
+                raise UserError(f"pitches has {(low, high)} for program {program}; give MIDI pitches, the lowest one first")
+        for program in (*(self.programs or ()), *self.pitches):
             if not 0 <= program <= DRUMS:
                 raise UserError(f"programs has {program!r}; give General MIDI programs from 0 to 127, or 128 for drums")
 
@@ -59,5 +66,15 @@ class Limits:
         number = lambda value: struct.one_row(FAR if value is None else min(value, FAR), np.int32)
         playable = np.full(DRUMS + 1, self.programs is None)
         playable[[] if self.programs is None else list(self.programs)] = True
-        bounds = (self.first_bar, self.stop_bar, self.first_tick, self.stop_tick)
-        return Constraints(*[*map(number, bounds), struct.one_row(self.allow_eos, bool), struct.one_row(playable, bool)])
+        pitches = np.tile(np.array([0, 127], np.int32), (1, DRUMS + 1, 1))
+        for program, low_high in self.pitches.items():
+            pitches[0, program] = low_high
+        return Constraints(
+            first_bar=number(self.first_bar),
+            stop_bar=number(self.stop_bar),
+            first_tick=number(self.first_tick),
+            stop_tick=number(self.stop_tick),
+            allow_eos=struct.one_row(self.allow_eos, bool),
+            programs=struct.one_row(playable, bool),
+            pitches=pitches,
+        )

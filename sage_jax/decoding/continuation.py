@@ -1,6 +1,7 @@
 """Takes: several continuations of one prompt."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -67,17 +68,18 @@ def continue_piece(
     sampling: SamplingConfig = SamplingConfig(),
     seed: int = 0,
     programs: list[int] | None = None,
+    pitches: Mapping[int, tuple[int, int]] | None = None,
 ) -> Continuations:
     """Continues `prompt` by `num_bars` bars, `num_samples` times, each by at most `max_events` events.
 
     prompt: quantized, `prompt_bars` bars long; 0 bars to start from nothing. Of a prompt or a take that does not fit into the
     engine's context, the model reads the last bars that fit into WINDOW_FRACTION of it. programs: MIDI programs that may be
-    generated (128 for drums); None for all. Notes are cut at the end of the last bar.
+    generated (128 for drums); None for all. pitches: as in Limits. Notes are cut at the end of the last bar.
     """
     tokenizer = engine.tokenizer
     events = tokenizer.encode(prompt)[:-1]
     stop_bar = prompt_bars + num_bars
-    limits = Limits(first_bar=prompt_bars, stop_bar=stop_bar, programs=programs)
+    limits = Limits(first_bar=prompt_bars, stop_bar=stop_bar, programs=programs, pitches=pitches or {})
     scheduler = Scheduler(engine)
     compiled = engine.compile_seconds
     requests = [Request(events, limits, sampling, max_events, seed, number) for number in range(num_samples)]

@@ -46,17 +46,19 @@ def delayed_step(
         events[index] = event = event.at[:, attribute].set(token)
         tokens.insert(0, token)
         if attribute == ev.INSTRUMENT:
-            pitch = jnp.where(given[:, index], event[:, ev.PITCH], _least_restrictive_pitch(grammar, state, event))
+            pitch = jnp.where(given[:, index], event[:, ev.PITCH], _least_restrictive_pitch(grammar, state, event, constraints))
             event = event.at[:, ev.PITCH].set(pitch)
         state = grammar.advance(state, event)
     return jnp.stack(tokens, axis=1), jnp.stack(events, axis=1)
 
 
-def _least_restrictive_pitch(grammar: Grammar, state: GrammarState, event: jax.Array) -> jax.Array:
+def _least_restrictive_pitch(
+    grammar: Grammar, state: GrammarState, event: jax.Array, constraints: Constraints
+) -> jax.Array:
     """The pitch id [B] that allows the most next events: the lowest pitch, or the meter with the longest bar."""
     onset, instrument = event[:, ev.ONSET], event[:, ev.INSTRUMENT]
     longest = grammar.tokenizer.first_meter + int(grammar.tokenizer.meter_ticks.argmax())
-    lowest = grammar.pitches(state, onset, instrument).argmax(axis=-1)
+    lowest = grammar.pitches(state, onset, instrument, constraints).argmax(axis=-1)
     return jnp.where(instrument == ev.METER_CHANGE, longest, lowest)
 
 
@@ -73,7 +75,7 @@ def _allows_next_onset(
     is_meter = (instrument == ev.METER_CHANGE)[:, None]
     event_position = jnp.where(is_meter, 0, (onset[:, None] - ev.FIRST) % grammar.tokenizer.max_position)
     later = (jnp.arange(grammar.vocab_sizes[ev.INSTRUMENT])[None] > instrument[:, None]) & grammar.playable(constraints)
-    _, high = grammar.pitch_range(instrument)
+    _, high = grammar.pitch_range(instrument, constraints)
     is_same_onset = (bars == 0) & (position == event_position)
     # At the same onset, a later instrument or a higher pitch must remain for the next event.
     has_successor = ~is_same_onset | later.any(axis=-1, keepdims=True) | (ids + 1 < high[:, None])

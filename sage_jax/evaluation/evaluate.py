@@ -1,6 +1,7 @@
 """Evaluates trained models and folders of MIDI files on one split, and writes a report."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +17,7 @@ from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.candidates import read_candidates
 from sage_jax.evaluation.generation import ProgressCallback, SystemOutput
 from sage_jax.evaluation.memorization import longest_shared_ngrams
-from sage_jax.evaluation.model_under_test import SavedRun, TrainedModel, shards_folder
+from sage_jax.evaluation.model_under_test import TrainedModel
 from sage_jax.evaluation.musicality import histograms
 from sage_jax.evaluation.outputs import save_music, save_numbers, save_prompts
 from sage_jax.evaluation.prompts import cut
@@ -24,7 +25,8 @@ from sage_jax.evaluation.report import write_report
 from sage_jax.evaluation.results import Evaluation
 from sage_jax.evaluation.task import EvaluationConfig, Task
 from sage_jax.music.notes import Piece
-from sage_jax.training.checkpoint import FOLDER, load_for_sampling
+from sage_jax.training.checkpoint import FOLDER
+from sage_jax.weights.saved_model import SavedModel, shards_folder
 
 REFERENCE = "truth"  # the name of the reference continuations among the systems
 FEW_PIECES = 20  # with fewer pieces the report warns about the intervals
@@ -37,20 +39,24 @@ def evaluate(
     output: pathlib.Path,
     command: str,
     console: Console | None = None,
+    published: Mapping[str, str | os.PathLike] | None = None,
 ) -> Evaluation:
     """Evaluates the newest checkpoint of each workdir, and folders of MIDI files, on prompts from the first workdir's shards.
 
-    workdirs, candidates: folders by system name. If the first workdir has no checkpoint, only the baselines are scored.
+    workdirs, candidates: folders by system name.
+    published: weights by system name, each a name or a folder. If the first workdir has no checkpoint, it is not scored.
     output: gets prompts/, midi/, evaluation.json, scores.json, report.md and plots. It also keeps the generated events, so that
     a stopped call resumes. command: the command line, for the report. Raises UserError for mistakes that a user can correct.
     """
     console = console or Console()
     say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-    _check_names(workdirs, candidates, output)
+    published = published or {}
+    _check_names([*workdirs, *published], candidates, output)
     runs = _load_runs(config, workdirs)
     first = next(iter(workdirs))
-    task = Task.of(config, shards_folder(workdirs[first], runs.get(first)), workdirs[first])
-    models = [TrainedModel.of(name, workdirs[name], run, task) for name, run in runs.items()]
+    task = Task.of(config, shards_folder(workdirs[first], runs[first].run if first in runs else None), workdirs[first])
+    runs |= {name: SavedModel.open(source) for name, source in published.items()}
+    models = [TrainedModel.of(name, saved, task) for name, saved in runs.items()]
     prompts = task.prompts
     num_pieces = len({prompt.name for prompt in prompts})
     total = len(task.pieces)
@@ -103,9 +109,9 @@ def evaluate(
     return evaluation
 
 
-def _check_names(workdirs: Mapping[str, pathlib.Path], candidates: Mapping[str, pathlib.Path], output: pathlib.Path) -> None:
+def _check_names(models: Sequence[str], candidates: Mapping[str, pathlib.Path], output: pathlib.Path) -> None:
     """Raises UserError if a system's name is not unique or a candidate folder lies in `output`."""
-    names = [*workdirs, *candidates]
+    names = [*models, *candidates]
     reserved = (*BASELINES, REFERENCE)
     for name in names:
         if names.count(name) > 1 or name in reserved:
@@ -115,12 +121,12 @@ def _check_names(workdirs: Mapping[str, pathlib.Path], candidates: Mapping[str, 
             raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it elsewhere")
 
 
-def _load_runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedRun]:
+def _load_runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedModel]:
     """The checkpoint of each workdir. The first workdir may have none: then it only provides the shards."""
     runs = {}
     for index, (name, workdir) in enumerate(workdirs.items()):
         if (workdir / FOLDER).is_dir():
-            runs[name] = load_for_sampling(workdir, config.use_best_checkpoint)
+            runs[name] = SavedModel.open(workdir, config.use_best_checkpoint)
         elif index:
             raise UserError(f"no checkpoint in {workdir}; train first: python -m launch.train --workdir={workdir}")
     return runs
@@ -141,9 +147,7 @@ def _caveats(task: Task, models: list[TrainedModel], num_pieces: int, num_drums_
     return [line for line, applies in caveats.items() if applies]
 
 
-def _memorization(
-    task: Task, continuations: Mapping[str, Sequence[Sequence[Piece]]]
-) -> dict[str, dict[str, float | int]]:
+def _memorization(task: Task, continuations: Mapping[str, Sequence[Sequence[Piece]]]) -> dict[str, dict[str, float | int]]:
     """Statistics of the longest note n-grams shared with the training split, by system and for the reference."""
     if not task.config.memorization:
         return {}

@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from sage_jax.config import RunConfig
-from sage_jax.corpus.shards import music_fingerprint
 from sage_jax.data.crops import subsample_evenly
 from sage_jax.decoding.engine import Engine
 from sage_jax.errors import UserError
@@ -17,16 +16,10 @@ from sage_jax.evaluation import likelihood
 from sage_jax.evaluation.generation import DecodingConfig, ProgressCallback, SystemOutput, generate_continuations
 from sage_jax.evaluation.statistics import ratio
 from sage_jax.evaluation.task import Task
-from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import retokenize
+from sage_jax.weights.saved_model import SavedModel
 
 CHUNK = 64  # events of one prefill: nobody waits for one event here, and 32 at once take almost twice as long for each
-SavedRun = tuple[Any, RunConfig, int, Tokenizer]  # params, config, step, tokenizer of the model
-
-
-def shards_folder(workdir: pathlib.Path, run: SavedRun | None) -> pathlib.Path:
-    """The folder of a workdir's token shards."""
-    return pathlib.Path(run[1].data.shards) if run and run[1].data.shards else workdir / "data"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +38,16 @@ class TrainedModel:
     train_data_fingerprint: str | None
 
     @classmethod
-    def of(cls, name: str, workdir: pathlib.Path, run: SavedRun, task: Task) -> "TrainedModel":
-        """The saved `run` of `workdir`. Raises UserError if its vocabulary differs from the task's."""
-        params, saved, step, tokenizer = run
-        if saved.tokenizer.fingerprint != task.tokenizer.fingerprint:
+    def of(cls, name: str, saved: SavedModel, task: Task) -> "TrainedModel":
+        """The model `saved`. Raises UserError if its vocabulary differs from the task's."""
+        run = saved.run
+        if run.tokenizer.fingerprint != task.tokenizer.fingerprint:
             raise UserError(
-                f"{workdir} was trained with another vocabulary than the shards of the first --workdir; evaluate it alone"
+                f"{name} was trained with another vocabulary than the shards of the first --workdir; evaluate it alone"
             )
-        max_steps = saved.representation.steps(task.config.max_events)
-        train_data_fingerprint = music_fingerprint(shards_folder(workdir, run))
-        engine = Engine(saved.model, params, tokenizer, context=saved.context, rows=task.config.batch_size, chunk=CHUNK)
-        return cls(name, engine, saved.context, max_steps, step, train_data_fingerprint)
+        max_steps = run.representation.steps(task.config.max_events)
+        engine = Engine(run.model, saved.params, saved.tokenizer, context=run.context, rows=task.config.batch_size, chunk=CHUNK)
+        return cls(name, engine, run.context, max_steps, saved.step, saved.music)
 
     def write(self, task: Task, folder: pathlib.Path, progress: ProgressCallback = lambda done, total: None) -> SystemOutput:
         """Continues the task's prompts. `folder` keeps the generated events, so that a stopped call resumes."""
@@ -76,7 +68,8 @@ class TrainedModel:
         """The likelihood of `likelihood_pieces` of the task's pieces.
 
         Returns bits_per_note and bits_per_second (Estimates), attributes (bits per note of each attribute's tokens), opening
-        (bits per note of the first meter and tempo), notes, seconds, and context.
+        (bits per note of the first meter and tempo), notes, seconds, context, and folders (bits_per_note by the first folder in
+        the names of the pieces).
         """
         indices = list(range(len(task.shards)))
         chosen = subsample_evenly(indices, task.config.likelihood_pieces or len(indices))
@@ -99,4 +92,15 @@ class TrainedModel:
             "notes": int(found.notes.sum()),
             "seconds": float(found.seconds.sum()),
             "context": self.context,
+            "folders": {
+                folder: {"bits_per_note": ratio(bits[inside], found.notes[inside], pieces[inside])}
+                for folder, inside in folders_of([task.shards.names[index] for index in chosen]).items()
+            },
         }
+
+
+def folders_of(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The first folder in `names`, which have / between folders -> indices of its pieces; {} where they are all in one."""
+    folders = np.array([name.rpartition("/")[0].partition("/")[0] for name in names])
+    known = sorted(set(folders.tolist()))
+    return {folder: np.flatnonzero(folders == folder) for folder in known} if len(known) > 1 else {}

@@ -41,14 +41,16 @@ def attend(
     segment_ids: jax.Array | None,
     config: ModelConfig,
     first: int,
+    drop_key: jax.Array | None = None,
 ) -> jax.Array:
     """q [B, N, A, X, Y, h] -> [B, N, A, X, Y, h]: causal attention to the cache and to the new keys.
 
     new_kv: keys and values of the events of q, each [B, K, E, N, h]. layer_cache: the events before them, None in training.
     segment_ids: int [B, N]; attention is restricted to equal ids. first: attribute of q[:, :, 0].
+    drop_key: for dropout of the weights, without a cache; None drops nothing. ModelConfig refuses it for flash attention.
     """
     if layer_cache is not None:
         return implementation_of(config).attend(q, new_kv, layer_cache, segment_ids, config, first)
     if config.attention_impl == "flash" and config.supports_flash_attention:
         return flash_attention.attend(q, new_kv, segment_ids, config)
-    return attend_grouped(q, new_kv, None, segment_ids, config, first)
+    return attend_grouped(q, new_kv, None, segment_ids, config, first, drop_key)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from sage_jax.models.attend import attend
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import dense, fan_in_init, kernel_of
+from sage_jax.models.dropout import dropout_key
 from sage_jax.models.layout import KeysValues, LayerCache
 
 Rope = tuple[jax.Array, jax.Array]  # cos and sin, each [B, N, h / 2], or [1, N, h / 2] where all rows are at the same event
@@ -79,7 +80,8 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice(partial, new, (0, 0, first, 0, 0))
                 for partial, new in zip(layer_cache.partial_event, (k, v), strict=True)
             )
-        attended = attend(q, (k, v), layer_cache, segment_ids, config, first)
+        drop_key = dropout_key(self, config.dropout_attention)
+        attended = attend(q, (k, v), layer_cache, segment_ids, config, first, drop_key)
         return dense(attended, output, 3), (k, v)
 
 

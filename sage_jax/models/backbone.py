@@ -14,6 +14,7 @@ from sage_jax.models.attention import Attention, Rope, rope_frequencies
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init, kernel_of
+from sage_jax.models.dropout import drop, dropout_key
 from sage_jax.models.layout import KeysValues, LayerCache
 
 # Chooses a token [B] from the tokens of the event so far and its logits [B, V].
@@ -64,8 +65,13 @@ class Block(nn.Module):
         """x [B, N, A, D] -> [B, N, A, D], and the events' keys and values. Arguments as in `Attention`."""
         normed = RMSNorm(name="attention_norm")(x)
         attended, new_kv = Attention(self.config, name="attention")(normed, rope, layer_cache, first, segment_ids)
-        x = x + attended
-        return x + GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x)), new_kv
+        x = x + self.dropped(attended)
+        return x + self.dropped(GatedMLP(self.config, name="mlp")(RMSNorm(name="mlp_norm")(x))), new_kv
+
+    def dropped(self, update: jax.Array) -> jax.Array:
+        """What a residual connection adds."""
+        rate = self.config.dropout_residual
+        return drop(update, rate, dropout_key(self, rate))
 
 
 class Backbone(nn.Module):
@@ -146,6 +152,7 @@ class Backbone(nn.Module):
         per row.
         """
         config = self.config
+        x = drop(x, config.dropout_embedding, dropout_key(self, config.dropout_embedding))
         length = jnp.zeros(1, jnp.int32) if cache is None else cache.length
         rope = rope_frequencies(length[:, None] + jnp.arange(x.shape[1])[None, :], config.head_dim, config.rope_theta)
         apply = lambda block, x, layer_cache: block(x, rope, layer_cache, first, segment_ids)

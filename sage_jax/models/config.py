@@ -12,6 +12,7 @@ EVENT_DECODERS = ("mlp", "attention", "gru")
 POOLINGS = ("sum", "concat")
 DECODE_IMPLS = ("auto", "xla", "fused")
 ATTENTION_IMPLS = ("auto", "chunked", "flash")
+DROPOUTS = ("dropout_embedding", "dropout_attention", "dropout_residual")
 REMATS = ("none", "scores", "dots", "full")
 
 
@@ -43,6 +44,8 @@ class ModelConfig:
       flash_attention.resolve decides for a device; a model that is built without it takes chunked.
     decode_impl: of event steps. "xla": the model as it is. "fused": one kernel for a whole event on a GPU, see decoding/fused.
       "auto": fused where it is supported, which decoding/fused/step.py decides for a device.
+    dropout_embedding, dropout_attention, dropout_residual: shares that training sets to 0, of what enters the layers, of the
+      attention weights, and of what attention and MLP of each layer add. Validation and decoding drop nothing.
     remat: what the backward pass recomputes. "none": nothing; the fastest if memory suffices. "scores": attention scores, one
       chunk at a time. "dots": all but the outputs of dense layers. "full": all but the input of each layer.
     """
@@ -68,6 +71,9 @@ class ModelConfig:
     attention_impl: str = "auto"
     decode_impl: str = "auto"
     remat: str = "scores"
+    dropout_embedding: float = 0.0
+    dropout_attention: float = 0.0
+    dropout_residual: float = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "vocab_sizes", tuple(int(size) for size in self.vocab_sizes))
@@ -91,6 +97,14 @@ class ModelConfig:
             raise UserError(f"model.event_decoder_dim is {self.event_decoder_dim!r}; give a whole number, 0 for embed_dim")
         if self.head_dim % 2:
             raise UserError(f"model.head_dim is {self.head_dim}; rotary positions need an even one")
+        for field in DROPOUTS:
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"model.{field} is {getattr(self, field)!r}; give a number from 0 to below 1")
+        if self.dropout_attention and self.attention_impl == "flash":
+            raise UserError(
+                f"model.dropout_attention is {self.dropout_attention}, which attention_impl = flash can't do; give "
+                "model.attention_impl = chunked, or dropout_residual alone"
+            )
         if not self.rope_theta > 1:
             raise UserError(f"model.rope_theta is {self.rope_theta}; give a number above 1")
         if self.kv_sharing == "gqa" and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
@@ -159,6 +173,11 @@ class ModelConfig:
     def supports_flash_attention(self) -> bool:
         """Whether every head has as many keys as queries, over all tokens or over the events of one attribute."""
         return self.keys_per_event == self.tokens_per_event or self.num_own_scope_heads == self.num_heads
+
+    @property
+    def drops(self) -> bool:
+        """Whether training drops anything."""
+        return any(getattr(self, field) for field in DROPOUTS)
 
     @property
     def num_own_scope_groups(self) -> int:

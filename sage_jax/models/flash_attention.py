@@ -84,7 +84,8 @@ def resolve(config: ModelConfig, device: Any) -> ModelConfig:
             f"config.model.attention_impl is flash, which needs bfloat16, a head_dim up to 128 that 8 divides, and an NVIDIA "
             f"GPU since Ampere; this is {config.dtype}, {config.head_dim} and {device.device_kind}: give auto or chunked"
         )
-    return dataclasses.replace(config, attention_impl="flash" if has and config.attention_impl != "chunked" else "chunked")
+    flash = has and config.attention_impl != "chunked" and not config.dropout_attention
+    return dataclasses.replace(config, attention_impl="flash" if flash else "chunked")
 
 
 def has_kernel(device: Any, dtype: str, head_dim: int) -> bool:

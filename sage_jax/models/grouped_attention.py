@@ -11,7 +11,7 @@ matrix product is faster on a CPU than two small ones.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.dropout import drop
 from sage_jax.models.layout import Buffers, KeysValues, LayerCache, update_rows
 
 NEG_INF = -1e30  # finite, so that a query without any key gives 0 and not NaN
@@ -114,21 +115,23 @@ def attend_grouped(
     segment_ids: jax.Array | None,
     config: ModelConfig,
     first: int,
+    drop_key: jax.Array | None = None,
 ) -> jax.Array:
     """q [B, N, A, X, Y, h] -> [B, N, A, X, Y, h]: attends to the cache and the new keys, `query_chunk_size` events at a time.
 
-    A chunk's scores cover the new keys up to its own last event.
+    A chunk's scores cover the new keys up to its own last event. drop_key: for dropout of the weights; None drops nothing.
     """
     N, chunk = q.shape[1], config.query_chunk_size
     if N <= chunk:
-        return _attend(q, new_kv, layer_cache, segment_ids, config, 0, first)
+        return _attend(q, new_kv, layer_cache, segment_ids, config, 0, first, drop_key)
     attend = jax.checkpoint(_attend, static_argnums=(4, 5, 6)) if config.remat == "scores" else _attend
     outs = []
     for low in range(0, N, chunk):
         high = min(low + chunk, N)
         visible_kv = new_kv[0][:, :, :, :high], new_kv[1][:, :, :, :high]
         visible_ids = None if segment_ids is None else segment_ids[:, :high]
-        outs.append(attend(q[:, low:high], visible_kv, layer_cache, visible_ids, config, low, first))
+        chunk_key = None if drop_key is None else jax.random.fold_in(drop_key, low)
+        outs.append(attend(q[:, low:high], visible_kv, layer_cache, visible_ids, config, low, first, chunk_key))
     return jnp.concatenate(outs, axis=1)
 
 
@@ -140,14 +143,20 @@ def _attend(
     config: ModelConfig,
     low: int,
     first: int,
+    drop_key: jax.Array | None,
 ) -> jax.Array:
     """Attention of one chunk of queries, which begins at new event `low`. Own-scope head groups come first in X."""
-    own = config.num_own_scope_groups
+    own, rate = config.num_own_scope_groups, config.dropout_attention
     if own in (0, q.shape[3]) or layer_cache is not None:
-        return _attend_groups(q, own, new_kv, layer_cache, segment_ids, low, first)
+        return _attend_groups(
+            q, own, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=drop_key)
+        )
+    of_own, of_all = (None, None) if drop_key is None else jax.random.split(drop_key)
     parts = [
-        _attend_groups(q[:, :, :, :own], own, new_kv, layer_cache, segment_ids, low, first),
-        _attend_groups(q[:, :, :, own:], 0, new_kv, layer_cache, segment_ids, low, first),
+        _attend_groups(
+            q[:, :, :, heads], groups, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=key)
+        )
+        for heads, groups, key in ((slice(own), own, of_own), (slice(own, None), 0, of_all))
     ]
     return jnp.concatenate(parts, axis=3)
 
@@ -160,6 +169,7 @@ def _attend_groups(
     segment_ids: jax.Array | None,
     low: int,
     first: int,
+    dropped: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
     """_attend with one kind of KV group: one per attribute if all X head groups have scope own (own == X), else over all."""
     B, N, A, X, _, h = q.shape
@@ -195,7 +205,7 @@ def _attend_groups(
         if own and not by_attribute:
             mask &= jnp.tile(scopes, M // Q)[None, None, None, :, None, :]
         sources.append(Source("bgturh,bghm->bgturm", keys, values, mask))
-    return _from_kv_groups(_softmax_average(queries, sources), K, by_attribute).reshape(q.shape)
+    return _from_kv_groups(_softmax_average(queries, sources, dropped), K, by_attribute).reshape(q.shape)
 
 
 def _to_kv_groups(q: jax.Array, K: int, by_attribute: bool) -> jax.Array:
@@ -215,11 +225,11 @@ def _from_kv_groups(x: jax.Array, K: int, by_attribute: bool) -> jax.Array:
     return x.reshape(B, K, G // K, T, R, h).transpose(0, 3, 2, 1, 4, 5)
 
 
-def _softmax_average(queries: jax.Array, sources: list[Source]) -> jax.Array:
+def _softmax_average(queries: jax.Array, sources: list[Source], dropped: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """Scaled queries [B, G, T, U, R, h] -> attention output of the same shape, with one softmax over the keys of all sources.
 
     The softmax is in float32. A query without any visible key gives 0, for example the first tokens of BOS in scope own: the
-    result must not depend on the capacity of the cache.
+    result must not depend on the capacity of the cache. dropped: dropout of the weights; it does not change their sum.
     """
     scores = []
     for source in sources:
@@ -231,6 +241,6 @@ def _softmax_average(queries: jax.Array, sources: list[Source]) -> jax.Array:
     for part, source in zip(scores, sources, strict=True):
         weights = jnp.exp(part - peak)
         total += weights.sum(axis=-1, keepdims=True)
-        weights = weights.astype(source.values.dtype)
+        weights = dropped(weights).astype(source.values.dtype)
         out += jnp.einsum("bgturm,bgmh->bgturh", weights, source.values, preferred_element_type=jnp.float32)
     return (out / jnp.maximum(total, 1e-30)).astype(queries.dtype)

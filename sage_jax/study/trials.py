@@ -24,10 +24,11 @@ from sage_jax.files import write_json
 from sage_jax.study.config import StudyConfig, Trial, Variant, num_parameters
 from sage_jax.study.results import LrTrialResult, TrialResult
 from sage_jax.tokenizers.config import MERGES_FILE
-from sage_jax.training.checkpoint import FOLDER, load_for_sampling
+from sage_jax.training.checkpoint import FOLDER
 from sage_jax.training.loop import train
 from sage_jax.training.metric_logger import METRICS_FILE
 from sage_jax.training.metrics import read_metrics
+from sage_jax.weights.saved_model import SavedModel
 
 RESULT = "result.json"
 SHARDS = "shards"  # prefix in config.corpora of a folder of token shards
@@ -109,7 +110,7 @@ class Evaluator:
     def evaluate(self, corpus: str, folder: pathlib.Path) -> dict[str, Any]:
         """The likelihood and the scores, next to those of the baselines, of the model trained in `folder`, as JSON."""
         task, baselines = self.task(corpus)
-        model = TrainedModel.of(MODEL, folder, load_for_sampling(folder), task)
+        model = TrainedModel.of(MODEL, SavedModel.open(folder), task)
         output = model.write(task, folder / "written")
         scores = {MODEL: results.score(task.prompts, output.continuations), **baselines}
         return results.to_jsonable(

@@ -97,3 +97,18 @@ def from_dict(values: dict[str, Any]) -> Tokenizer:
     """The tokenizer whose `to_dict` gave `values`. Raises UserError for an unknown one."""
     classes = {"remi_bpe": RemiBpe, "mmt": Mmt}
     return classes.get(values.get("representation", ""), NoteEvents).from_dict(values)
+
+
+def as_saved(saved: dict[str, Any], origin: Any) -> Tokenizer:
+    """The tokenizer of a trained model: its settings, with their 'fingerprint'; `origin` is named in messages.
+
+    Raises UserError if this version gives its ids other meanings.
+    """
+    settings = {name: value for name, value in saved.items() if name != "fingerprint"}
+    tokenizer = from_dict(settings)
+    if tokenizer.fingerprint != saved["fingerprint"]:
+        raise UserError(
+            f"{origin} was trained with another vocabulary than that of this version of sage_jax; "
+            "train again in another --workdir, or use the version that trained it"
+        )
+    return tokenizer

@@ -283,17 +283,17 @@ class NoteEvents(Grid, BarWindows):
     def transpose(events: np.ndarray, semitones: int) -> np.ndarray:
         """`events` [..., 5] with the pitched notes moved by `semitones`. Raises ValueError if one leaves MIDI's range."""
         pitched = (events[..., INSTRUMENT] >= FIRST_PROGRAM) & (events[..., INSTRUMENT] != DRUM_KIT)
-        moved = events.copy()
-        moved[..., PITCH][pitched] += semitones
-        if ((moved[pitched][:, PITCH] < FIRST_PITCH) | (moved[pitched][:, PITCH] >= FIRST_DRUM)).any():
+        moved, pitches = events.copy(), events[..., PITCH][pitched] + semitones
+        if ((pitches < FIRST_PITCH) | (pitches >= FIRST_DRUM)).any():
             raise ValueError(f"transposition by {semitones} semitones takes a note out of MIDI's range")
+        moved[..., PITCH][pitched] = pitches
         return moved
 
     @staticmethod
     def pitch_range(events: np.ndarray) -> tuple[int, int] | None:
         """The lowest and the highest MIDI pitch of the pitched notes in `events` [..., 5]; None without pitched notes."""
         pitched = (events[..., INSTRUMENT] >= FIRST_PROGRAM) & (events[..., INSTRUMENT] != DRUM_KIT)
-        pitches = events[pitched][:, PITCH]
+        pitches = events[..., PITCH][pitched]
         return (int(pitches.min()) - FIRST_PITCH, int(pitches.max()) - FIRST_PITCH) if len(pitches) else None
 
     # Identity

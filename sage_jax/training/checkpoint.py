@@ -19,7 +19,7 @@ from sage_jax.config import RunConfig
 from sage_jax.errors import UserError
 from sage_jax.models.registry import abstract_params
 from sage_jax.tokenizers.base import Tokenizer
-from sage_jax.tokenizers.config import from_dict
+from sage_jax.tokenizers.config import as_saved
 from sage_jax.training.checksums import checksums, text_checksum
 from sage_jax.training.hosts import is_primary, max_over_hosts, primary_first, raise_together
 from sage_jax.training.state import TrainState
@@ -75,7 +75,7 @@ class Checkpoints:
         config = self._config.to_dict()
         vocabulary = {**self._representation.to_dict(), "fingerprint": self._representation.fingerprint}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(state.to_tree()),
             place=ocp.args.JsonSave(position),
             config=ocp.args.JsonSave(config),
             vocabulary=ocp.args.JsonSave(vocabulary),
@@ -110,14 +110,15 @@ class Checkpoints:
                 f"{self._workdir} holds another run: config.{name} is {there!r} there and {here!r} here; "
                 f"choose another --workdir, or set --config.{name} back"
             )
-        representation = _saved_representation(self._workdir, saved.vocabulary)
+        representation = as_saved(saved.vocabulary, self._workdir)
         if representation.fingerprint != self._representation.fingerprint:
             raise UserError(
                 f"{self._workdir} was trained with other merges than its tokenizer has now; train in another --workdir"
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         with raise_together(Damaged):
-            state = _read(reader, step, state=ocp.args.StandardRestore(abstract)).state
+            tree = _read(reader, step, state=ocp.args.StandardRestore(abstract.to_tree())).state
+        state = TrainState(**tree)
         computed = checksums(state)  # a collective: every host takes part
         with raise_together(Damaged):
             _compare(reader, step, computed, saved.checksums["state"])
@@ -140,19 +141,21 @@ class Checkpoints:
 def load_for_sampling(workdir: str | os.PathLike, best: bool = False) -> tuple[Any, RunConfig, int, Tokenizer]:
     """(params, config, step, representation) of the newest intact checkpoint in `workdir`, or of the best by validation loss.
 
+    params: the average of a run that has one (train.ema_decay), as its validation losses are.
     Newer checkpoints that are damaged are reported. Raises UserError if there is no checkpoint, none is intact, or the
     vocabulary has changed since. With `best` a damaged best checkpoint raises Damaged.
     """
 
     def load(step: int) -> tuple[Any, RunConfig, Tokenizer]:
         saved = _read_texts(manager, step)
-        representation = _saved_representation(workdir, saved.vocabulary)
+        representation = as_saved(saved.vocabulary, workdir)
         config = RunConfig.from_dict(saved.config)
-        abstract = {"params": abstract_params(config.model)}
+        name = "ema" if config.train.ema_decay else "params"
+        abstract = {name: abstract_params(config.model)}
         as_arrays = ocp.checkpoint_utils.construct_restore_args(abstract)
         only_params = ocp.args.PyTreeRestore(abstract, restore_args=as_arrays, partial_restore=True)
-        params = jax.device_put(_read(manager, step, state=only_params).state["params"])
-        _compare(manager, step, checksums({"params": params}), saved.checksums["state"])
+        params = jax.device_put(_read(manager, step, state=only_params).state[name])
+        _compare(manager, step, checksums({name: params}), saved.checksums["state"])
         return params, config, representation
 
     with _reading(workdir) as manager:
@@ -207,18 +210,6 @@ def _compare(manager: ocp.CheckpointManager, step: int, computed: dict[str, int]
     for name, checksum in computed.items():
         if written.get(name) != checksum:
             raise Damaged(f"cannot use the checkpoint {manager.directory / str(step)}: {name} differs from what was written")
-
-
-def _saved_representation(workdir: str | os.PathLike, saved: dict[str, Any]) -> Tokenizer:
-    """The representation of the trained model. Raises UserError if this version gives its ids other meanings."""
-    fingerprint = saved.pop("fingerprint")
-    representation = from_dict(saved)
-    if representation.fingerprint != fingerprint:
-        raise UserError(
-            f"{workdir} was trained with another vocabulary than that of this version of sage_jax; "
-            "train again in another --workdir, or use the version that trained it"
-        )
-    return representation
 
 
 def _validation_loss(metrics: dict[str, float]) -> float:

@@ -21,7 +21,9 @@ from sage_jax.music.notes import Piece
 from sage_jax.programs import load_or_compile
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.training import hosts
+from sage_jax.training.best_step import BestStep
 from sage_jax.training.checkpoint import Checkpoints
+from sage_jax.training.initial_weights import begin_with, load_initial
 from sage_jax.training.metric_logger import MetricLogger
 from sage_jax.training.metrics import METRICS_FILE, read_metrics
 from sage_jax.training.preemption import StopSignal, this_command
@@ -56,12 +58,13 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) ->
         train_data, valid_data = datasets(run, shards, representation, packing_stats)
         sample_logger = SampleLogger(run, representation, shards) if run.train.tensorboard else None
         fingerprint = music_fingerprint(shards)
+        initial = load_initial(run, representation) if run.train.init_from else None
     hosts.check_agreement(run, fingerprint)
     functions = make_train_functions(run, representation)
     train_step, eval_step = functions.train_step, functions.eval_step
     with Checkpoints(workdir, run, representation) as checkpoints, StopSignal() as stop:
         # The state, and the position in the data that belongs to it.
-        state, batches = functions.init(run.train.seed), iter(train_data)
+        state, batches, best = functions.init(run.train.seed), iter(train_data), BestStep(run.train.patience)
         start = functions.unshard_state(state)
         if hosts.max_over_hosts(checkpoints.latest_step or 0):  # `restore` reports a checkpoint that some host can't read
             start, position = checkpoints.restore(start)
@@ -72,8 +75,12 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) ->
                     "(--config.data.shards=...), or train in another --workdir"
                 )
             batches.set_state(position["next"])
+            best = BestStep(run.train.patience, position.get("best"))
+        elif initial is not None:
+            start = begin_with(start, initial)
+            state = functions.shard_state(start)
         step, num_params = int(start.step), sum(leaf.size for leaf in jax.tree.leaves(start.params))
-        finished = step >= run.train.steps
+        finished = step >= run.train.steps or best.exhausted
 
         with hosts.raise_together():
             metric_logger = MetricLogger(workdir, run, step)
@@ -111,17 +118,20 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) ->
                     losses = {}
                     if evaluating:
                         valid_batches = map(functions.shard_batch, valid_data)
-                        losses = evaluate(eval_step, state.params, valid_batches, representation.attributes)
+                        losses = evaluate(eval_step, state.evaluated, valid_batches, representation.attributes)
                         metric_logger.valid(step, losses)
+                        saving |= best.add(step, losses["loss"])
+                        if best.exhausted:
+                            finished = saving = True
                         if sample_logger:
-                            metric_logger.samples(step, sample_logger.draw(functions.unshard_state(state).params, step))
+                            metric_logger.samples(step, sample_logger.draw(functions.unshard_state(state).evaluated, step))
                     if saving:
-                        position = {"next": batches.get_state(), "music": fingerprint}
+                        position = {"next": batches.get_state(), "music": fingerprint, "best": best.to_dict()}
                         checkpoints.save(functions.unshard_state(state), position, losses.get("loss"))
                     metric_logger.resume()
             metric_logger.packing(step, packing_stats)
             if not stop.signal:
-                metric_logger.end(step)
+                metric_logger.end(step, best.step if best.exhausted else None)
     if stop.signal:
         message = f"stopped by {stop.signal.name}; step {step} of {run.train.steps} is saved"
         if hosts.is_primary():
@@ -161,7 +171,8 @@ def datasets(
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    return dataset("train", transpose=run.data.transpose, tally=packing_stats, pack=run.data.pack), valid
+    train = dataset("train", transpose=run.data.transpose, augment=run.augment, tally=packing_stats, pack=run.data.pack)
+    return train, valid
 
 
 def evaluate(eval_step: Callable, params: Any, batches: Iterable[Batch], attributes: tuple[str, ...]) -> dict[str, float]:

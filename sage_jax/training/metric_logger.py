@@ -210,10 +210,12 @@ class MetricLogger:
         if padding > MUCH_PADDING and self._may_pack:
             self._report.say(f"{padding:.0%} of the training rows was padding; config.data.pack puts short pieces into a row")
 
-    def end(self, step: int) -> None:
-        """Reports the last step of this call."""
+    def end(self, step: int, best_step: int | None = None) -> None:
+        """Reports the last step of this call. best_step: the one that the run's patience waited for in vain, if it did."""
         reached = f"step {step} of {self._run.steps}  {self._train_text}{self._valid_text}".rstrip()
         unfinished = "" if step >= self._run.steps else "; the same command continues from here"
+        if best_step is not None:
+            unfinished = f"; stopped because no evaluation since step {best_step} was better"
         self._report.say(f"{reached}; checkpoints and metrics are in {self._workdir}{unfinished}")
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:

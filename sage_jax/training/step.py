@@ -18,6 +18,7 @@ import optax
 from flax import linen as nn
 
 from sage_jax import struct
+from sage_jax.models.dropout import DROPOUT
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.note_events import BOS, PAD, NoteEvents
 from sage_jax.training.state import TrainState
@@ -113,6 +114,8 @@ def train_step(
     loss_spike_factor: float = 0.0,
     axis_name: str | None = None,
     packed: bool = False,
+    dropout_seed: int | None = None,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the gradient of the mean loss in nats per note. Returns the state and scalar metrics.
 
@@ -121,21 +124,27 @@ def train_step(
     The metric 'bad' is True if the loss or the gradient is not finite, or the loss exceeds `loss_spike_factor` times its
     moving average (0: no limit). With skip_bad a bad step changes only `state.step`.
     axis_name: the pmap axis over which losses and gradients are summed. packed: rows may hold several pieces.
+    dropout_seed: of the run, for a model that drops; None drops nothing. The masks follow from it, the step, the micro-batch
+    and the device alone, so that a resumed run has the same ones.
+    ema_decay: of `TrainState.ema`, if there is one.
     """
 
-    def loss_fn(params, events):
-        inputs = events[:, :-1]
-        logits = model.apply({"params": params}, inputs, segment_ids_of(inputs) if packed else None)
+    def loss_fn(params, events, key=None):
+        inputs, rngs = events[:, :-1], None if key is None else {DROPOUT: key}
+        logits = model.apply({"params": params}, inputs, segment_ids_of(inputs) if packed else None, rngs=rngs)
         sums = cross_entropy(cast(Logits, logits), events, accounting)
         return sums.nll.sum(), sums
 
-    def add_micro_batch(total, events):
-        return jax.tree.map(jnp.add, total, jax.grad(loss_fn, has_aux=True)(state.params, events)), None
+    def add_micro_batch(total, micro_batch):
+        return jax.tree.map(jnp.add, total, jax.grad(loss_fn, has_aux=True)(state.params, *micro_batch)), None
 
     # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
     events = batch["events"].reshape(-1, grad_accum_steps, *batch["events"].shape[1:]).swapaxes(0, 1)
     zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums.zeros(len(accounting.attributes))
-    (grads, sums), _ = jax.lax.scan(add_micro_batch, zeros, events)
+    micro_batches = (events,)
+    if dropout_seed is not None:
+        micro_batches += (dropout_keys(dropout_seed, state.step, grad_accum_steps, axis_name),)
+    (grads, sums), _ = jax.lax.scan(add_micro_batch, zeros, micro_batches)
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
 
@@ -151,10 +160,21 @@ def train_step(
     bad = ~jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
     if loss_spike_factor:
         bad |= metrics["loss"] > loss_spike_factor * state.loss_ema
-    after = state.replace(params=params, opt_state=opt_state, loss_ema=state.next_loss_ema(metrics["loss"]))
+    after = state.replace(
+        params=params,
+        opt_state=opt_state,
+        loss_ema=state.next_loss_ema(metrics["loss"]),
+        ema=state.next_ema(params, ema_decay),
+    )
     if skip_bad:
         after = jax.tree.map(functools.partial(jnp.where, bad), state, after)
     return after.replace(step=state.step + 1), metrics | {"bad": bad}
+
+
+def dropout_keys(seed: int, step: jax.Array, count: int, axis_name: str | None) -> jax.Array:
+    """A key for each of the step's `count` micro-batches; on a device of its own if there is a pmap axis."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.split(jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key, count)
 
 
 def eval_step(

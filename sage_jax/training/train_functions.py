@@ -32,7 +32,7 @@ def make_train_functions(run: RunConfig, representation: Tokenizer, devices: Seq
     return PARTITIONERS[run.partitioner](
         run,
         devices,
-        init=functools.partial(init_state, model=model, tx=tx),
+        init=functools.partial(init_state, model=model, tx=tx, averaged=run.train.ema_decay > 0),
         train_step=functools.partial(
             train_step,
             model=model,
@@ -42,6 +42,8 @@ def make_train_functions(run: RunConfig, representation: Tokenizer, devices: Seq
             skip_bad=run.train.on_bad_step == "skip",
             loss_spike_factor=run.train.loss_spike_factor,
             packed=run.data.pack,
+            dropout_seed=run.train.seed if run.model.drops else None,
+            ema_decay=run.train.ema_decay,
         ),
         eval_step=functools.partial(eval_step, model=model, accounting=accounting),
     )

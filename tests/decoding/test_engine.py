@@ -187,6 +187,15 @@ def test_only_allowed_programs_are_generated():
         assert len(notes) and set(notes["program"]) <= set(programs or range(DRUMS + 1))
 
 
+@pytest.mark.parametrize("system", [FLAT, NESTED, DELAY], ids=["flat", "nested", "delay"])
+def test_each_program_stays_within_its_pitches(system):
+    limits = Limits(allow_eos=False, programs=[0, DRUMS], pitches={0: (60, 63), DRUMS: (36, 36)})
+    (take,) = run(engine_of(3, **system), Request(prompt(2), limits, WILD, MANY))
+    notes = TOKENIZER.decode(take.events).notes
+    assert set(notes["pitch"][notes["program"] == 0].tolist()) <= {60, 61, 62, 63}
+    assert set(notes["pitch"][notes["program"] == DRUMS].tolist()) == {36}
+
+
 def test_eos_ends_the_row():
     """A model that prefers EOS generates a single EOS event."""
     engine = engine_of(**FLAT)

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 
 from sage_jax.corpus.splits import SHARES, content_hash
 from sage_jax.music.midi import read_midi
@@ -15,3 +16,8 @@ def test_prompt_of_the_demo_is_held_out():
     piece = read_midi(ROOT / path)
     assert int(content_hash(piece), 16) / 16**16 > SHARES[1]
     assert len(piece.slice_bars(0, 4).notes) > 40
+
+
+def test_an_argument_that_the_demo_does_not_know_ends_in_one_line():
+    ended = subprocess.run(["bash", ROOT / "launch" / "demo.sh", "--fast"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: demo.sh takes --train or nothing, not --fast")

@@ -158,10 +158,11 @@ def test_metrics_are_fetched_after_the_next_step_is_dispatched(run):
     assert calls == [*steps, ("log", 4), ("validate", 4), ("save", 4)]
 
 
-def test_validation_and_checkpoints_have_their_own_intervals(run, tmp_path):
+def test_validation_and_checkpoints_have_their_own_intervals_and_the_best_step_is_saved(run, tmp_path):
     summary, calls = run(steps=7, eval_every=2, checkpoint_every=3, log_every=2)
     assert [call for call in calls if call[0] in ("validate", "save")] == [
-        *(("validate", 2), ("save", 3), ("validate", 4), ("validate", 6), ("save", 6), ("validate", 7), ("save", 7)),
+        *(("validate", 2), ("save", 2), ("save", 3), ("validate", 4)),
+        *(("validate", 6), ("save", 6), ("validate", 7), ("save", 7)),
     ]
     assert steps_of(tmp_path) == [2, 4, 6, 7]
     assert summary["step"] == 7

@@ -18,6 +18,13 @@ from tests.training.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("quick_init")
 
+# Everything that draws random numbers, and an average.
+CHANCE = tiny_config(
+    model=dict(dropout_embedding=0.1, dropout_attention=0.1, dropout_residual=0.1),
+    augment=dict(drop_instruments=0.3, exchange_programs=0.3, cut_start=0.5, velocity_offset=(-9, 9), keep_ranges=True),
+)
+CHANCE.train.ema_decay = 0.5
+
 
 class RecordingDataset:
     """A dataset that appends each batch to `taken`, and sends SIGTERM with batch number `stop_at`."""
@@ -43,7 +50,7 @@ def run(monkeypatch, workdir, compiled_once):
     """run(folder, stop_at=) -> the training batches."""
     datasets = loop.datasets
 
-    def run(folder, stop_at=None):
+    def run(folder, stop_at=None, **changes):
         taken = []
 
         def recording(config, *_):
@@ -51,14 +58,16 @@ def run(monkeypatch, workdir, compiled_once):
             return RecordingDataset(train_data, taken, stop_at), valid_data
 
         monkeypatch.setattr(loop, "datasets", recording)
-        train(tiny_config(), folder)
+        config = CHANCE.copy_and_resolve_references()
+        config.train.update(changes)
+        train(config, folder)
         return taken
 
     return run
 
 
 def restored(folder):
-    config = RunConfig.from_dict(tiny_config().to_dict())
+    config = RunConfig.from_dict(CHANCE.to_dict())
     functions = loop.make_train_functions(config, config.tokenizer)
     with Checkpoints(folder, config) as checkpoints:
         return checkpoints.restore(functions.init(1))
@@ -95,7 +104,16 @@ def test_the_loaded_params_have_the_logged_validation_loss(run, workdir, tmp_pat
     assert losses["loss"] == last["loss"]
 
 
+def test_a_new_run_begins_with_the_weights_of_another_and_with_a_fresh_optimizer(run, tmp_path):
+    run(tmp_path / "first")
+    run(tmp_path / "second", init_from=str(tmp_path / "first"))
+    first, second = (read_metrics(tmp_path / name / "metrics.jsonl", "train") for name in ("first", "second"))
+    assert [line["step"] for line in second] == [1, 2, 3, 4]
+    assert second[0]["loss"] < first[-1]["loss"] < first[0]["loss"]
+    assert second[0]["learning_rate"] == first[0]["learning_rate"]
+
+
 def test_without_shards_the_error_names_the_preprocessing_command(tmp_path):
     with pytest.raises(UserError, match="launch.preprocess"):
-        train(tiny_config(), tmp_path / "empty")
+        train(CHANCE, tmp_path / "empty")
     assert not (tmp_path / "empty").exists()

@@ -13,7 +13,7 @@ from sage_jax.models.transformer import Transformer
 from sage_jax.tokenizers.note_events import ATTRIBUTES, FIRST_PROGRAM, HEAD, INSTRUMENT, PAD
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import init_state
-from sage_jax.training.step import cross_entropy, eval_step, train_step
+from sage_jax.training.step import cross_entropy, dropout_keys, eval_step, train_step
 from tests.training.tiny import random_events, tiny_config
 
 GOLDEN = {
@@ -188,3 +188,21 @@ def test_a_good_step_is_taken_and_updates_the_average_loss(state, skipping, upda
     )
     twice, metrics = skipping(once, batch)
     np.testing.assert_allclose(twice.loss_ema, 0.95 * once.loss_ema + 0.05 * metrics["loss"], rtol=1e-6)
+
+
+def test_dropout_depends_on_the_seed_the_step_the_micro_batch_and_the_device():
+    keys = lambda *arguments: [tuple(row) for row in np.asarray(jax.random.key_data(dropout_keys(*arguments))).tolist()]
+    found = keys(0, jnp.int32(3), 2, None)
+    assert len(set(found)) == 2 and found == keys(0, jnp.int32(3), 2, None)
+    assert not set(found) & {*keys(0, jnp.int32(4), 2, None), *keys(1, jnp.int32(3), 2, None)}
+    by_device = jax.vmap(lambda _: jax.random.key_data(dropout_keys(0, jnp.int32(3), 2, "devices")), axis_name="devices")
+    assert len({tuple(row) for row in np.asarray(by_device(np.zeros(4))).reshape(8, -1).tolist()}) == 8
+
+
+def test_the_average_moves_towards_the_parameters_and_a_bad_step_leaves_it(state):
+    averaged = state.replace(ema=state.params)
+    later = jax.tree.map(lambda leaf: leaf + 1, state.params)
+    for step, share in ((0, 0.9), (100, 0.2)):  # 1 - (1 + 0) / (10 + 0), and then 1 - 0.8
+        found = averaged.replace(step=jnp.int32(step)).next_ema(later, 0.8)
+        np.testing.assert_allclose(found["head_0"], state.params["head_0"] + share, atol=1e-6)
+    assert state.next_ema(later, 0.8) is None and averaged.evaluated is averaged.ema and state.evaluated is state.params

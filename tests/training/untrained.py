@@ -21,7 +21,8 @@ def save_untrained(config: ConfigDict, workdir: pathlib.Path) -> None:
     sections = config.to_dict()
     run = RunConfig.from_dict(sections)
     representation = load_tokenizer(run, pathlib.Path(run.data.shards or workdir / "data"), workdir)
-    init = functools.partial(init_state, model=build_model(run.model), tx=make_optimizer(run.optimizer, run.train.steps))
+    tx = make_optimizer(run.optimizer, run.train.steps)
+    init = functools.partial(init_state, model=build_model(run.model), tx=tx, averaged=run.train.ema_decay > 0)
     with Checkpoints(workdir, run, representation) as checkpoints:
         checkpoints.save(jax.jit(init)(run.train.seed).replace(step=jnp.int32(1)), {})
     record_start(workdir, {**sections, **run.to_dict()}, 0)

@@ -1,12 +1,11 @@
 """The attributes of a fused event step: phases that predict, choose and embed tokens. Sizes and letters as in sizes.py."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sage_jax.decoding.constraints import Constraints
 from sage_jax.decoding.fused.grid import Number, nothing, pieces, power_of_two, read, span, write
 from sage_jax.decoding.fused.layers import Layers, Pieces, sum_of
 from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
@@ -18,14 +17,32 @@ NUMBERS = 13  # of a row, before its given event: the grammar's state, bounds, t
 SEARCH_BITS = 4
 
 
+class Bounds(NamedTuple):
+    """`Constraints` without those on programs and pitches, which PaddedGrammar has."""
+
+    first_bar: jax.Array
+    stop_bar: jax.Array
+    first_tick: jax.Array
+    stop_tick: jax.Array
+    allow_eos: jax.Array
+
+
 class PaddedGrammar(Grammar):
-    """The grammar with masks as wide as a kernel's blocks; `Constraints.programs` is what `Grammar.playable` makes of it."""
+    """The grammar of one row in a kernel, with masks as wide as blocks are.
 
-    def __init__(self, grammar: Grammar):
+    playable: as `Grammar.playable` gives it, padded. limits: a reference to the pitch limits of all rows.
+    """
+
+    def __init__(self, grammar: Grammar, row: jax.Array, playable: jax.Array, limits: Any):
         super().__init__(grammar.tokenizer, [power_of_two(size) for size in grammar.vocab_sizes])
+        self._row, self._playable, self._limits = row, playable, limits
 
-    def playable(self, constraints: Constraints) -> jax.Array:
-        return constraints.programs
+    def playable(self, constraints: Any) -> jax.Array:
+        return self._playable
+
+    def pitch_limits(self, program: jax.Array, constraints: Any) -> tuple[jax.Array, jax.Array]:
+        lowest, highest = (read(self._limits, self._row, program, index) for index in (0, 1))
+        return lowest, highest
 
 
 class Attributes:
@@ -37,7 +54,7 @@ class Attributes:
 
     def __init__(self, layers: Layers, grammar: Grammar, refs: dict[str, Any]):
         self.layers, self.sizes, self.grid, self.refs = layers, layers.sizes, layers.grid, refs
-        self.grammar = PaddedGrammar(grammar)
+        self.grammar = grammar
         self.config = self.sizes.config
         self.pending: int | None = None
 
@@ -179,7 +196,7 @@ class Attributes:
 
         def load(row: jax.Array) -> tuple:
             """What does not depend on the model."""
-            ids, instruments = span(0, width), span(0, self.grammar.widths[INSTRUMENT])
+            ids, instruments = span(0, width), span(0, power_of_two(self.config.vocab_sizes[INSTRUMENT]))
             is_instrument = instruments < self.config.vocab_sizes[INSTRUMENT]
             noise = read(refs["noise"], row, self._place(attribute) + ids, mask=ids < size)[None]
             playable = read(refs["playable"], row, instruments, mask=is_instrument)[None]
@@ -192,9 +209,10 @@ class Attributes:
             bar, bar_start, position, bar_ticks, instrument, pitch, *numbers = numbers
             first_bar, stop_bar, first_tick, stop_tick, allow_eos, top_k, is_given, given = numbers
             state = GrammarState(bar, bar_start, position, bar_ticks, instrument, pitch)
-            constraints = Constraints(first_bar, stop_bar, first_tick, stop_tick, allow_eos != 0, playable != 0)
+            bounds: Any = Bounds(first_bar, stop_bar, first_tick, stop_tick, allow_eos != 0)
+            grammar = PaddedGrammar(self.grammar, row, playable != 0, refs["limits"])
             event = [read(refs["event"], row, other, fresh=True)[None] for other in range(attribute)]
-            allowed = self.grammar.allowed(state, event, constraints)
+            allowed = grammar.allowed(state, event, bounds)
             ids = span(0, width)
             logits = read(refs["logits"], row, ids, mask=ids < size, fresh=True)[None]
             params = SamplingParams(temperature, top_k, top_p, min_p)

@@ -107,6 +107,7 @@ class FusedStep:
             "numbers": jnp.stack([number.astype(jnp.int32) for number in numbers], axis=1),
             "settings": jnp.stack([sampling.temperature, sampling.top_p, sampling.min_p], axis=1),
             "playable": self.grammar.playable(bounds).astype(jnp.int8),
+            "limits": bounds.pitches,
             "noise": noise,
             **params[PARAMETERS],
         }

@@ -96,7 +96,7 @@ class Grammar:
     def _instruments_at(self, state: GrammarState, same_onset: jax.Array, constraints: Constraints) -> jax.Array:
         ids = self._ids(ev.INSTRUMENT)
         last = state.instrument[:, None]
-        _, high = self.pitch_range(state.instrument)
+        _, high = self.pitch_range(state.instrument, constraints)
         has_higher_pitch = (state.instrument >= ev.FIRST_PROGRAM) & (state.pitch + 1 < high)
         later = (ids > last) | ((ids == last) & has_higher_pitch[:, None])
         return self.playable(constraints) & (ids > ev.REST) & (later | ~same_onset[:, None])
@@ -106,11 +106,13 @@ class Grammar:
         programs = constraints.programs
         return jnp.concatenate([jnp.ones((len(programs), ev.FIRST_PROGRAM), bool), programs], axis=1)
 
-    def pitches(self, state: GrammarState, onset: jax.Array, instrument: jax.Array) -> jax.Array:
+    def pitches(
+        self, state: GrammarState, onset: jax.Array, instrument: jax.Array, constraints: Constraints
+    ) -> jax.Array:
         """bool [B, V] pitch ids allowed for `instrument` [B] at `onset` [B]."""
-        low, high = self.pitch_range(instrument)
+        low, high = self.pitch_range(instrument, constraints)
         same = (onset == ev.FIRST + state.position) & (instrument == state.instrument)
-        low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), state.pitch + 1, low)
+        low = jnp.where(same & (instrument >= ev.FIRST_PROGRAM), jnp.maximum(state.pitch + 1, low), low)
         ids = self._ids(ev.PITCH)
         return (low[:, None] <= ids) & (ids < high[:, None])
 
@@ -128,7 +130,7 @@ class Grammar:
         if attribute == ev.INSTRUMENT:
             return self.instruments(state, event[ev.ONSET], constraints)
         if attribute == ev.PITCH:
-            return self.pitches(state, event[ev.ONSET], event[ev.INSTRUMENT])
+            return self.pitches(state, event[ev.ONSET], event[ev.INSTRUMENT], constraints)
         return self.note_values(event[ev.INSTRUMENT], attribute)
 
     def advance(self, state: GrammarState, event: jax.Array) -> GrammarState:
@@ -143,14 +145,21 @@ class Grammar:
         inside = onset >= ev.FIRST
         return jax.tree.map(lambda new, old: jnp.where(inside, new, old).astype(jnp.int32), moved, state)
 
-    def pitch_range(self, instrument: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def pitch_range(self, instrument: jax.Array, constraints: Constraints) -> tuple[jax.Array, jax.Array]:
         """[low, high) of the pitch ids of each instrument [B]."""
         row = ev.pitch_range_of(instrument)
         (low, high), *others = self.tokenizer.pitch_ranges
         lows, highs = jnp.full_like(row, low), jnp.full_like(row, high)
         for number, (low, high) in enumerate(others, 1):
             lows, highs = jnp.where(row == number, low, lows), jnp.where(row == number, high, highs)
-        return lows, highs
+        lowest, highest = self.pitch_limits(jnp.maximum(instrument - ev.FIRST_PROGRAM, 0), constraints)
+        is_note = instrument >= ev.FIRST_PROGRAM
+        return jnp.where(is_note, lows + lowest, lows), jnp.where(is_note, lows + highest + 1, highs)
+
+    def pitch_limits(self, program: jax.Array, constraints: Constraints) -> tuple[jax.Array, jax.Array]:
+        """The lowest and the highest MIDI pitch that each program [B] may have, int32 [B]."""
+        limits = jnp.take_along_axis(constraints.pitches, program[:, None, None], axis=1)[:, 0]
+        return limits[:, 0], limits[:, 1]
 
     def _ids(self, attribute: int) -> jax.Array:
         """int32 [1, V], or as wide as the masks are."""

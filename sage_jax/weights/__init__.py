@@ -1,0 +1,1 @@
+"""Weights of a trained model to publish: written from any run, read without orbax."""
