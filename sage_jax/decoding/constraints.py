@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ class Limits:
         number = lambda value: struct.one_row(FAR if value is None else min(value, FAR), np.int32)
         playable = np.full(DRUMS + 1, self.programs is None)
         playable[[] if self.programs is None else list(self.programs)] = True
-        pitches = np.tile(np.array([0, 127], np.int32), (1, DRUMS + 1, 1))
+        pitches: Any = np.tile(np.array([0, 127], np.int32), (1, DRUMS + 1, 1))
         for program, low_high in self.pitches.items():
             pitches[0, program] = low_high
         return Constraints(

@@ -46,8 +46,8 @@ class Engine:
     """`rows` sessions of one model that are stepped together, each at its own event.
 
     context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. device: what the
-    programs are for, by default jax's first device. The batch's cache
-    grows as its longest row does. compilations, compile_seconds: number of programs, and the time spent on them.
+    programs are for, by default jax's first device. The batch's cache grows as its longest row does. compilations,
+    compile_seconds: number of programs, and the time spent on them.
     Methods that change a row are for one thread at a time; `lock` is there for those that share an engine.
     """
 

@@ -79,8 +79,8 @@ def sample(
     """Samples one id per row, int32 [B], from float32 logits [B, V] among the ids `allowed` [B, V].
 
     noise: as of `gumbel_noise`; the largest sum of a logit and its noise is a sample of their softmax (arXiv 1411.0030). What a
-    row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often. filter_logits: one of the
-    three functions below; by default the one for the platform.
+    row draws does not depend on the other rows. Logits of bfloat16 would draw the first ids too often. filter_logits: one of
+    the three functions below; by default that for the platform.
     """
     logits = jnp.where(allowed, logits, NEG_INF)
     temperature = sampling_params.temperature[:, None]
@@ -129,8 +129,8 @@ def filter_by_search(logits: jax.Array, sampling_params: SamplingParams, bits: i
 def _least_kept(applies: jax.Array, order: jax.Array, weight: jax.Array, target: jax.Array, bits: int) -> jax.Array:
     """int32 [B, 1]: the largest bound such that ids with at least this order weigh `target` [B, 1] together.
 
-    order: int32 [B, V]. weight: float32 [B, V]. bits: of the bound that a round finds, a divisor of 32. The bound keeps all ids of
-    rows where it does not apply, bool [B, 1].
+    order: int32 [B, V]. weight: float32 [B, V]. bits: of the bound that a round finds, a divisor of 32. The bound keeps all ids
+    of rows where it does not apply, bool [B, 1].
     """
     digits = jax.lax.broadcasted_iota(jnp.int32, (1, 1 << bits, 1), 1)
 

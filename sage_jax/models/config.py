@@ -43,7 +43,7 @@ class ModelConfig:
       event-level models with scope all or mixed fall back to chunked. "auto": flash where cuDNN has a kernel, which
       flash_attention.resolve decides for a device; a model that is built without it takes chunked.
     decode_impl: of event steps. "xla": the model as it is. "fused": one kernel for a whole event on a GPU, see decoding/fused.
-      "auto": fused where it is supported, which decoding/fused/step.py decides for a device.
+      "auto": fused for nested models on GPUs, which decoding/fused/step.py decides for a device.
     dropout_embedding, dropout_attention, dropout_residual: shares that training sets to 0, of what enters the layers, of the
       attention weights, and of what attention and MLP of each layer add. Validation and decoding drop nothing.
     remat: what the backward pass recomputes. "none": nothing; the fastest if memory suffices. "scores": attention scores, one

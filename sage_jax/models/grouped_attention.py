@@ -70,7 +70,7 @@ class GroupedLayout:
 
 @dataclasses.dataclass(frozen=True)
 class StackedLayout(GroupedLayout):
-    """One pair of buffers for all layers, keys and values [B, L, G, M, h]: for a kernel of all layers (decoding/fused)."""
+    """One pair of buffers, keys and values [B, L, G, M, h], for a kernel of all layers (decoding/fused)."""
 
     reads_parts: ClassVar[bool] = False  # the kernel writes each token's own
 
@@ -93,9 +93,9 @@ class StackedLayout(GroupedLayout):
             parts = [part.reshape(len(part), G, Q, -1, h).swapaxes(2, 3).reshape(len(part), G, -1, h) for part in parts]
             return jnp.stack(parts, axis=1)
 
-        keys, values = (
-            update_rows(buffer, stacked(parts), length * Q, 3) for buffer, parts in zip(buffers[0], zip(*new), strict=True)
-        )
+        parts = ([pair[index] for pair in new] for index in (0, 1))
+        pairs = zip(buffers[0], parts, strict=True)
+        keys, values = (update_rows(buffer, stacked(each), length * Q, 3) for buffer, each in pairs)
         return ((keys, values),)
 
 

@@ -26,7 +26,7 @@ class LayerCache(NamedTuple):
 
 
 class Layout(Protocol):
-    """The buffers of all layers, as an implementation of attention reads them (attend.py). Hashable: it is part of a program."""
+    """The buffers of all layers, as an implementation of attention reads them (attend.py). Hashable, as a part of programs."""
 
     def shapes(self, batch: int, max_events: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
         """Shapes of each pair of key and value buffers for `max_events` events in each of `batch` rows. Rows are the first

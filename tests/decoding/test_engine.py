@@ -342,7 +342,7 @@ def test_engine_writes_its_cache_in_place(fields, rows):
 
 def assert_in_place(text: str, cache: Cache) -> None:
     assert "input_output_alias" in text
-    for buffer in cache.layers[0]:
+    for buffer in cache.buffers[0]:
         shape = re.escape(f"f32[{','.join(map(str, buffer.shape))}]")
         assert re.search(rf"= {shape}\S* (\S*fusion|dynamic-update-slice)\(", text)
         assert not re.search(rf"= {shape}\S* copy\(", text)

@@ -1,6 +1,7 @@
 """The seam for attention kernels: an implementation with a cache layout of its own decodes what the default one decodes."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +22,25 @@ class ByEvent:
     """Keys and values [B, S, K, E, h]: not those of any model here."""
 
     sizes: tuple[int, int, int]
+    reads_parts: ClassVar[bool] = True
 
     @classmethod
     def of(cls, config) -> "ByEvent":
         return cls((config.cached_kv_heads, config.keys_per_event, config.head_dim))
 
     def shapes(self, batch, max_events):
-        return ((batch, max_events, *self.sizes),) * 2
+        return (((batch, max_events, *self.sizes),) * 2,)
 
     def max_events(self, buffers):
-        return buffers[0].shape[1]
+        return buffers[0][0].shape[1]
+
+    def layer(self, buffers, number):
+        return buffers[number]
 
     def append(self, buffers, new, length):
         put = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 0))
-        return tuple(put(buffer, part.transpose(0, 3, 1, 2, 4), length) for buffer, part in zip(buffers, new, strict=True))
+        (old, added), = zip(buffers, new, strict=True)
+        return (tuple(put(buffer, part.transpose(0, 3, 1, 2, 4), length) for buffer, part in zip(old, added, strict=True)),)
 
 
 def attend_one_by_one(q, new_kv, layer_cache, segment_ids, config, first):
@@ -82,7 +88,7 @@ def test_another_implementation_brings_its_own_layout(fields, monkeypatch):
     for module in (attend, cache):
         monkeypatch.setattr(module, "implementation_of", lambda config: other)
     changed, found = jax.jit(lambda *arguments: decoded(*arguments))(params, events)
-    assert changed.layers[0][0].shape == (B, CAPACITY, *ByEvent.of(config).sizes) != state.layers[0][0].shape
+    assert changed.buffers[0][0].shape == (B, CAPACITY, *ByEvent.of(config).sizes) != state.buffers[0][0].shape
     assert changed.max_events == state.max_events == CAPACITY and changed.num_bytes == state.num_bytes
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, two, atol=3e-5, rtol=3e-5)

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sage_jax.decoding.fused.grid import Number, nothing, pieces, power_of_two, read, span, write
-from sage_jax.decoding.fused.layers import Layers, Pieces, sum_of
+from sage_jax.decoding.fused.grid import Number, Pieces, nothing, pieces, read, span, sum_of, write
+from sage_jax.decoding.fused.layers import Layers
+from sage_jax.decoding.fused.sizes import power_of_two
 from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
 from sage_jax.decoding.sampling import SamplingParams, filter_by_search, sample
 from sage_jax.tokenizers.note_events import INSTRUMENT
-
 
 NUMBERS = 13  # of a row, before its given event: the grammar's state, bounds, top-k and whether the event is given
 SEARCH_BITS = 4
@@ -86,7 +86,8 @@ class Attributes:
                 columns = span(start, size)
                 if config.architecture == "flat":
                     token = read(refs["event"], row, attribute, fresh=True)
-                    place = sum_of((attribute > other).astype(jnp.int32) * size for other, size in enumerate(config.vocab_sizes))
+                    sizes = enumerate(config.vocab_sizes)
+                    place = sum_of(jnp.int32(attribute > other) * size for other, size in sizes)  # the table's first row
                     x = read(refs["embeddings"], place + token, columns)
                     x += read(refs["attribute_embedding"], attribute, columns)
                 else:

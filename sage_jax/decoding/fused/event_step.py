@@ -1,4 +1,4 @@
-"""A whole event step as one kernel: embeddings, layers, event decoder, grammar and sampling. Sizes and letters as in sizes.py."""
+"""A whole event step as one kernel: embeddings, layers, event decoder, grammar and sampling. Letters as in sizes.py."""
 
 import functools
 from typing import Any
@@ -23,11 +23,11 @@ def run_event_step(
 ) -> dict[str, jax.Array]:
     """One event of every row. arrays: by the names of layers.py and attributes.py, and
 
-    arrivals: int32 [1], zero. state: bfloat16 [B, D]. event: int32 [B, A], the last event as far as the next one's input has it.
-    keys, values: [B, L, G, M, h]. length: int32 [B]. cos, sin: float32
-    [B, h / 2] at each row's length. numbers: int32 [B, 13 + A], the grammar's state, bounds, top-k, whether the next event is
-    given, and that event. settings: float32 [B, 3], temperature, top-p and min-p. playable: int8 [B, V]. limits: int32 [B, 129, 2], of pitches. noise: float32 [B, V]
-    of all attributes.
+    arrivals: int32 [1], zero. state: bfloat16 [B, D]. event: int32 [B, A], the last event as far as the next one's input has
+    it. keys, values: bfloat16 [B, L, G, M, h]. length: int32 [B]. cos, sin: float32 [B, h / 2] at each row's length. numbers:
+    int32 [B, 13 + A], the grammar's state, bounds, top-k, whether the next event is given, and that event. settings: float32
+    [B, 3], temperature, top-p and min-p. playable: int8 [B, V]. limits: int32 [B, 129, 2], of pitches. noise: float32 [B, V] of
+    all attributes.
 
     Returns what `UPDATED` names, with the event in `event`.
     """

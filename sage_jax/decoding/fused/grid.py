@@ -1,11 +1,13 @@
 """A persistent kernel: all programs of a grid run at once and pass through the same phases, with a barrier before each.
 
-Every phase has a number of tiles, which the programs share. A tile's weights depend on no other tile, so that each program loads
+Every phase has a number of tiles, which the programs share. A tile's weights depend on no other tile. So each program loads
 those of its first tile before it waits at the barrier. Between barriers each element of a buffer has one writer.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,15 +16,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 Number = int | jax.Array
+Pieces = list[jax.Array]  # blocks side by side
 WIDEST = 512  # numbers of a block's row; wider ones would not fit in the shared memory
-SMALLEST_DOT = 16  # rows and columns of the matrices that a tensor core multiplies
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """The programs of a persistent kernel.
 
-    programs: their number; all must fit on the device at once. program: the number of this one. arrivals: a reference to int32 [1], zero at the start. seen: one to int32 [programs].
+    programs: their number; all must fit on the device at once. program: the number of this one. arrivals: a reference to int32
+    [1], zero at the start. seen: one to int32 [programs].
     """
 
     programs: int
@@ -79,11 +82,6 @@ def pieces(size: int) -> list[tuple[int, int]]:
     return found
 
 
-def power_of_two(size: int, least: int = SMALLEST_DOT) -> int:
-    """The smallest power of two of at least `size` and `least`."""
-    return max(1 << max(size - 1, 0).bit_length(), least)
-
-
 def span(start: Number, width: int) -> jax.Array:
     """int32 [width]: start, start + 1, ..."""
     return start + jax.lax.iota(jnp.int32, width)
@@ -111,3 +109,7 @@ def dot(rows: jax.Array, outputs: jax.Array) -> jax.Array:
 def sum_of_products(row: jax.Array, outputs: jax.Array) -> jax.Array:
     """row [1, K] times the transpose of outputs [N, K] -> float32 [1, N], without a tensor core."""
     return (row.astype(jnp.float32) * outputs.astype(jnp.float32)).sum(axis=1)[None]
+
+
+def sum_of(parts: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, parts)

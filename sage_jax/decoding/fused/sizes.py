@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 
-from sage_jax.decoding.fused.grid import SMALLEST_DOT, power_of_two
 from sage_jax.models.config import ModelConfig
 
+SMALLEST_DOT = 16  # rows and columns of the matrices that a tensor core multiplies
 FEWEST_OUTPUTS = 4  # of a tile of a matrix product
 MOST_ROWS = 32  # rows of a tile of a matrix product
 MOST_KEYS = 64  # that a program attends to at once
@@ -27,7 +27,7 @@ class Sizes:
     @property
     def warps(self) -> int:
         """Warps of 32 threads of each program."""
-        return int(__import__("os").environ.get("WARPS", 0)) or (4 if self.row_tile <= 16 else 8)
+        return 4 if self.row_tile <= 16 else 8
 
     @property
     def is_vector(self) -> bool:
@@ -127,3 +127,8 @@ class Sizes:
     def heads_in_own_group(self) -> int:
         """R."""
         return self.config.num_heads // (self.config.num_query_groups * self.config.cached_kv_heads)
+
+
+def power_of_two(size: int, least: int = SMALLEST_DOT) -> int:
+    """The smallest power of two of at least `size` and `least`."""
+    return max(1 << max(size - 1, 0).bit_length(), least)

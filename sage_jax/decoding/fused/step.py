@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sage_jax.decoding.fused.event_step import run_event_step
 from sage_jax.decoding.fused.packing import pack_parameters
 from sage_jax.decoding.fused.sizes import Sizes
 from sage_jax.decoding.grammars.note_events import Grammar
@@ -27,21 +27,24 @@ OLDEST_GPU = 8.0  # compute capability: tensor cores with bfloat16
 def resolve(config: ModelConfig, tokenizer: Tokenizer, device: Any) -> ModelConfig:
     """`config` with decode_impl "xla" or "fused" instead of "auto", for a `device` of jax or of a topology.
 
-    Raises UserError for "fused" where there is no kernel for the model.
+    "auto" is fused for nested models, for which a device showed that it is faster. A GPU without bfloat16 in its tensor cores
+    gets "xla" and a warning. Raises UserError for "fused" where there is no kernel for the model or the device.
     """
     if config.decode_impl == "xla":
         return config
-    reason = why_not(config, tokenizer)
+    reason, is_gpu = why_not(config, tokenizer), device.platform in ("gpu", "cuda")
+    is_new = float(getattr(device, "compute_capability", OLDEST_GPU)) >= OLDEST_GPU
     if config.decode_impl == "auto":
-        is_fused = reason is None and is_supported_gpu(device)
+        is_fused = reason is None and config.architecture == "nested" and is_gpu and is_new
         return dataclasses.replace(config, decode_impl="fused" if is_fused else "xla")
+    if not is_gpu and device.platform != "cpu":
+        reason = f"the kernel is for NVIDIA GPUs, and this is {device.platform}"
     if reason:
         raise UserError(f"model.decode_impl is 'fused', but {reason}; give 'xla' or 'auto'")
+    if is_gpu and not is_new:
+        logging.warning("model.decode_impl is 'fused', but %s is too old for it; it decodes with 'xla'", device.device_kind)
+        return dataclasses.replace(config, decode_impl="xla")
     return config
-
-
-def is_supported_gpu(device: Any) -> bool:
-    return device.platform in ("gpu", "cuda") and float(getattr(device, "compute_capability", "9.0")) >= OLDEST_GPU
 
 
 def why_not(config: ModelConfig, tokenizer: Tokenizer) -> str | None:
@@ -87,6 +90,8 @@ class FusedStep:
         grammar: its state before the event. noise: float32 [B, V] of all attributes. present: int32 [B, A], the event that a
         row reads if it is given.
         """
+        from sage_jax.decoding.fused.event_step import run_event_step  # Pallas, which other models do without
+
         config, cache, controls = self.config, state.cache, state.controls
         length = cache.length
         nested = config.architecture == "nested"

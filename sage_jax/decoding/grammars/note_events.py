@@ -39,8 +39,8 @@ class Grammar:
     Time therefore never decreases, and no note occurs twice at an onset. The pitch id fits the instrument. A rest is allowed
     only where the tokenizer encodes one.
 
-    widths: of the masks by attribute, for kernels that pad vocabularies; ids beyond them are not allowed. Masks are computed from
-    ids and numbers of rows alone, without tables, so that a kernel can compute them.
+    widths: of the masks by attribute, for kernels that pad vocabularies; padding is not allowed. Masks are computed from ids
+    and numbers of rows, without tables, so that a kernel can compute them.
     """
 
     def __init__(self, tokenizer: NoteEvents, widths: Sequence[int] | None = None):

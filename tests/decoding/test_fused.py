@@ -1,0 +1,89 @@
+"""The fused event step, interpreted on the CPU: the events, cache and carry that the model's own event step gives."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.fused.step import resolve
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.errors import UserError
+from sage_jax.models.attend import implementation_of
+from sage_jax.tokenizers.mmt import Mmt
+from tests.decoding.small import FLAT, NESTED, PROMPTS, TOKENIZER, controls_of
+from tests.models.small import parameters, tiny_config
+
+H100 = types.SimpleNamespace(platform="gpu", core_count=132, compute_capability="9.0", device_kind="NVIDIA H100")
+STEPS, QUEUED = 5, 2  # of which the first two read queued events
+SIZES = dict(embed_dim=48, num_layers=2, head_dim=16, mlp_dim=96, dtype="bfloat16")
+
+
+def decoded(fields: dict, rows: int, impl: str) -> tuple[list[np.ndarray], Engine]:
+    """What each event step shows, and the engine after them. Rows have prompts, seeds and lengths of their own."""
+    config = dataclasses.replace(tiny_config(**fields), **SIZES, decode_impl=impl)
+    device = types.SimpleNamespace(platform="cpu", core_count=H100.core_count)
+    engine = Engine(config, parameters(config), TOKENIZER, context=127, rows=rows, chunk=8, first_capacity=128, device=device)
+    for row in range(rows):
+        length = 8 * (row + 1) + QUEUED
+        engine.edit(row, 0, PROMPTS[1][:length], controls_of(row, SamplingConfig(top_k=50, top_p=0.9)))
+        for _ in range(row + 1):
+            engine.prefill(row)
+    return [np.array(engine.decode(1)) for _ in range(STEPS)], engine
+
+
+# Programs enough for several parts of the keys: one row joins them when it reads them, several rows in a phase of its own.
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [(1, NESTED), (3, dict(kv_sharing="as_kvhs", attribute_scope="mixed")), (2, dict(attribute_scope="own"))],
+    ids=["nested", "mixed", "own"],
+)
+def test_it_is_the_models_event_step(rows, fields):
+    shown, expected = (decoded(fields, rows, impl) for impl in ("fused", "xla"))
+    np.testing.assert_array_equal(shown[0], expected[0])
+    state, other = shown[1].state, expected[1].state
+    for one, two in zip(jax.tree.leaves(state.carry), jax.tree.leaves(other.carry), strict=True):
+        np.testing.assert_allclose(jnp.float32(one), jnp.float32(two), atol=0.3)  # roundings of bfloat16, numbers of up to 10
+    length = int(other.cache.length.min())
+    for layer in range(2):
+        pairs = (each.cache.layout.layer(each.cache.buffers, layer) for each in (state, other))
+        for one, two in zip(*pairs, strict=True):
+            axis = one.shape.index(max(one.shape))
+            filled = [jax.lax.slice_in_dim(jnp.float32(each), 0, length, axis=axis) for each in (one, two)]
+            np.testing.assert_allclose(*filled, atol=0.1)
+
+
+def test_a_device_and_a_model_decide():
+    nested, flat = (dataclasses.replace(tiny_config(**fields), **SIZES) for fields in (NESTED, FLAT))
+    impl = lambda config, device, **changes: resolve(dataclasses.replace(config, **changes), TOKENIZER, device).decode_impl
+    cpu = types.SimpleNamespace(platform="cpu")
+    assert impl(nested, H100) == "fused" and implementation_of(resolve(nested, TOKENIZER, H100)) != implementation_of(nested)
+    assert impl(nested, cpu) == impl(flat, H100) == impl(nested, H100, decode_impl="xla") == "xla"
+    assert impl(nested, H100, dtype="float32") == impl(nested, H100, event_decoder="gru") == "xla"
+    assert impl(flat, H100, decode_impl="fused") == impl(flat, cpu, decode_impl="fused") == "fused"
+
+
+def test_an_old_gpu_falls_back(caplog):
+    old = types.SimpleNamespace(platform="gpu", compute_capability="7.0", device_kind="Tesla V100")
+    config = dataclasses.replace(tiny_config(**NESTED), **SIZES, decode_impl="fused")
+    assert resolve(config, TOKENIZER, old).decode_impl == "xla"
+    assert "Tesla V100 is too old for it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokenizer", "device", "message"),
+    [
+        (dict(dtype="float32"), TOKENIZER, H100, "model.dtype is 'float32', and the kernel computes in bfloat16"),
+        (dict(architecture="pooled", lookahead=0), TOKENIZER, H100, "model.architecture is 'pooled', and there are kernels"),
+        (dict(mlp_dim=100), TOKENIZER, H100, "model.mlp_dim is 100, and the kernel needs multiples of 16"),
+        ({}, Mmt(), H100, "the tokenizer is Mmt"),
+        ({}, TOKENIZER, types.SimpleNamespace(platform="tpu"), "the kernel is for NVIDIA GPUs, and this is tpu"),
+    ],
+)
+def test_what_it_cannot_do_is_an_error(changes, tokenizer, device, message):
+    config = dataclasses.replace(tiny_config(**NESTED), **SIZES, decode_impl="fused")
+    with pytest.raises(UserError, match=f"model.decode_impl is 'fused', but {message}.*; give 'xla' or 'auto'"):
+        resolve(dataclasses.replace(config, **changes), tokenizer, device)
