@@ -16,6 +16,7 @@ from sage_jax.tokenizers.note_events import ONSET, PAD
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
 SHORT = 2  # given events that are read one by one rather than as a chunk
+PATIENCE = 4  # stopped rows wait for others to be prefilled with, at most one of this many active rows
 
 
 @dataclasses.dataclass
@@ -44,8 +45,9 @@ class Staged:
 class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
-    interleaved: prefill goes chunk by chunk, with an event step between two chunks; for players who wait for the next note.
-    Otherwise a prompt is prefilled at once. The events are the same. window_length: the most events that are read of a prompt.
+    interleaved: one row at a time is prefilled, chunk by chunk with an event step between two chunks; for players who wait for
+    the next note. Otherwise rows wait for each other and are prefilled together. The events are the same. window_length: the
+    most events that are read of a prompt.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False):
@@ -90,8 +92,7 @@ class Scheduler:
         if self.interleaved:
             self._prefill()
         else:
-            while self._prefill():
-                pass
+            self._prefill_all()
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
         self._finish()
@@ -106,9 +107,27 @@ class Scheduler:
 
     # Prefill
 
+    def _prefill_all(self) -> None:
+        """Prefills the rows that need a new window together with new requests for the free rows."""
+        joining: list[tuple[int, Progress, Window]] = []
+        for slot in self._moving():
+            row = self._row(slot)
+            window = self._followed(slot, self._next_window(slot))
+            row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
+            joining.append((slot, row, window))
+        for slot, row in enumerate(self._rows):
+            if row is None and self._waiting:
+                new = self._waiting.popleft()
+                joining.append((slot, new, new.window))
+        if joining:
+            self.engine.join([(slot, window.given, self._controls(row, window)) for slot, row, window in joining])
+            self.engine.status()  # waits, so that this time does not count as that of event steps
+        for each in joining:
+            self._seat(*each)
+
     def _prefill(self) -> bool:
         """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
-        moving = self._moving()
+        moving = next(self._moving(), None)
         if moving is not None:
             self._postpone()  # a row that plays goes first
         if self._staged is None and not self._begin(moving):
@@ -117,7 +136,10 @@ class Scheduler:
         assert staged is not None
         is_whole = staged.slot is None or self._lengths[staged.slot] >= engine.limit
         if staged.slot is not None:
-            self._follow(staged, staged.slot)
+            keep = len(staged.window.given)
+            staged.window = self._followed(staged.slot, staged.window)
+            if len(staged.window.given) > keep:
+                engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep)
         queued = len(staged.window.given) - staged.read
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
         if not is_whole and queued < engine.chunk:
@@ -142,10 +164,7 @@ class Scheduler:
 
     def _begin(self, moving: int | None) -> bool:
         if moving is not None:
-            row = self._rows[moving]
-            assert row is not None
-            drawn = self._drawn(moving, self.engine.limit - self._ahead)
-            window = row.cut(row.whole(drawn), self.window_length - self._ahead)
+            row, window = self._row(moving), self._next_window(moving)
         elif self._waiting and None in self._rows:
             row = self._waiting.popleft()
             window = row.window
@@ -155,45 +174,52 @@ class Scheduler:
         self.engine.stage(window.given, self._controls(row, window))
         return True
 
-    def _follow(self, staged: Staged, slot: int) -> None:
-        """Adds to the staged window what its row has drawn since."""
-        row, length = staged.row, int(self._lengths[slot])
-        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
-        missing = total - staged.window.offset - len(staged.window.given)
-        if missing <= 0:
-            return
-        drawn = self._drawn(slot, length)[-missing:]
-        keep = len(staged.window.given)
-        staged.window = row.follow(staged.window, drawn)
-        self.engine.stage(staged.window.given, self._controls(row, staged.window), keep)
-
     def _insert(self, staged: Staged) -> None:
         row, slot = staged.row, staged.slot
         if slot is None:
             slot = self._rows.index(None)
         else:
             row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
-        row.window = staged.window
-        self.engine.insert_staged(slot, len(row.window.given))
-        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(row.window.given), False
+        self.engine.insert_staged(slot, len(staged.window.given))
+        self._seat(slot, row, staged.window)
         self._staged = None
 
-    def _moving(self) -> int | None:
-        """The row that needs a new window, or will soon if prefill is interleaved."""
+    def _seat(self, slot: int, row: Progress, window: Window) -> None:
+        """Notes that the row has been put into `slot`, with this window."""
+        row.window = window
+        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(window.given), False
+
+    def _row(self, slot: int) -> Progress:
+        row = self._rows[slot]
+        assert row is not None
+        return row
+
+    def _moving(self) -> Iterator[int]:
+        """The rows that need a new window, or will soon if prefill is interleaved."""
         mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
         for slot, row in enumerate(self._rows):
             is_staged = self._staged is not None and self._staged.slot == slot
             if row is None or self._done[slot] or is_staged or self._lengths[slot] < mark:
                 continue
             if row.most(row.window, self.engine.decoder.lag) > self.engine.limit:
-                return slot
-        return None
+                yield slot
+
+    def _next_window(self, slot: int) -> Window:
+        """The row's next window, cut when it was about to fill its cache."""
+        row = self._row(slot)
+        drawn = self._drawn(slot, self.engine.limit - self._ahead)
+        return row.cut(row.whole(drawn), self.window_length - self._ahead)
+
+    def _followed(self, slot: int, window: Window) -> Window:
+        """The row's next window with what the row has drawn since."""
+        row, length = self._row(slot), int(self._lengths[slot])
+        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
+        missing = total - window.offset - len(window.given)
+        return row.follow(window, self._drawn(slot, length)[-missing:]) if missing > 0 else window
 
     def _drawn(self, slot: int, length: int) -> np.ndarray:
         """The events that the row had drawn after its window when it had `length` cached events, [N, A]."""
-        row = self._rows[slot]
-        assert row is not None
-        return self.engine.events(slot, length - self.engine.decoder.lag)[len(row.window.given) :]
+        return self.engine.events(slot, length - self.engine.decoder.lag)[len(self._row(slot).window.given) :]
 
     def _controls(self, row: Progress, window: Window):
         return row.controls(window, self.engine.limit, self.engine.decoder.lag)
@@ -202,8 +228,7 @@ class Scheduler:
 
     def _bound(self, slot: int) -> int:
         """The length at which the row stops until something is done for it: its end, a full cache, or a full context."""
-        row, engine = self._rows[slot], self.engine
-        assert row is not None
+        row, engine = self._row(slot), self.engine
         return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
 
     def _step(self, max_steps: int) -> None:
@@ -217,8 +242,9 @@ class Scheduler:
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
                 is_prefilling = self._staged is not None or (self._waiting and None in self._rows)
                 max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
+            stopping = 1 if self.interleaved else min(self.engine.staging_rows, -(-len(active) // PATIENCE))
             # With one step the host does not know yet which rows the step before has stopped.
-            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active))
+            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
         # What a single step brought is read after the next one has begun, so that neither host nor device waits.
         self._read_all_but(1 if active and max_steps == 1 else 0)
