@@ -8,7 +8,7 @@ import copy
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from sage_jax.tokenizers.base import Tokenizer
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
 CAPACITY_MULTIPLE = 64
-STAGING_ROWS = 4  # rows that are prefilled at once; with more, places stay empty more often
+STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
 
 
 def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
@@ -122,18 +122,6 @@ class Engine:
 
     # The staging area
 
-    def join(self, rows: Sequence[tuple[int, np.ndarray, Controls]]) -> None:
-        """Prefills new rows, and puts them into the batch: of each its slot, its events [N, A], and its settings."""
-        rows = sorted(rows, key=lambda row: len(row[1]))  # those that share a prefill end at about the same chunk
-        for first in range(0, len(rows), self.staging_rows):
-            group = rows[first : first + self.staging_rows]
-            for place, (_, events, controls) in enumerate(group):
-                self.stage(events, controls, place=place)
-            for _ in range(0, len(group[-1][1]), self.chunk):
-                self.prefill_staged()
-            for place, (slot, events, _) in enumerate(group):
-                self.insert_staged(slot, len(events), place)
-
     def stage(self, events: np.ndarray, controls: Controls, keep: int = 0, place: int = 0) -> None:
         """Keeps `keep` events of the staged row `place`, and queues those of events [N, A] from `keep` on, N <= limit.
 
@@ -201,6 +189,11 @@ class Engine:
         state = self.state
         return np.array(state.cache.length), np.array(state.done)
 
+    def wait(self) -> None:
+        """Waits until the device has put the staged rows into the batch."""
+        if self._state is not None:
+            jax.block_until_ready(self._state.done)
+
     @property
     def state(self) -> DecodeState:
         """The state of the batch. Whoever reads it must not keep it: the next call overwrites it."""
@@ -245,8 +238,8 @@ class Engine:
     def definition(self, name: str, rows: int, capacity: int, other: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
 
-        name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is the
-        body of decode. other: the larger capacity of a resize; the staging rows of an insert.
+        name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is
+        the body of decode. other: the larger capacity of a resize; the staging rows of an insert.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)

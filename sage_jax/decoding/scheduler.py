@@ -16,7 +16,7 @@ from sage_jax.tokenizers.note_events import ONSET, PAD
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
 SHORT = 2  # given events that are read one by one rather than as a chunk
-PATIENCE = 4  # stopped rows wait for others to be prefilled with, at most one of this many active rows
+PATIENCE = 4  # one stopped row of this many active ones is the most that waits for others to be prefilled with
 
 
 @dataclasses.dataclass
@@ -31,7 +31,7 @@ class Totals:
 
 @dataclasses.dataclass
 class Staged:
-    """A row whose window is in the staging row.
+    """A row whose window is in the staging area.
 
     slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
     """
@@ -40,6 +40,11 @@ class Staged:
     window: Window
     slot: int | None
     read: int = 0
+
+    @property
+    def queued(self) -> int:
+        """The events that are not prefilled yet."""
+        return len(self.window.given) - self.read
 
 
 class Scheduler:
@@ -55,7 +60,7 @@ class Scheduler:
         self.totals = Totals()
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
-        self._staged: Staged | None = None
+        self._staged: list[Staged | None] = [None] * (1 if interleaved else engine.staging_rows)  # by place
         self._finished: list[Continuation] = []  # not yet returned by a turn
         self._lengths = np.zeros(engine.rows, np.int64)
         self._done = np.ones(engine.rows, bool)
@@ -81,7 +86,7 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether any request is unfinished. Sessions that wait are not."""
         rows = [row for row in self._rows if row is not None and not row.is_parked]
-        return bool(self._waiting or rows or self._finished) or self._staged is not None
+        return bool(self._waiting or rows or self._finished or any(self._staged))
 
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
@@ -92,7 +97,9 @@ class Scheduler:
         if self.interleaved:
             self._prefill()
         else:
-            self._prefill_all()
+            while self._prefill(self._wanted()):
+                pass
+            self.engine.wait()  # else prefills that still run would count as event steps
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
         self._finish()
@@ -107,87 +114,85 @@ class Scheduler:
 
     # Prefill
 
-    def _prefill_all(self) -> None:
-        """Prefills the rows that need a new window together with new requests for the free rows."""
-        joining: list[tuple[int, Progress, Window]] = []
-        for slot in self._moving():
-            row = self._row(slot)
-            window = self._followed(slot, self._next_window(slot))
-            row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
-            joining.append((slot, row, window))
-        for slot, row in enumerate(self._rows):
-            if row is None and self._waiting:
-                new = self._waiting.popleft()
-                joining.append((slot, new, new.window))
-        if joining:
-            self.engine.join([(slot, window.given, self._controls(row, window)) for slot, row, window in joining])
-            self.engine.status()  # waits, so that this time does not count as that of event steps
-        for each in joining:
-            self._seat(*each)
+    def _prefill(self, at_least: int = 1) -> bool:
+        """Prefills one chunk of the staged rows, if they are enough, and inserts those that are complete.
 
-    def _prefill(self) -> bool:
-        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
-        moving = next(self._moving(), None)
-        if moving is not None:
-            self._postpone()  # a row that plays goes first
-        if self._staged is None and not self._begin(moving):
+        Returns whether it did.
+        """
+        self._fill_places()
+        ready = [(place, each) for place, each in enumerate(self._staged) if each is not None and self._is_ready(place, each)]
+        if len(ready) < at_least:
             return False
-        staged, engine = self._staged, self.engine
-        assert staged is not None
-        is_whole = staged.slot is None or self._lengths[staged.slot] >= engine.limit
+        if any(staged.queued for _, staged in ready):
+            self.engine.prefill_staged()
+        for place, staged in ready:
+            staged.read += min(staged.queued, self.engine.chunk)
+            if self._is_whole(staged) and not staged.queued:
+                self._insert(place, staged)
+        return True
+
+    def _wanted(self) -> int:
+        """How many rows are worth a prefill where no player waits: as many as there are places, fewer if few are active."""
+        return max(min(len(self._staged), -(-len(self._active()) // PATIENCE)), 1)
+
+    def _fill_places(self) -> None:
+        """Stages rows that need a new window, and then new requests if there are free rows."""
+        moving = collections.deque(self._moving())
+        if moving and self.interleaved:
+            self._postpone(0)  # a row that plays goes first
+        for place, staged in enumerate(self._staged):
+            if staged is not None:
+                continue
+            joining = sum(each is not None and each.slot is None for each in self._staged)
+            if moving:
+                slot = moving.popleft()
+                staged = Staged(self._row(slot), self._next_window(slot), slot)
+            elif self._waiting and joining < self._rows.count(None):
+                row = self._waiting.popleft()
+                staged = Staged(row, row.window, None)
+            else:
+                return
+            self._stage(place, staged)
+
+    def _stage(self, place: int, staged: Staged) -> None:
+        self._staged[place] = staged
+        self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), place=place)
+
+    def _is_whole(self, staged: Staged) -> bool:
+        """Whether nothing will be added to the staged window."""
+        return staged.slot is None or self._lengths[staged.slot] >= self.engine.limit
+
+    def _is_ready(self, place: int, staged: Staged) -> bool:
+        """Whether the staged row has a chunk to read, or is complete. Its window follows what the row has drawn."""
         if staged.slot is not None:
             keep = len(staged.window.given)
             staged.window = self._followed(staged.slot, staged.window)
             if len(staged.window.given) > keep:
-                engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep)
-        queued = len(staged.window.given) - staged.read
+                self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep, place)
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
-        if not is_whole and queued < engine.chunk:
-            return False
-        if queued:
-            engine.prefill_staged()
-            staged.read += min(queued, engine.chunk)
-        if is_whole and staged.read == len(staged.window.given):
-            self._insert(staged)
-        return True
+        return self._is_whole(staged) or staged.queued >= self.engine.chunk
 
-    def _postpone(self) -> None:
-        """Takes a new request out of the staging row; it is prefilled anew later."""
-        if self._staged is not None and self._staged.slot is None:
-            self._waiting.appendleft(self._staged.row)
-            self._staged = None
+    def _postpone(self, place: int) -> None:
+        """Takes a new request out of the staging area; it is prefilled anew later."""
+        staged = self._staged[place]
+        if staged is not None and staged.slot is None:
+            self._waiting.appendleft(staged.row)
+            self._staged[place] = None
 
     def _unstage(self, row: Progress) -> None:
-        """Gives up the window of `row` in the staging row, if it is there."""
-        if self._staged is not None and self._staged.row is row:
-            self._staged = None
+        """Gives up the window of `row` in the staging area, if it is there."""
+        self._staged = [None if staged is not None and staged.row is row else staged for staged in self._staged]
 
-    def _begin(self, moving: int | None) -> bool:
-        if moving is not None:
-            row, window = self._row(moving), self._next_window(moving)
-        elif self._waiting and None in self._rows:
-            row = self._waiting.popleft()
-            window = row.window
-        else:
-            return False
-        self._staged = Staged(row, window, moving)
-        self.engine.stage(window.given, self._controls(row, window))
-        return True
-
-    def _insert(self, staged: Staged) -> None:
-        row, slot = staged.row, staged.slot
+    def _insert(self, place: int, staged: Staged) -> None:
+        row, window, slot = staged.row, staged.window, staged.slot
         if slot is None:
             slot = self._rows.index(None)
         else:
             row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
-        self.engine.insert_staged(slot, len(staged.window.given))
-        self._seat(slot, row, staged.window)
-        self._staged = None
-
-    def _seat(self, slot: int, row: Progress, window: Window) -> None:
-        """Notes that the row has been put into `slot`, with this window."""
         row.window = window
+        self.engine.insert_staged(slot, len(window.given), place)
         self._rows[slot], self._lengths[slot], self._done[slot] = row, len(window.given), False
+        self._staged[place] = None
 
     def _row(self, slot: int) -> Progress:
         row = self._rows[slot]
@@ -197,9 +202,9 @@ class Scheduler:
     def _moving(self) -> Iterator[int]:
         """The rows that need a new window, or will soon if prefill is interleaved."""
         mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
+        staged = [each.slot for each in self._staged if each is not None]
         for slot, row in enumerate(self._rows):
-            is_staged = self._staged is not None and self._staged.slot == slot
-            if row is None or self._done[slot] or is_staged or self._lengths[slot] < mark:
+            if row is None or self._done[slot] or slot in staged or self._lengths[slot] < mark:
                 continue
             if row.most(row.window, self.engine.decoder.lag) > self.engine.limit:
                 yield slot
@@ -231,18 +236,22 @@ class Scheduler:
         row, engine = self._row(slot), self.engine
         return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
 
+    def _active(self) -> list[int]:
+        """The rows that the next event step extends."""
+        rows = [slot for slot, row in enumerate(self._rows) if row is not None]
+        return [slot for slot in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
+
     def _step(self, max_steps: int) -> None:
-        rows = [(slot, row) for slot, row in enumerate(self._rows) if row is not None]
-        active = [slot for slot, _ in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
+        active = self._active()
         if active:
-            if any(row.is_open for slot, row in rows if slot in active):
+            if any(self._row(slot).is_open for slot in active):
                 max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
-                is_prefilling = self._staged is not None or (self._waiting and None in self._rows)
+                is_prefilling = any(self._staged) or (self._waiting and None in self._rows)
                 max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
-            stopping = 1 if self.interleaved else min(self.engine.staging_rows, -(-len(active) // PATIENCE))
+            stopping = 1 if self.interleaved else max(self._wanted() - sum(map(bool, self._staged)), 1)
             # With one step the host does not know yet which rows the step before has stopped.
             shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
@@ -285,7 +294,7 @@ class Scheduler:
 
     def open(self, request: Request) -> Progress:
         """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
-        if None not in self._rows or self._waiting or self._staged is not None:
+        if None not in self._rows or self._waiting or any(self._staged):
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
@@ -308,9 +317,7 @@ class Scheduler:
         self.engine.release(slot)
         self._rows[slot] = None
 
-    def revise(
-        self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None
-    ) -> None:
+    def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None) -> None:
         """Keeps the first `keep` events of a session, gives it events [N, A] after them, and goes on with the settings of
         `request`.
 
@@ -349,8 +356,7 @@ class Scheduler:
         self._renew(row, request)
         row.events = events.astype(np.int16)
         row.window = row.cut(row.events, self.window_length)
-        self._postpone()
-        self._staged = Staged(row, row.window, None)
-        self.engine.stage(row.window.given, self._controls(row, row.window))
+        self._postpone(0)
+        self._stage(0, Staged(row, row.window, None))
         self._free(slot)
         self._settle(row)
