@@ -136,11 +136,14 @@ class Decoder:
         self.engine.reset()
         jax.block_until_ready(self.engine.state)
         compile_seconds, start = self.engine.compile_seconds, time.perf_counter()
-        for row, prompt in enumerate(self._prompts):
-            self.engine.stage(prompt, self._controls(row))
+        for first in range(0, self._batch, self.engine.staging_rows):
+            rows = range(first, min(first + self.engine.staging_rows, self._batch))
+            for place, row in enumerate(rows):
+                self.engine.stage(self._prompts[row], self._controls(row), place=place)
             for _ in range(0, self._start, self.engine.chunk):
                 self.engine.prefill_staged()
-            self.engine.insert_staged(row, self._start)
+            for place, row in enumerate(rows):
+                self.engine.insert_staged(row, self._start, place)
         jax.block_until_ready(self.engine.state)
         self._prefill_seconds = time.perf_counter() - start - (self.engine.compile_seconds - compile_seconds)
         self._settle(0)

@@ -103,25 +103,31 @@ class Decoder:
         )
 
     def prefill(self, params: Any, state: DecodeState, slot: jax.Array, chunk: int) -> DecodeState:
-        """Reads up to `chunk` queued events of the row `slot` at once, after those that it has. length + chunk must not
-        exceed S."""
-        row = state.row(slot)
-        length = row.cache.length
-        count = jnp.clip(row.known - length, 0, chunk)
-        events = slices(row.events, self.lag + length, chunk).astype(jnp.int32)
-        before, at_least_one = self._before(row.events, length), jnp.maximum(count, 1)
-        carry, cache = self._apply(params, "prefill", events, before, at_least_one, row.cache)
+        """The row `slot` reads up to `chunk` queued events at once, as in `read`."""
+        return state.insert(slot, self.read(params, state.row(slot), chunk))
+
+    def read(self, params: Any, state: DecodeState, chunk: int) -> DecodeState:
+        """Every row reads up to `chunk` queued events at once, after those that it has.
+
+        The length of a row with queued events + chunk must not exceed S. Rows do not affect each other.
+        """
+        length = state.cache.length
+        count = jnp.clip(state.known - length, 0, chunk)
+        events = slices(state.events, self.lag + length, chunk).astype(jnp.int32)
+        before, at_least_one = self._before(state.events, length), jnp.maximum(count, 1)
+        carry, cache = self._apply(params, "prefill", events, before, at_least_one, state.cache)
 
         def advance(packed: jax.Array, event: jax.Array) -> tuple[jax.Array, jax.Array]:
             packed = pack(self.grammar.advance(self._unpack(packed), event))
             return packed, packed
 
-        complete = slices(row.events, length, chunk).astype(jnp.int32)  # those that these steps complete
-        start = at(row.grammar, length)
-        _, after = jax.lax.scan(advance, start, jnp.moveaxis(complete, 1, 0))
-        grammar = jax.lax.dynamic_update_slice(row.grammar, jnp.moveaxis(after, 0, 1), (0, length[0] + 1, 0))
-        carry = select(count > 0, carry, row.carry)
-        return state.insert(slot, row.replace(cache=cache.advance(count), carry=carry, grammar=grammar))
+        complete = slices(state.events, length, chunk).astype(jnp.int32)  # those that these steps complete
+        _, after = jax.lax.scan(advance, at(state.grammar, length), jnp.moveaxis(complete, 1, 0))
+        return state.replace(
+            cache=cache.advance(count),
+            carry=select(count > 0, carry, state.carry),
+            grammar=put(state.grammar, jnp.moveaxis(after, 0, 1), length + 1),
+        )
 
     def event_step(self, params: Any, state: DecodeState) -> tuple[DecodeState, jax.Array]:
         """Every active row reads one more event: its next queued one, or one that the model chooses attribute by attribute.

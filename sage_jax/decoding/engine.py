@@ -1,4 +1,4 @@
-"""The engine: compiled programs over a batch of rows, and a staging row in which prompts and windows are prefilled.
+"""The engine: compiled programs over a batch of rows, and a staging area in which prompts and windows are prefilled.
 
 Every program is compiled for a number of rows and a capacity, or loaded from disk (programs.py). After `Engine.warmup` nothing
 is compiled, whatever the traffic.
@@ -27,6 +27,7 @@ from sage_jax.tokenizers.base import Tokenizer
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
 CAPACITY_MULTIPLE = 64
+STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
 
 
 def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
@@ -45,9 +46,11 @@ def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
 class Engine:
     """`rows` sessions of one model that are stepped together, each at its own event.
 
-    context: events that a row can hold, at most those of the model's training. chunk: events of one prefill. device: what the
-    programs are for, by default jax's first device. The batch's cache grows as its longest row does. compilations,
-    compile_seconds: number of programs, and the time spent on them.
+    context: events that a row can hold, at most those of the model's training. chunk: events of a row in one prefill.
+    staging_rows: rows of one prefill, None for as many as the batch has, up to STAGING_ROWS. One row is best where players wait
+    for the next note, since empty places take as long. The batch's cache grows as its longest row does. device: what the
+    programs are for, by default jax's first device. compilations, compile_seconds: number of programs, and the time spent on
+    them.
     Methods that change a row are for one thread at a time; `lock` is there for those that share an engine.
     """
 
@@ -60,10 +63,13 @@ class Engine:
         context: int,
         rows: int = 1,
         chunk: int = CHUNK,
+        staging_rows: int | None = None,
         first_capacity: int = FIRST_CAPACITY,
         device: Any = None,
     ):
-        for name, value, low in (("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1)):
+        self.staging_rows = min(rows, STAGING_ROWS) if staging_rows is None else staging_rows
+        sizes = (("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1), ("staging_rows", self.staging_rows, 1))
+        for name, value, low in sizes:
             if value < low:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
         device = device or jax.devices()[0]
@@ -109,35 +115,38 @@ class Engine:
         """Compiles every program that a scheduler or a session can need; returns the seconds."""
         compiled = self.compile_seconds
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
-        for name in ("empty", "edit", "prefill"):
-            self._program(name, 1, self._stage_capacity)
+        for name in ("empty", "edit", "read"):
+            self._program(name, self.staging_rows, self._stage_capacity)
         for capacity in self.capacities:
-            for name in ("empty", "insert", "decode", "edit", "release", "prefill"):
+            for name in ("empty", "decode", "edit", "release", "prefill", "events"):
                 self._program(name, self.rows, capacity)
+            self._program("insert", self.rows, capacity, self.staging_rows)
         for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
             self._program("resize", self.rows, capacity, larger)
         return self.compile_seconds - compiled
 
-    # The staging row
+    # The staging area
 
-    def stage(self, events: np.ndarray, controls: Controls, keep: int = 0) -> None:
-        """Keeps `keep` events of the staged row, and queues those of events [N, A] from `keep` on, N <= limit.
+    def stage(self, events: np.ndarray, controls: Controls, keep: int = 0, place: int = 0) -> None:
+        """Keeps `keep` events of the staged row `place`, and queues those of events [N, A] from `keep` on, N <= limit.
 
         With keep = 0 it is a new row. `prefill_staged` reads the queue.
         """
-        staging = self._empty(1, self._stage_capacity) if self._staging is None else self._staging
-        self._staging = self._edit(staging, 1, self._stage_capacity, 0, keep, events, controls)
+        rows, capacity = self.staging_rows, self._stage_capacity
+        staging = self._empty(rows, capacity) if self._staging is None else self._staging
+        self._staging = self._edit(staging, rows, capacity, place, keep, events, controls)
 
     def prefill_staged(self) -> None:
-        """Reads up to `chunk` queued events of the staged row."""
-        self._staging = self._program("prefill", 1, self._stage_capacity)(self.params, self._staging, np.int32(0))
+        """Reads up to `chunk` queued events of every staged row."""
+        self._staging = self._program("read", self.staging_rows, self._stage_capacity)(self.params, self._staging)
 
-    def insert_staged(self, slot: int, length: int) -> None:
-        """Puts the staged row, of `length` events, into the row `slot`."""
+    def insert_staged(self, slot: int, length: int, place: int = 0) -> None:
+        """Puts the staged row `place`, of `length` events, into the row `slot`."""
         while self.capacity <= length:
             self.grow()
         state = self.state
-        self._state = self._program("insert", self.rows, self.capacity)(state, np.int32(slot), self._staging)
+        program = self._program("insert", self.rows, self.capacity, self.staging_rows)
+        self._state = program(state, np.int32(slot), self._staging, np.int32(place))
 
     # The batch
 
@@ -177,13 +186,18 @@ class Engine:
     def events(self, slot: int, length: int) -> np.ndarray:
         """The first `length` complete events of the row, int16 [N, A]."""
         lag = self.decoder.lag
-        # All rows are copied: JAX would compile the choice of one. While a view of a buffer lives, its array is not donated.
-        return np.array(self.state.events)[slot, lag : lag + length]
+        found = self._program("events", self.rows, self.capacity)(self.state, np.int32(slot))
+        return np.array(found)[lag : lag + length]
 
     def status(self) -> tuple[np.ndarray, np.ndarray]:
         """The length of each row, int32 [B], and whether it is done, bool [B]. Waits for the device."""
         state = self.state
         return np.array(state.cache.length), np.array(state.done)
+
+    def wait(self) -> None:
+        """Waits until the device has put the staged rows into the batch."""
+        if self._state is not None:
+            jax.block_until_ready(self._state.done)
 
     @property
     def state(self) -> DecodeState:
@@ -207,7 +221,8 @@ class Engine:
 
     @property
     def _stage_capacity(self) -> int:
-        return self.capacities[-1] + self.chunk
+        # A staged row has read whole chunks until it is complete.
+        return -(-self.limit // self.chunk) * self.chunk
 
     def _empty(self, rows: int, capacity: int) -> DecodeState:
         return self._program("empty", rows, capacity)(self.params)
@@ -219,7 +234,7 @@ class Engine:
         return program(self.params, state, np.int32(slot), np.int32(keep), np.int32(len(events)), given, controls)
 
     def _program(self, name: str, *sizes: int) -> Callable:
-        """The compiled program of this name for (rows, capacity, and the larger capacity of a resize)."""
+        """The compiled program of this name for (rows, capacity, and one more number where `definition` says so)."""
         key = (name, *sizes)
         with self.lock:
             if key not in self._programs:
@@ -231,10 +246,11 @@ class Engine:
                 self.compilations += 1
             return self._programs[key]
 
-    def definition(self, name: str, rows: int, capacity: int, larger: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
+    def definition(self, name: str, rows: int, capacity: int, other: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
 
-        name: "empty", "insert", "release", "resize", "prefill", "edit", "decode", or "event_step", which is the body of decode.
+        name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is
+        the body of decode. other: the larger capacity of a resize; the staging rows of an insert.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
@@ -243,18 +259,23 @@ class Engine:
         if name == "empty":
             return empty(rows, capacity), (self.params,), ()
         if name == "insert":
-            return DecodeState.insert, (state, number, shapes(1, self._stage_capacity)), (0,)
+            insert = lambda state, slot, staging, place: state.insert(slot, staging.row(place))
+            return insert, (state, number, shapes(other, self._stage_capacity), number), (0,)
         if name == "release":
             return DecodeState.release, (state, number), (0,)
         if name == "resize":
-            resize = lambda params, state: decoder.empty(params, rows, larger).insert(jnp.int32(0), state)
+            resize = lambda params, state: decoder.empty(params, rows, other).insert(jnp.int32(0), state)
             return resize, (self.params, state), ()
         if name == "prefill":
             return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, number), (1,)
+        if name == "read":
+            return functools.partial(decoder.read, chunk=self.chunk), (self.params, state), (1,)
         if name == "edit":
             given = jax.ShapeDtypeStruct((capacity, self.config.num_attributes), np.int16)
             controls = shapes(1, capacity).controls
             return decoder.edit, (self.params, state, number, number, number, given, controls), (1,)
+        if name == "events":
+            return lambda state, slot: state.events[slot], (state, number), ()
         if name == "event_step":
             return decoder.event_step, (self._step_params, state), (1,)
         assert name == "decode"

@@ -16,6 +16,7 @@ from sage_jax.tokenizers.note_events import ONSET, PAD
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
 SHORT = 2  # given events that are read one by one rather than as a chunk
+PATIENCE = 4  # one stopped row of this many active ones is the most that waits for others to be prefilled with
 
 
 @dataclasses.dataclass
@@ -30,7 +31,7 @@ class Totals:
 
 @dataclasses.dataclass
 class Staged:
-    """A row whose window is in the staging row.
+    """A row whose window is in the staging area.
 
     slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
     """
@@ -40,12 +41,18 @@ class Staged:
     slot: int | None
     read: int = 0
 
+    @property
+    def queued(self) -> int:
+        """The events that are not prefilled yet."""
+        return len(self.window.given) - self.read
+
 
 class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
-    interleaved: prefill goes chunk by chunk, with an event step between two chunks; for players who wait for the next note.
-    Otherwise a prompt is prefilled at once. The events are the same. window_length: the most events that are read of a prompt.
+    interleaved: one row at a time is prefilled, chunk by chunk with an event step between two chunks; for players who wait for
+    the next note. Otherwise rows wait for each other and are prefilled together. The events are the same. window_length: the
+    most events that are read of a prompt.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False):
@@ -53,7 +60,7 @@ class Scheduler:
         self.totals = Totals()
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
-        self._staged: Staged | None = None
+        self._staged: list[Staged | None] = [None] * (1 if interleaved else engine.staging_rows)  # by place
         self._finished: list[Continuation] = []  # not yet returned by a turn
         self._lengths = np.zeros(engine.rows, np.int64)
         self._done = np.ones(engine.rows, bool)
@@ -79,7 +86,7 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether any request is unfinished. Sessions that wait are not."""
         rows = [row for row in self._rows if row is not None and not row.is_parked]
-        return bool(self._waiting or rows or self._finished) or self._staged is not None
+        return bool(self._waiting or rows or self._finished or any(self._staged))
 
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
@@ -90,8 +97,9 @@ class Scheduler:
         if self.interleaved:
             self._prefill()
         else:
-            while self._prefill():
+            while self._prefill(self._wanted()):
                 pass
+            self.engine.wait()  # else prefills that still run would count as event steps
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
         self._finish()
@@ -106,94 +114,117 @@ class Scheduler:
 
     # Prefill
 
-    def _prefill(self) -> bool:
-        """Prefills one chunk of the staged row, and inserts it once it is complete. Returns whether there was one."""
-        moving = self._moving()
-        if moving is not None:
-            self._postpone()  # a row that plays goes first
-        if self._staged is None and not self._begin(moving):
+    def _prefill(self, at_least: int = 1) -> bool:
+        """Prefills one chunk of the staged rows, if they are enough, and inserts those that are complete.
+
+        Returns whether it did.
+        """
+        self._fill_places()
+        ready = [(place, each) for place, each in enumerate(self._staged) if each is not None and self._is_ready(place, each)]
+        if len(ready) < at_least:
             return False
-        staged, engine = self._staged, self.engine
-        assert staged is not None
-        is_whole = staged.slot is None or self._lengths[staged.slot] >= engine.limit
-        if staged.slot is not None:
-            self._follow(staged, staged.slot)
-        queued = len(staged.window.given) - staged.read
-        # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
-        if not is_whole and queued < engine.chunk:
-            return False
-        if queued:
-            engine.prefill_staged()
-            staged.read += min(queued, engine.chunk)
-        if is_whole and staged.read == len(staged.window.given):
-            self._insert(staged)
+        if any(staged.queued for _, staged in ready):
+            self.engine.prefill_staged()
+        for place, staged in ready:
+            staged.read += min(staged.queued, self.engine.chunk)
+            if self._is_whole(staged) and not staged.queued:
+                self._insert(place, staged)
         return True
 
-    def _postpone(self) -> None:
-        """Takes a new request out of the staging row; it is prefilled anew later."""
-        if self._staged is not None and self._staged.slot is None:
-            self._waiting.appendleft(self._staged.row)
-            self._staged = None
+    def _wanted(self) -> int:
+        """How many rows are worth a prefill where no player waits: as many as there are places, fewer if few are active."""
+        return max(min(len(self._staged), -(-len(self._active()) // PATIENCE)), 1)
+
+    def _fill_places(self) -> None:
+        """Stages rows that need a new window, and then new requests if there are free rows."""
+        moving = collections.deque(self._moving())
+        if moving and self.interleaved:
+            self._postpone(0)  # a row that plays goes first
+        for place, staged in enumerate(self._staged):
+            if staged is not None:
+                continue
+            joining = sum(each is not None and each.slot is None for each in self._staged)
+            if moving:
+                slot = moving.popleft()
+                staged = Staged(self._row(slot), self._next_window(slot), slot)
+            elif self._waiting and joining < self._rows.count(None):
+                row = self._waiting.popleft()
+                staged = Staged(row, row.window, None)
+            else:
+                return
+            self._stage(place, staged)
+
+    def _stage(self, place: int, staged: Staged) -> None:
+        self._staged[place] = staged
+        self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), place=place)
+
+    def _is_whole(self, staged: Staged) -> bool:
+        """Whether nothing will be added to the staged window."""
+        return staged.slot is None or self._lengths[staged.slot] >= self.engine.limit
+
+    def _is_ready(self, place: int, staged: Staged) -> bool:
+        """Whether the staged row has a chunk to read, or is complete. Its window follows what the row has drawn."""
+        if staged.slot is not None:
+            keep = len(staged.window.given)
+            staged.window = self._followed(staged.slot, staged.window)
+            if len(staged.window.given) > keep:
+                self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep, place)
+        # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
+        return self._is_whole(staged) or staged.queued >= self.engine.chunk
+
+    def _postpone(self, place: int) -> None:
+        """Takes a new request out of the staging area; it is prefilled anew later."""
+        staged = self._staged[place]
+        if staged is not None and staged.slot is None:
+            self._waiting.appendleft(staged.row)
+            self._staged[place] = None
 
     def _unstage(self, row: Progress) -> None:
-        """Gives up the window of `row` in the staging row, if it is there."""
-        if self._staged is not None and self._staged.row is row:
-            self._staged = None
+        """Gives up the window of `row` in the staging area, if it is there."""
+        self._staged = [None if staged is not None and staged.row is row else staged for staged in self._staged]
 
-    def _begin(self, moving: int | None) -> bool:
-        if moving is not None:
-            row = self._rows[moving]
-            assert row is not None
-            drawn = self._drawn(moving, self.engine.limit - self._ahead)
-            window = row.cut(row.whole(drawn), self.window_length - self._ahead)
-        elif self._waiting and None in self._rows:
-            row = self._waiting.popleft()
-            window = row.window
-        else:
-            return False
-        self._staged = Staged(row, window, moving)
-        self.engine.stage(window.given, self._controls(row, window))
-        return True
-
-    def _follow(self, staged: Staged, slot: int) -> None:
-        """Adds to the staged window what its row has drawn since."""
-        row, length = staged.row, int(self._lengths[slot])
-        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
-        missing = total - staged.window.offset - len(staged.window.given)
-        if missing <= 0:
-            return
-        drawn = self._drawn(slot, length)[-missing:]
-        keep = len(staged.window.given)
-        staged.window = row.follow(staged.window, drawn)
-        self.engine.stage(staged.window.given, self._controls(row, staged.window), keep)
-
-    def _insert(self, staged: Staged) -> None:
-        row, slot = staged.row, staged.slot
+    def _insert(self, place: int, staged: Staged) -> None:
+        row, window, slot = staged.row, staged.window, staged.slot
         if slot is None:
             slot = self._rows.index(None)
         else:
             row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
-        row.window = staged.window
-        self.engine.insert_staged(slot, len(row.window.given))
-        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(row.window.given), False
-        self._staged = None
+        row.window = window
+        self.engine.insert_staged(slot, len(window.given), place)
+        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(window.given), False
+        self._staged[place] = None
 
-    def _moving(self) -> int | None:
-        """The row that needs a new window, or will soon if prefill is interleaved."""
+    def _row(self, slot: int) -> Progress:
+        row = self._rows[slot]
+        assert row is not None
+        return row
+
+    def _moving(self) -> Iterator[int]:
+        """The rows that need a new window, or will soon if prefill is interleaved."""
         mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
+        staged = [each.slot for each in self._staged if each is not None]
         for slot, row in enumerate(self._rows):
-            is_staged = self._staged is not None and self._staged.slot == slot
-            if row is None or self._done[slot] or is_staged or self._lengths[slot] < mark:
+            if row is None or self._done[slot] or slot in staged or self._lengths[slot] < mark:
                 continue
             if row.most(row.window, self.engine.decoder.lag) > self.engine.limit:
-                return slot
-        return None
+                yield slot
+
+    def _next_window(self, slot: int) -> Window:
+        """The row's next window, cut when it was about to fill its cache."""
+        row = self._row(slot)
+        drawn = self._drawn(slot, self.engine.limit - self._ahead)
+        return row.cut(row.whole(drawn), self.window_length - self._ahead)
+
+    def _followed(self, slot: int, window: Window) -> Window:
+        """The row's next window with what the row has drawn since."""
+        row, length = self._row(slot), int(self._lengths[slot])
+        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
+        missing = total - window.offset - len(window.given)
+        return row.follow(window, self._drawn(slot, length)[-missing:]) if missing > 0 else window
 
     def _drawn(self, slot: int, length: int) -> np.ndarray:
         """The events that the row had drawn after its window when it had `length` cached events, [N, A]."""
-        row = self._rows[slot]
-        assert row is not None
-        return self.engine.events(slot, length - self.engine.decoder.lag)[len(row.window.given) :]
+        return self.engine.events(slot, length - self.engine.decoder.lag)[len(self._row(slot).window.given) :]
 
     def _controls(self, row: Progress, window: Window):
         return row.controls(window, self.engine.limit, self.engine.decoder.lag)
@@ -202,23 +233,27 @@ class Scheduler:
 
     def _bound(self, slot: int) -> int:
         """The length at which the row stops until something is done for it: its end, a full cache, or a full context."""
-        row, engine = self._rows[slot], self.engine
-        assert row is not None
+        row, engine = self._row(slot), self.engine
         return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
 
+    def _active(self) -> list[int]:
+        """The rows that the next event step extends."""
+        rows = [slot for slot, row in enumerate(self._rows) if row is not None]
+        return [slot for slot in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
+
     def _step(self, max_steps: int) -> None:
-        rows = [(slot, row) for slot, row in enumerate(self._rows) if row is not None]
-        active = [slot for slot, _ in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
+        active = self._active()
         if active:
-            if any(row.is_open for slot, row in rows if slot in active):
+            if any(self._row(slot).is_open for slot in active):
                 max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
-                is_prefilling = self._staged is not None or (self._waiting and None in self._rows)
+                is_prefilling = any(self._staged) or (self._waiting and None in self._rows)
                 max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
+            stopping = 1 if self.interleaved else max(self._wanted() - sum(map(bool, self._staged)), 1)
             # With one step the host does not know yet which rows the step before has stopped.
-            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active))
+            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
         # What a single step brought is read after the next one has begun, so that neither host nor device waits.
         self._read_all_but(1 if active and max_steps == 1 else 0)
@@ -259,7 +294,7 @@ class Scheduler:
 
     def open(self, request: Request) -> Progress:
         """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
-        if None not in self._rows or self._waiting or self._staged is not None:
+        if None not in self._rows or self._waiting or any(self._staged):
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
@@ -282,9 +317,7 @@ class Scheduler:
         self.engine.release(slot)
         self._rows[slot] = None
 
-    def revise(
-        self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None
-    ) -> None:
+    def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None) -> None:
         """Keeps the first `keep` events of a session, gives it events [N, A] after them, and goes on with the settings of
         `request`.
 
@@ -323,8 +356,7 @@ class Scheduler:
         self._renew(row, request)
         row.events = events.astype(np.int16)
         row.window = row.cut(row.events, self.window_length)
-        self._postpone()
-        self._staged = Staged(row, row.window, None)
-        self.engine.stage(row.window.given, self._controls(row, row.window))
+        self._postpone(0)
+        self._stage(0, Staged(row, row.window, None))
         self._free(slot)
         self._settle(row)

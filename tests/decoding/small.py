@@ -62,9 +62,9 @@ def tokenizer_of(name: str) -> Tokenizer:
 
 @functools.cache
 def _engine(rows: int, first_capacity: int, name: str, fields: tuple) -> Engine:
-    if rows > 1:  # shares the programs of the staging row
+    if rows > 1:  # shares the parameters, and programs of the staging area with others of several rows
         engine = _engine(1, CAPACITY, name, fields).sibling()
-        engine.rows, engine.capacities = rows, cache_capacities(CONTEXT, first_capacity)
+        engine.rows, engine.capacities, engine.staging_rows = rows, cache_capacities(CONTEXT, first_capacity), 2
         return engine
     tokenizer = tokenizer_of(name)
     config = tiny_config(vocab_sizes=tokenizer.vocab_sizes, **dict(fields))

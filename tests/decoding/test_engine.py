@@ -267,10 +267,11 @@ def test_many_rows_have_a_prompt_each(rows):
     engine, alone = engine_of(rows, **NESTED), engine_of(**NESTED)
     starts = [prompt(1 + number % 4, number) for number in range(rows)]
     for slot, start in enumerate(starts):
-        engine.stage(start[:-9], controls_of(slot))
+        place = slot % engine.staging_rows
+        engine.stage(start[:-9], controls_of(slot), place=place)
         for _ in range(-(-len(start) // CHUNK)):
             engine.prefill_staged()
-        engine.insert_staged(slot, len(start) - 9)
+        engine.insert_staged(slot, len(start) - 9, place)
         if slot % 2:  # in the batch: as many events as a chunk, and one that is left to the next step
             engine.edit(slot, len(start) - 9, start, controls_of(slot))
             engine.prefill(slot)
@@ -284,6 +285,37 @@ def test_many_rows_have_a_prompt_each(rows):
         alone.edit(0, 0, given, controls_of(slot))
         alone.decode(lengths[slot] + 12)
         assert np.array_equal(engine.events(slot, lengths[slot] + 12), alone.events(0, lengths[slot] + 12))
+
+
+@pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
+def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields):
+    """To the bit, whatever their lengths, places and times."""
+    engine = engine_of(3, **fields)
+    long, short = prompt(4, 1), prompt(1, 2)
+
+    def read(place: int, events: np.ndarray) -> list[np.ndarray]:
+        """The row after some draws: its events and its carry, which depends on all keys and values."""
+        engine.insert_staged(place, len(events), place)
+        engine.decode(12)
+        state = engine.state
+        return [np.array(leaf)[place] for leaf in jax.tree.leaves((state.carry, state.cache.length, state.events))]
+
+    alone = []
+    for place, events in ((0, long), (1, short), (1, long)):
+        engine.reset()
+        engine.stage(events, controls_of(7), place=place)
+        for _ in range(0, len(events), CHUNK):
+            engine.prefill_staged()
+        alone.append(read(place, events))
+    engine.reset()
+    engine.stage(long, controls_of(7))
+    engine.prefill_staged()
+    engine.stage(short, controls_of(7), place=1)
+    for _ in range(CHUNK, len(long), CHUNK):
+        engine.prefill_staged()
+    together = [read(0, long), read(1, short)]
+    jax.tree.map(np.testing.assert_array_equal, together, alone[:2])
+    jax.tree.map(np.testing.assert_array_equal, alone[2][:-2], alone[0][:-2])
 
 
 # The cache
@@ -348,7 +380,7 @@ def assert_in_place(text: str, cache: Cache) -> None:
         assert not re.search(rf"= {shape}\S* copy\(", text)
 
 
-@pytest.mark.parametrize("field", ["context", "rows", "chunk"])
+@pytest.mark.parametrize("field", ["context", "rows", "chunk", "staging_rows"])
 def test_invalid_sizes_are_rejected_by_field(field):
     config = tiny_config(**FLAT)
     with pytest.raises(UserError, match=f"engine.{field}"):

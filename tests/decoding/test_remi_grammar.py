@@ -40,7 +40,7 @@ TOKENIZERS = [
     (False, "bar", 400),
     (True, "bar", 400),
 ]
-ROWS, STEPS = 50, 200
+ROWS, STEPS, STRIDE = 50, 200, 37
 
 
 @functools.cache
@@ -66,30 +66,38 @@ def advance_of(settings):
 
 @functools.cache
 def sampler(settings):
-    """(constraints, key, logits [ROWS, V]) -> random ids, whether any id was allowed, the bar after it; [STEPS, ROWS] each."""
+    """(constraints, logits [ROWS, V], noise [ROWS, V + STEPS STRIDE]) -> ids, whether any was allowed, and the bar after it.
+
+    Each is [STEPS, ROWS]. The noise of a step begins STRIDE later than that of the step before: to draw it anew would take
+    unoptimized code seconds.
+    """
     rules = grammar(*settings)
+    V = rules.vocab_sizes[0]
 
     @jax.jit
-    def draw(constraints, key, logits):
-        def step(state, key):
+    def draw(constraints, logits, noise):
+        def step(state, first):
             allowed = rules.allowed(state, [], constraints)
-            ids = jax.random.categorical(key, jnp.where(allowed, logits, -jnp.inf), axis=-1).astype(jnp.int32)
+            scores = logits + jax.lax.dynamic_slice_in_dim(noise, first, V, axis=1)
+            ids = jnp.where(allowed, scores, -jnp.inf).argmax(axis=-1).astype(jnp.int32)
             state = rules.advance(state, ids[:, None])
             return state, (ids, allowed.any(axis=-1), state.bar)
 
-        return jax.lax.scan(step, rules.start(ROWS), jax.random.split(key, STEPS))[1]
+        return jax.lax.scan(step, rules.start(ROWS), jnp.arange(STEPS) * STRIDE)[1]
 
     return draw
 
 
 def random_steps(settings, bounds: Constraints, seed: int, eos_logit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """(steps [ROWS, 1 + STEPS, 1], bars [ROWS]): BOS and random ids. Each row prefers ids that begin with one kind of token."""
-    rules = grammar(*settings)
-    logits = np.random.default_rng(seed).normal(size=(ROWS, rules.vocab_sizes[0])) * 2
+    rules, rng = grammar(*settings), np.random.default_rng(seed)
+    V = rules.vocab_sizes[0]
+    logits = rng.normal(size=(ROWS, V)) * 2
     preferred = np.resize([SPECIAL, BAR, POSITION, PROGRAM, DURATION], ROWS)
     logits += 6 * (rules.representation.spans.first == preferred[:, None])
     logits[:, EOS] = eos_logit
-    ids, possible, bars = sampler(settings)(bounds, jax.random.key(seed), jnp.asarray(logits, jnp.float32))
+    noise = rng.gumbel(size=(ROWS, V + STEPS * STRIDE))  # the largest sum is a sample of the softmax
+    ids, possible, bars = sampler(settings)(bounds, logits.astype(np.float32), noise.astype(np.float32))
     assert np.asarray(possible).all()
     return np.pad(np.asarray(ids).T[..., None], ((0, 0), (1, 0), (0, 0)), constant_values=BOS), np.asarray(bars)[-1]
 

@@ -107,6 +107,21 @@ def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(
     assert drawn == 330 and moves > 4 and longest <= max(3, scheduler.engine.decoder.lag + 1)
 
 
+def test_rows_are_prefilled_together_where_no_player_waits(monkeypatch):
+    """New requests of any lengths, and rows that need a new window."""
+    engine, chunks = engine_of(3, CAPACITY, **FLAT), []
+    prefill = engine.prefill_staged
+    monkeypatch.setattr(engine, "prefill_staged", lambda: (chunks.append(None), prefill()))
+    requests = [Request(prompt(3, number), ENDLESS, WILD, 130, number) for number in range(6)]
+    together = run(engine, *requests)
+    shared = len(chunks)
+    chunks.clear()
+    one_by_one = run(engine, *requests, interleaved=True)
+    assert shared < 0.75 * len(chunks)
+    for one, other in zip(together, one_by_one, strict=True):
+        assert np.array_equal(one.events, other.events)
+
+
 def test_outbox_has_the_events_of_the_continuation():
     request = Request(prompt(3), ENDLESS, WILD, 130, 4)
     scheduler = Scheduler(engine_of(1, **FLAT), interleaved=True)
