@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.fused.step import resolve
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.models.attend import implementation_of
+from sage_jax.models.registry import abstract_params
 from sage_jax.tokenizers.mmt import Mmt
 from tests.decoding.small import FLAT, NESTED, PROMPTS, TOKENIZER, controls_of
-from tests.models.small import parameters, tiny_config
+from tests.models.small import join_values, parameters, tiny_config
 
 H100 = types.SimpleNamespace(platform="gpu", core_count=132, compute_capability="9.0", device_kind="NVIDIA H100")
 STEPS, QUEUED = 5, 2  # of which the first two read queued events
@@ -54,6 +56,17 @@ def test_it_is_the_models_event_step(rows, fields):
             axis = one.shape.index(max(one.shape))
             filled = [jax.lax.slice_in_dim(jnp.float32(each), 0, length, axis=axis) for each in (one, two)]
             np.testing.assert_allclose(*filled, atol=0.1)
+
+
+@pytest.mark.parametrize("fields", [NESTED, FLAT], ids=join_values)
+def test_it_is_lowered_to_one_kernel_of_a_gpu(fields):
+    config = dataclasses.replace(tiny_config(**fields), **SIZES, decode_impl="fused")
+    engine = Engine(config, abstract_params(config), TOKENIZER, context=127, device=H100)
+    function, arguments, _ = engine.definition("event_step", 1, 128)
+    device = AbstractDevice(H100.device_kind + " 80GB HBM3", H100.core_count, H100.platform)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), (AxisType.Auto,), abstract_device=device)):
+        text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("@__gpu$xla.gpu.triton") == 1
 
 
 def test_a_device_and_a_model_decide():
