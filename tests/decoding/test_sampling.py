@@ -1,5 +1,7 @@
 """Sampling from hand-made logits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from sage_jax.decoding.sampling import (
     NEG_INF,
     SamplingConfig,
     SamplingParams,
+    by_attribute,
     filter_by_rank,
     filter_by_search,
     gumbel_noise,
@@ -19,14 +22,19 @@ from sage_jax.errors import UserError
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
 EVERY = jnp.ones((1, 5), bool)
-FILTERS = {"search": jax.jit(filter_by_search), "rank": jax.jit(filter_by_rank)}  # of a CPU and of accelerators
+FILTERS = {  # of a CPU, of accelerators, and of a kernel of a whole event step
+    "search": jax.jit(filter_by_search),
+    "rank": jax.jit(filter_by_rank),
+    "digits": jax.jit(functools.partial(filter_by_search, bits=4)),
+}
 every_filter = pytest.mark.parametrize("name", FILTERS)
 
 
 @jax.jit
 def draw(keys, logits, allowed, sampling_params):
     """As decoding draws: the noise of several attributes is made at once."""
-    _, noise = gumbel_noise(keys, (7, logits.shape[-1]))
+    sizes = 7, logits.shape[-1]
+    _, noise = by_attribute(gumbel_noise(keys, sizes), sizes)
     return sample(noise, logits, allowed, sampling_params)
 
 
