@@ -32,6 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.max_events = 2048
     config.seed = 0
     config.sampling = dict(temperature=1.0, top_k=0, top_p=0.98, min_p=0.0)
+    config.prompt_instruments = False
     config.use_best_checkpoint = False
     config.likelihood_pieces = 0
     config.memorization = True

@@ -89,6 +89,7 @@ def _speed(model: Model, prompt: str | os.PathLike, loading: float, made: str) -
 def _scores(evaluation: Evaluation, made: str) -> list[str]:
     prompts, config, scores = evaluation.prompts, evaluation.config, evaluation.scores
     sampling = ", ".join(f"{name} {value}" for name, value in config["sampling"].items())
+    limits = "the prompt's instruments" if config["prompt_instruments"] else "any instrument, any pitch"
     nmsi = [(name, _interval(row["nmsi"])) for name, row in scores.items()]
     against = [
         (row["compared_with"], _interval(row["difference"], sign=True))
@@ -109,7 +110,7 @@ def _scores(evaluation: Evaluation, made: str) -> list[str]:
         "## Continuations",
         f"NMSI of {config['samples']} samples for each of {prompts['count']} prompts of {config['prompt_bars']} bars. They are "
         f"from {prompts['pieces']} of the {prompts['split_pieces']} pieces of the {config['split']} split. "
-        f"Sampling: {sampling}; any instrument, any pitch. [Evaluation](evaluation.md) explains the index and the baselines.",
+        f"Sampling: {sampling}; {limits}. [Evaluation](evaluation.md) explains the index and the baselines.",
         markdown_table(("system", "NMSI (95% interval)"), nmsi),
         markdown_table(("model minus", "paired difference in NMSI"), against),
         f"Faults in its events: {faults}.",

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -67,9 +66,9 @@ class Limits:
         number = lambda value: struct.one_row(FAR if value is None else min(value, FAR), np.int32)
         playable = np.full(DRUMS + 1, self.programs is None)
         playable[[] if self.programs is None else list(self.programs)] = True
-        pitches: Any = np.tile(np.array([0, 127], np.int32), (1, DRUMS + 1, 1))
+        pitches = np.tile([0, 127], (DRUMS + 1, 1))
         for program, low_high in self.pitches.items():
-            pitches[0, program] = low_high
+            pitches[program] = low_high
         return Constraints(
             first_bar=number(self.first_bar),
             stop_bar=number(self.stop_bar),
@@ -77,5 +76,5 @@ class Limits:
             stop_tick=number(self.stop_tick),
             allow_eos=struct.one_row(self.allow_eos, bool),
             programs=struct.one_row(playable, bool),
-            pitches=pitches,
+            pitches=struct.one_row(pitches, np.int32),
         )

@@ -5,11 +5,12 @@ import hashlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sage_jax.corpus.contents import pitch_limits
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Continuation, Request
@@ -19,7 +20,9 @@ from sage_jax.errors import UserError
 from sage_jax.evaluation.prompts import Prompt
 from sage_jax.evaluation.syntax import SyntaxErrors, step_errors
 from sage_jax.files import replacing, write_json
+from sage_jax.music.instruments import programs_in
 from sage_jax.music.notes import Piece
+from sage_jax.tokenizers.note_events import NoteEvents
 
 BATCHES_SAVED = 8  # batches of rows per saved file: the most work that a killed call loses
 
@@ -59,11 +62,13 @@ def generate_continuations(
     identity: dict[str, Any],
     folder: pathlib.Path,
     progress: ProgressCallback = lambda done, total: None,
+    contents: Mapping[str, Any] | None = None,
 ) -> SystemOutput:
     """Continues each prompt `decoding.samples` times, as many at once as the engine has rows.
 
     Resumes a stopped call, with the same result. identity: JSON-ready values that identify the model. Finished rows are kept in
-    a subfolder of `folder` for each identity and settings. progress: counts rows.
+    a subfolder of `folder` for each identity and settings. progress: counts rows. contents: of the training split, as
+    `Contents.to_dict`, if the rows keep to the prompt's instruments and their pitches; None for no such limits.
     """
     tokenizer = engine.tokenizer
     quantized = [tokenizer.quantize(prompt.prompt) for prompt in prompts]
@@ -75,13 +80,19 @@ def generate_continuations(
     places = [(prompt.name, prompt.start, prompt.bars) for prompt in prompts]
     digest = hashlib.sha256(repr(places).encode() + b"".join(events.tobytes() for events in encoded)).hexdigest()[:16]
     settings = {**identity, "decoding": dataclasses.asdict(decoding), "context": engine.limit, "prompts": digest}
+    settings["contents"] = contents
     folder = folder / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     write_json(folder / "settings.json", settings, indent=2)
 
     requests = [
         Request(
             encoded[index],
-            Limits(first_bar=first_bars[index], stop_tick=prompt.end + prompt.length),
+            Limits(
+                first_bar=first_bars[index],
+                stop_tick=prompt.end + prompt.length,
+                programs=None if contents is None else programs_in(quantized[index]),
+                pitches=pitch_limits(contents or {}, quantized[index]) if isinstance(tokenizer, NoteEvents) else {},
+            ),
             decoding.sampling,
             decoding.max_events,
             decoding.seed,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sage_jax.corpus.contents import Contents
 from sage_jax.data.crops import subsample_evenly
 from sage_jax.decoding.engine import Engine
 from sage_jax.errors import UserError
@@ -62,7 +63,8 @@ class TrainedModel:
             "step": self.step,
             "params": digest.hexdigest()[:16],
         }
-        return generate_continuations(self.engine, task.prompts, decoding, identity, folder, progress)
+        contents = Contents.of(task.training, task.tokenizer).to_dict() if config.prompt_instruments else None
+        return generate_continuations(self.engine, task.prompts, decoding, identity, folder, progress, contents)
 
     def log_likelihood(self, task: Task, progress: ProgressCallback = lambda done, total: None) -> dict[str, Any]:
         """The likelihood of `likelihood_pieces` of the task's pieces.

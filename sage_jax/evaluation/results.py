@@ -96,6 +96,11 @@ def score(prompts: Sequence[Prompt], continuations: Sequence[Sequence[Piece]]) -
     return SystemScores(values, samples, scores.drums_only.reshape(len(prompts), samples)[:, 0])
 
 
+def estimate_of(scored: SystemScores, name: str, prompts: Sequence[Prompt]) -> Estimate:
+    """The estimate of one of SCORE_NAMES."""
+    return estimate(scored.values[name], cluster_ids(prompts))
+
+
 def table(prompts: Sequence[Prompt], scored: Mapping[str, SystemScores]) -> dict[str, dict[str, Any]]:
     """For each system the estimates of SCORE_NAMES and of 'relative', and the number of samples.
 

@@ -29,6 +29,8 @@ class EvaluationConfig:
     memorization: computes the longest note n-grams shared with the training split.
     candidates_include_prompt: whether the files of --candidates begin with their prompt.
     num_midi_examples: prompts for which every system's continuation is written as MIDI.
+    prompt_instruments: continuations have the prompt's instruments alone, each within its pitches in the training split or the
+    prompt, as those of launch.sample by default; else any.
     """
 
     split: str
@@ -45,6 +47,7 @@ class EvaluationConfig:
     memorization: bool
     candidates_include_prompt: bool
     num_midi_examples: int
+    prompt_instruments: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":

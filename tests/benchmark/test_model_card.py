@@ -8,7 +8,7 @@ from sage_jax.evaluation.results import Evaluation
 from sage_jax.evaluation.task import EvaluationConfig
 from tests.weights.test_format import weights
 
-CONFIG = EvaluationConfig("test", 2, 4, 8, 1, 2, 64, 0, SamplingConfig(), False, 0, True, True, 0)
+CONFIG = EvaluationConfig("test", 2, 4, 8, 1, 2, 64, 0, SamplingConfig(), False, 0, True, True, 0, True)
 
 
 def estimate(mean):

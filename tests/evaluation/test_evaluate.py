@@ -12,11 +12,13 @@ from rich.console import Console
 
 from configs.evaluation import get_config
 from sage_jax.corpus.preprocess import PreprocessConfig, preprocess
+from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.evaluate import evaluate
 from sage_jax.evaluation.outputs import save_music
 from sage_jax.evaluation.results import Evaluation, SystemScores, table
+from sage_jax.evaluation.sampling_grid import as_markdown, sampling_grid, settings_of
 from sage_jax.evaluation.task import EvaluationConfig, Task
 from sage_jax.music.midi import read_midi
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -160,3 +162,16 @@ def test_the_script_reports_a_mistake_in_one_line(workdir, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1].startswith("error: --candidates: /nowhere is not a folder")
+
+
+def test_sampling_settings_are_compared_on_prompts_that_are_not_of_the_test_split(workdir, tmp_path):
+    settings = settings_of({"temperature": [0.5, 1.0], "top_p": [0.9], "min_p": []})
+    assert settings == [SamplingConfig(0.5, 0, 0.9), SamplingConfig(1.0, 0, 0.9)]
+    limited = config(split="train", prompts=2, samples=1, prompt_instruments=True)
+    rows = sampling_grid(workdir, workdir, limited, settings, tmp_path)
+    names = [row["system"] for row in rows]
+    assert set(names[:2]) == {"temperature 0.5, top_p 0.9", "temperature 1, top_p 0.9"} and set(names[2:]) == set(BASELINES)
+    assert rows[0]["nmsi"].mean >= rows[1]["nmsi"].mean and 0 <= rows[0]["overlap"]["mean"] <= 1
+    assert as_markdown(rows).count("\n") == 1 + len(rows)
+    with pytest.raises(UserError, match="config.split is test, on which nothing may be chosen"):
+        sampling_grid(workdir, workdir, config(), settings, tmp_path)
