@@ -118,7 +118,7 @@ class Engine:
         for name in ("empty", "edit", "read"):
             self._program(name, self.staging_rows, self._stage_capacity)
         for capacity in self.capacities:
-            for name in ("empty", "decode", "edit", "release", "prefill", "events"):
+            for name in ("empty", "decode", "edit", "release", "events", self._prefill_name):
                 self._program(name, self.rows, capacity)
             self._program("insert", self.rows, capacity, self.staging_rows)
         for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
@@ -168,8 +168,9 @@ class Engine:
 
     def prefill(self, slot: int) -> None:
         """Reads up to `chunk` queued events of the row. Its length + chunk must not exceed the capacity."""
-        program = self._program("prefill", self.rows, self.capacity)
-        self._state = program(self.params, self.state, np.int32(slot))
+        program = self._program(self._prefill_name, self.rows, self.capacity)
+        slots = (np.int32(slot),) if self.rows > 1 else ()
+        self._state = program(self.params, self.state, *slots)
 
     def release(self, slot: int) -> None:
         """Ends the row."""
@@ -218,6 +219,11 @@ class Engine:
         if value not in self._numbers:
             self._numbers[value] = jnp.int32(value)
         return self._numbers[value]
+
+    @property
+    def _prefill_name(self) -> str:
+        """The program that prefills a row of the batch: where there is one row, that of a staging area of one row."""
+        return "prefill" if self.rows > 1 else "read"
 
     @property
     def _stage_capacity(self) -> int:

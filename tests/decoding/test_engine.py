@@ -239,7 +239,7 @@ def test_chunks_event_steps_and_one_chunk_read_the_same(reader):
     if fields in (FLAT, DELAY):
         wide = engine.sibling()
         wide.chunk = 64
-        wide._programs = {name: program for name, program in engine._programs.items() if name[0] != "prefill"}
+        wide._programs = {name: program for name, program in engine._programs.items() if name[0] != "read"}
         assert np.array_equal(drawn_after(wide, events, 1), by_step)
 
 

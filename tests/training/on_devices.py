@@ -3,9 +3,9 @@
   python -m tests.training.on_devices FOLDER
 
 Writes FOLDER/NAME.npz for each of LAYOUTS: metrics, gradient moments, parameters, validation sums, collectives and bytes of
-the state on a device. Also writes FOLDER/resumed.npz, a run that resumes a checkpoint under another partitioner, and
-FOLDER/fsdp.npz, the bytes of a state that all devices shard. The number of fake devices is fixed before jax starts, so the
-test's own process can't be used.
+the state on a device. Also writes FOLDER/initial.npz, the initial parameters that a model draws on all axes, FOLDER/resumed.npz,
+a run that resumes a checkpoint under another partitioner, and FOLDER/fsdp.npz, the bytes of a state that all devices shard.
+The number of fake devices is fixed before jax starts, so the test's own process can't be used.
 """
 
 import functools
@@ -50,15 +50,28 @@ def flat(tree):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+def quick_start():
+    """Patches models to begin with tests/initial_values.py: a real initializer compiles for as long as a train step."""
+    from unittest import mock
+
+    from sage_jax.models.backbone import Backbone
+    from tests.initial_values import drawn_init
+
+    return mock.patch.object(Backbone, "init", drawn_init)
+
+
 @functools.cache
 def compiled(name: str):
-    """(RunConfig, TrainFunctions, compiled train step) of a layout, or of one device where LAYOUTS has no such name."""
+    """(RunConfig, TrainFunctions, initial state on the host, compiled train step) of a layout, or of one device where LAYOUTS
+    has no such name."""
     from sage_jax.training.train_functions import empty_batch, make_train_functions
 
     run = make_run(LAYOUTS.get(name, {}))
-    functions = make_train_functions(run, run.tokenizer)
-    train_step = functions.train_step.lower(functions.init(0), functions.shard_batch(empty_batch(run))).compile()
-    return run, functions, train_step
+    with quick_start():
+        functions = make_train_functions(run, run.tokenizer)
+        state = functions.init(0)
+    train_step = functions.train_step.lower(state, functions.shard_batch(empty_batch(run))).compile()
+    return run, functions, functions.unshard_state(state), train_step
 
 
 def run_steps(name: str, folder: pathlib.Path | None = None) -> dict:
@@ -70,8 +83,8 @@ def run_steps(name: str, folder: pathlib.Path | None = None) -> dict:
     from sage_jax.training.checkpoint import Checkpoints
     from sage_jax.training.sharding import bytes_of_state
 
-    run, functions, train_step = compiled(name)
-    state = functions.init(0)
+    run, functions, initial, train_step = compiled(name)
+    state = functions.shard_state(initial)
     lines, moments = [], None
     for step, batch in enumerate(batches(), 1):
         state, metrics = train_step(state, functions.shard_batch(batch))
@@ -96,6 +109,15 @@ def run_steps(name: str, folder: pathlib.Path | None = None) -> dict:
     }
 
 
+def initial_parameters(name: str) -> dict:
+    """What a model's own initializers draw."""
+    from sage_jax.training.train_functions import make_train_functions
+
+    run = make_run(LAYOUTS.get(name, {}))
+    functions = make_train_functions(run, run.tokenizer)
+    return {"params": flat(functions.unshard_state(functions.init(0)).params)}
+
+
 def sharded_state_bytes() -> int:
     """Bytes of a state on each device if all eight shard it; nothing is compiled."""
     from sage_jax.training.sharding import bytes_of_state
@@ -113,9 +135,9 @@ def resume(name: str, folder: pathlib.Path) -> dict:
 
     from sage_jax.training.checkpoint import Checkpoints
 
-    run, functions, train_step = compiled(name)
+    run, functions, initial, train_step = compiled(name)
     with Checkpoints(folder, run) as checkpoints:
-        restored, _ = checkpoints.restore(functions.unshard_state(functions.init(0)))
+        restored, _ = checkpoints.restore(initial)
     state, losses = functions.shard_state(restored), []
     for batch in itertools.islice(batches(), int(restored.step), None):
         state, metrics = train_step(state, functions.shard_batch(batch))
@@ -133,6 +155,7 @@ def main() -> None:
     for name in LAYOUTS:
         np.savez(folder / f"{name}.npz", **run_steps(name, folder / "run" if name == saved else None))
     np.savez(folder / "resumed.npz", **resume(resumed, folder / "run"))
+    np.savez(folder / "initial.npz", **initial_parameters("all_axes"))
     np.savez(folder / "fsdp.npz", state_bytes=sharded_state_bytes())
 
 

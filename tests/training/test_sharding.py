@@ -17,7 +17,7 @@ from sage_jax.training.placement import check_batch_size
 from sage_jax.training.sharding import make_mesh, partition_spec, paths
 from sage_jax.training.state import init_state
 from sage_jax.training.train_functions import make_train_functions
-from tests.training.on_devices import LAYOUTS, RESUMED_AT, run_steps
+from tests.training.on_devices import LAYOUTS, RESUMED_AT, initial_parameters, run_steps
 from tests.training.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     command = [sys.executable, "-m", "tests.training.on_devices", folder]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
-    results = {name: dict(np.load(folder / f"{name}.npz", allow_pickle=True)) for name in (*LAYOUTS, "resumed", "fsdp")}
+    results = {name: dict(np.load(folder / f"{name}.npz", allow_pickle=True)) for name in (*LAYOUTS, "initial", "resumed", "fsdp")}
     return results | {"one": run_steps("one")}
 
 
@@ -46,6 +46,11 @@ def test_a_sharded_run_equals_the_run_on_one_device(runs, name):
     # Adam divides by the root of the second moment: where that is tiny, it amplifies rounding errors.
     differences = np.abs(other["params"] - one["params"])
     assert differences.mean() < 1e-7 and differences.max() < 3e-4
+
+
+@pytest.mark.process
+def test_initial_parameters_do_not_depend_on_the_devices(runs):
+    np.testing.assert_allclose(runs["initial"]["params"], initial_parameters("one")["params"], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.process
