@@ -41,7 +41,8 @@ def write_examples(
             row = _example(evaluation / "midi" / system / path.name, files / f"{path.stem}-{system}", system, prompt)
             cells.append(_cells(row, f"{files.name}/{path.stem}-{system}"))
             rows.append(row)
-        bars = f"{prompt['prompt_bars']} bars of prompt from bar {prompt['first_bar'] + 1}, {prompt['bars_to_write']} bars after it."
+        first, given, new = prompt["first_bar"] + 1, prompt["prompt_bars"], prompt["bars_to_write"]
+        bars = f"Bars of the prompt: {given}, from bar {first}. Bars after it: {new}."
         table = markdown_table(("system", "picture", "recording", "seconds", "peak", "rms", "silent", "notes/s"), cells)
         sections.append(f"## {prompt['piece']}\n\n{bars}\n\n{table}")
     with replacing(page) as temporary:

@@ -32,7 +32,7 @@ def test_a_page_has_every_system_of_every_prompt_with_its_measures(tmp_path, mon
     rows = examples.write_examples(evaluation, ["model", "truth"], page, "# Examples")
     assert [(row["system"], row["notes_per_second"]) for row in rows] == [("model", 2.0), ("truth", 2.0)]
     text = page.read_text()
-    assert text.startswith("# Examples\n\n## a/b.mid\n\n1 bars of prompt from bar 5, 1 bars after it.")
+    assert text.startswith("# Examples\n\n## a/b.mid\n\nBars of the prompt: 1, from bar 5. Bars after it: 1.")
     assert "![truth](page/0003-truth.png)" in text and "| 4 | 0.50 | 0.080 | 25% | 2.0 |" in text
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == [
         "0003-model.mid", "0003-model.png", "0003-truth.mid", "0003-truth.png",
