@@ -23,11 +23,10 @@ from sage_jax.errors import UserError
 from sage_jax.files import write_json
 from sage_jax.music.midi import read_midi
 from sage_jax.music.notes import DRUMS, Piece
-from sage_jax.rendering.audio import MAX_SECONDS, SAMPLE_RATE, synthesise, trim, write_mp3
+from sage_jax.rendering.audio import MAX_SECONDS, render_mp3
 
 TICKS_PER_QUARTER = 96  # fine enough to keep the timing of the file
 FORMS = 60  # randomized orders of clips; each listener gets one
-LOUDNESS, PEAK = 0.08, 0.89  # the RMS of every clip, reduced where the peak would exceed PEAK
 RESPONSE_SECONDS = 12.0  # estimated time of a response, without listening
 PATTERNS = ("*.mid", "*.midi")
 
@@ -104,7 +103,7 @@ def make_test(
                     raise UserError(f"{folder / name} has no notes and cannot be judged; remove it from every folder")
                 if piece.seconds(piece.end) > MAX_SECONDS:
                     raise UserError(f"{folder / name} is longer than {MAX_SECONDS / 60:.0f} minutes; give shorter files")
-                seconds = _record(piece, made / "clips" / f"{clip}.mp3")
+                seconds = render_mp3(piece, made / "clips" / f"{clip}.mp3").seconds
                 clips[clip] = _piano_roll(piece, seconds, config.prompt_bars)
                 owners[clip] = {"system": system, "piece": name}
             say(f"{name}: {len(outputs)} clips")
@@ -156,17 +155,6 @@ def _common_names(outputs: Mapping[str, pathlib.Path]) -> list[str]:
                 f"{outputs[lacking[0]] / name}, or remove {name} from every folder"
             )
     return everything
-
-
-def _record(piece: Piece, path: pathlib.Path) -> float:
-    """Writes `piece` as audio at the common loudness; returns its duration in seconds."""
-    samples = trim(synthesise(piece), float(piece.seconds(piece.end)))
-    loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-    peak = float(np.abs(samples).max(initial=0))
-    if peak:
-        samples = samples * min(LOUDNESS / loudness, PEAK / peak)
-    write_mp3(samples, path)
-    return len(samples) / SAMPLE_RATE
 
 
 def _piano_roll(piece: Piece, seconds: float, prompt_bars: int) -> dict[str, Any]:

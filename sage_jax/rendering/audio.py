@@ -22,6 +22,7 @@ SOUNDFONT = "TimGM6mb.sf2"
 SAMPLE_RATE = 48_000  # of the synthesiser
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
 SILENCE = 1e-3  # -60 dBFS
+LOUDNESS = 0.08  # root mean square of every clip of a page, 1 being full scale
 RELEASE = 2.5  # seconds rendered after the last note, for its release and reverberation
 TAIL = 0.5  # seconds kept after the last sound, faded out
 TRACKS_PER_PASS = 15  # pretty_midi has 15 pitched channels; a 16th track would share the program of the first
@@ -66,6 +67,16 @@ def render_wav(piece: Piece, path: str | os.PathLike) -> WavStats:
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    return measure(samples)
+
+
+def render_mp3(piece: Piece, path: str | os.PathLike) -> WavStats:
+    """Writes `piece` as an MP3 at the loudness that all clips have, or less where it would clip. Raises as `render_wav`."""
+    samples = trim(synthesise(piece), float(piece.seconds(piece.end)))
+    loudness, peak = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), float(np.abs(samples).max(initial=0))
+    if peak:
+        samples = samples * min(LOUDNESS / loudness, PEAK / peak)
+    write_mp3(samples, path)
     return measure(samples)
 
 
