@@ -3,9 +3,9 @@
   python -m tests.training.on_devices FOLDER
 
 Writes FOLDER/NAME.npz for each of LAYOUTS: metrics, gradient moments, parameters, validation sums, collectives and bytes of
-the state on a device. Also writes FOLDER/initial.npz, the initial parameters that a model draws on all axes, FOLDER/resumed.npz,
-a run that resumes a checkpoint under another partitioner, and FOLDER/fsdp.npz, the bytes of a state that all devices shard.
-The number of fake devices is fixed before jax starts, so the test's own process can't be used.
+the state on a device. Also writes FOLDER/initial.npz, the parameters that a model draws on all axes; FOLDER/resumed.npz, a run
+that resumes a checkpoint under another partitioner; and FOLDER/fsdp.npz, the bytes of a state that all devices shard. The
+number of fake devices is fixed before jax starts, so the test's own process can't be used.
 """
 
 import functools

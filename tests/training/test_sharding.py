@@ -30,7 +30,8 @@ def runs(tmp_path_factory):
     command = [sys.executable, "-m", "tests.training.on_devices", folder]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
-    results = {name: dict(np.load(folder / f"{name}.npz", allow_pickle=True)) for name in (*LAYOUTS, "initial", "resumed", "fsdp")}
+    names = (*LAYOUTS, "initial", "resumed", "fsdp")
+    results = {name: dict(np.load(folder / f"{name}.npz", allow_pickle=True)) for name in names}
     return results | {"one": run_steps("one")}
 
 
