@@ -1,0 +1,1 @@
+"""A whole event step as one kernel for GPUs, see docs/kernels.md."""
