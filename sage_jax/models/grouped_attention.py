@@ -58,14 +58,17 @@ class GroupedLayout:
         return tuple(self._append(*pair, length) for pair in zip(buffers, new, strict=True))
 
     def _append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
-        (G, Q), (keys, values) = self.kv_groups, buffers
-        B, _, _, h = values.shape
-        # [B, K, E, N, h] -> [B, G, N Q, h]
-        new_keys, new_values = (part.reshape(B, G, Q, -1, h).swapaxes(2, 3).reshape(B, G, -1, h) for part in new)
+        place = length * self.kv_groups[1]
+        new_keys, new_values = map(self._by_group, new)
         return (
-            update_rows(keys, new_keys.swapaxes(2, 3), length * Q, KEYS_AXIS),
-            update_rows(values, new_values, length * Q, VALUES_AXIS),
+            update_rows(buffers[0], new_keys.swapaxes(2, 3), place, KEYS_AXIS),
+            update_rows(buffers[1], new_values, place, VALUES_AXIS),
         )
+
+    def _by_group(self, new: jax.Array) -> jax.Array:
+        """[B, K, E, N, h] -> [B, G, N Q, h]."""
+        (B, *_, h), (G, Q) = new.shape, self.kv_groups
+        return new.reshape(B, G, Q, -1, h).swapaxes(2, 3).reshape(B, G, -1, h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +90,11 @@ class StackedLayout(GroupedLayout):
         return keys[:, number].swapaxes(2, 3), values[:, number]
 
     def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
-        (G, Q), h = self.kv_groups, self.head_dim
+        def append(buffer: jax.Array, parts: Sequence[jax.Array]) -> jax.Array:
+            stacked = jnp.stack([self._by_group(part) for part in parts], axis=1)  # [B, L, G, N Q, h]
+            return update_rows(buffer, stacked, length * self.kv_groups[1], 3)
 
-        def stacked(parts: Sequence[jax.Array]) -> jax.Array:  # [B, K, E, N, h] of each layer -> [B, L, G, N Q, h]
-            parts = [part.reshape(len(part), G, Q, -1, h).swapaxes(2, 3).reshape(len(part), G, -1, h) for part in parts]
-            return jnp.stack(parts, axis=1)
-
-        parts = ([pair[index] for pair in new] for index in (0, 1))
-        pairs = zip(buffers[0], parts, strict=True)
-        keys, values = (update_rows(buffer, stacked(each), length * Q, 3) for buffer, each in pairs)
+        keys, values = (append(buffer, [pair[index] for pair in new]) for index, buffer in enumerate(buffers[0]))
         return ((keys, values),)
 
 

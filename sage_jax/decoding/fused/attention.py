@@ -37,7 +37,7 @@ class Part:
     @classmethod
     def of(cls, sizes: Sizes, layer, first: Number, row, group, split, length: jax.Array) -> "Part":
         config, Q, E = sizes.config, sizes.keys_in_group, sizes.config.keys_per_event
-        by_attribute = config.num_own_scope_heads == config.num_heads
+        by_attribute = sizes.by_attribute
         is_flat = config.architecture == "flat"
         kv_head, attribute = (group // E, group % E) if by_attribute else (group, jnp.int32(0))
         cached, place, has_new = length * Q, length * Q, length >= 0

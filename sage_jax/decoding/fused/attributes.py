@@ -158,14 +158,7 @@ class Attributes:
 
     def _down(self, barrier: Number, step: int) -> None:
         layers, refs = self.layers, self.refs
-
-        def finish(rows: jax.Array, columns: jax.Array, product: jax.Array) -> None:
-            index, mask = (rows[:, None], columns[None]), layers.is_row(rows)
-            before = read(refs["state"], *index, mask=mask, fresh=True)
-            if self.pending is not None:
-                before += self._inner_embedding(*index, mask)
-            write(refs["state"], before + product.astype(before.dtype), *index, mask=mask)
-
+        finish = layers.add_to("state", None if self.pending is None else self._inner_embedding)
         weights = lambda columns: [layers.matrix(refs["decoder_downs"], step, columns, width=self._decoder_width)]
         inputs = lambda rows: layers.blocks(refs["hidden"], rows, self._decoder_width)
         layers.product(barrier, self.config.embed_dim, weights, inputs, finish)

@@ -126,12 +126,14 @@ class Layers:
 
         return finish
 
-    def add_to(self, name: str) -> Callable[..., None]:
-        """Adds a product, rounded as the model does, to refs[name]."""
+    def add_to(self, name: str, pending: Callable[..., jax.Array] | None = None) -> Callable[..., None]:
+        """Adds a product, rounded as the model does, to refs[name], after `pending` of the same rows, columns and mask."""
 
         def finish(rows: jax.Array, columns: jax.Array, product: jax.Array) -> None:
             index, mask = (rows[:, None], columns[None]), self.is_row(rows)
             before = read(self.refs[name], *index, mask=mask, fresh=True)
+            if pending:
+                before += pending(*index, mask)
             write(self.refs[name], before + product.astype(before.dtype), *index, mask=mask)
 
         return finish

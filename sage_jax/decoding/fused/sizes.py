@@ -61,6 +61,11 @@ class Sizes:
         return self.config.kv_groups[1]
 
     @property
+    def by_attribute(self) -> bool:
+        """Whether each KV group has the tokens of one attribute."""
+        return self.config.num_own_scope_heads == self.config.num_heads
+
+    @property
     def heads_in_group(self) -> int:
         """U R: query heads that attend to one KV group."""
         return self.config.num_heads // self.groups
@@ -120,8 +125,7 @@ class Sizes:
     @property
     def own_groups(self) -> int:
         """Groups of query heads, first in a KV group, that attend to one attribute of a KV group over all of them."""
-        by_attribute = self.config.num_own_scope_heads == self.config.num_heads
-        return 0 if by_attribute else self.config.num_own_scope_groups
+        return 0 if self.by_attribute else self.config.num_own_scope_groups
 
     @property
     def heads_in_own_group(self) -> int:
