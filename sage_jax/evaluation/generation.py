@@ -24,7 +24,7 @@ from sage_jax.music.instruments import programs_in
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.note_events import NoteEvents
 
-BATCHES_SAVED = 8  # batches of rows per saved file: the most work that a killed call loses
+BATCHES_SAVED = 1  # batches of rows per saved file: the most work that a killed call loses
 
 ProgressCallback = Callable[[int, int], None]  # called with the number of finished items and their total
 
