@@ -24,8 +24,6 @@ from sage_jax.music.instruments import programs_in
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.note_events import NoteEvents
 
-BATCHES_SAVED = 1  # batches of rows per saved file: the most work that a killed call loses
-
 ProgressCallback = Callable[[int, int], None]  # called with the number of finished items and their total
 
 
@@ -113,7 +111,7 @@ def generate_continuations(
     scheduler, unsaved = Scheduler(engine), []
     for row in scheduler.run([request for request in requests if request.number not in new_events]):
         unsaved.append(row)
-        if len(unsaved) == BATCHES_SAVED * engine.rows or len(new_events) + len(unsaved) == len(requests):
+        if len(unsaved) == engine.rows or len(new_events) + len(unsaved) == len(requests):
             _save(folder, unsaved)
             new_events.update((row.request.number, row.events) for row in unsaved)
             rows_cut += sum(_is_cut(row) for row in unsaved)

@@ -55,8 +55,7 @@ def test_continuations_are_reproducible_by_seed(generated, engine, tmp_path):
     assert other.continuations != again.continuations
 
 
-def test_a_stopped_run_resumes_with_the_same_result(generated, engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("sage_jax.evaluation.generation.BATCHES_SAVED", 1)
+def test_a_stopped_run_resumes_with_the_same_result(generated, engine, tmp_path):
     whole = generate_continuations(engine, PROMPTS, DECODING, IDENTITY, tmp_path / "whole")
 
     class Stop(Exception):
