@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from sage_jax import compilation_cache
@@ -20,7 +21,7 @@ from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.decoding.session import Session, stream
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
-from sage_jax.models.registry import inference_parameters
+from sage_jax.models.registry import inference_config, inference_parameters
 from sage_jax.music.instruments import describe, programs_in, programs_of
 from sage_jax.music.midi import at_resolution, read_midi, save_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
@@ -137,7 +138,8 @@ class Model:
     def __init__(self, saved: SavedModel, sampling: SamplingConfig, continuation: ContinuationConfig):
         self.run, self.step, self.tokenizer, self.valid = saved.run, saved.step, saved.tokenizer, saved.valid
         self.sampling, self.continuation, self._contents = sampling, continuation, saved.contents
-        self.params = inference_parameters(saved.run.model, saved.params)
+        self._config = inference_config(saved.run.model, jax.devices()[0])
+        self.params = inference_parameters(self._config, saved.params)
         self._engines: dict[tuple[int, int], Engine] = {}
 
     def __repr__(self) -> str:
@@ -212,7 +214,7 @@ class Model:
             raise UserError(f"{name} has no notes; give music to score")
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
-        found = likelihood.bits(self.run.model, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
+        found = likelihood.bits(self._config, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
         bits, notes = found.bits[0], max(int(found.notes[0]), 1)
         return Score(
             bits_per_note=float(bits.sum() / notes),
@@ -283,7 +285,7 @@ class Model:
         """The engine for `rows` continuations at once, which keeps its compiled programs. chunk: events of one prefill."""
         if (rows, chunk) not in self._engines:
             self._engines[rows, chunk] = Engine(
-                self.run.model, self.params, self.tokenizer, context=self.run.context, rows=rows, chunk=chunk
+                self._config, self.params, self.tokenizer, context=self.run.context, rows=rows, chunk=chunk
             )
         return self._engines[rows, chunk]
 

@@ -17,6 +17,7 @@ from sage_jax.evaluation import likelihood
 from sage_jax.evaluation.generation import DecodingConfig, ProgressCallback, SystemOutput, generate_continuations
 from sage_jax.evaluation.statistics import ratio
 from sage_jax.evaluation.task import Task
+from sage_jax.models.registry import inference_config
 from sage_jax.tokenizers.config import retokenize
 from sage_jax.weights.saved_model import SavedModel
 
@@ -47,7 +48,8 @@ class TrainedModel:
                 f"{name} was trained with another vocabulary than the shards of the first --workdir; evaluate it alone"
             )
         max_steps = run.representation.steps(task.config.max_events)
-        engine = Engine(run.model, saved.params, saved.tokenizer, context=run.context, rows=task.config.batch_size, chunk=CHUNK)
+        config, rows = inference_config(run.model, jax.devices()[0]), task.config.batch_size
+        engine = Engine(config, saved.params, saved.tokenizer, context=run.context, rows=rows, chunk=CHUNK)
         return cls(name, engine, run.context, max_steps, saved.step, saved.music)
 
     def write(self, task: Task, folder: pathlib.Path, progress: ProgressCallback = lambda done, total: None) -> SystemOutput:

@@ -40,6 +40,14 @@ def abstract_params(config: ModelConfig) -> dict[str, Any]:
     return params | {f"block_{layer}": block for layer in range(config.num_layers)}
 
 
+def inference_config(config: ModelConfig, device: Any) -> ModelConfig:
+    """`config` as a trained model uses it on a `device` of jax. On a CPU that is float32, and no kernel for GPUs.
+
+    A CPU without products in bfloat16 converts each operand: 16 rows of sage-20m decode five times as fast in float32.
+    """
+    return dataclasses.replace(config, dtype="float32", decode_impl="xla") if device.platform == "cpu" else config
+
+
 def inference_parameters(config: ModelConfig, params: Any) -> Any:
     """`params` in the types and layouts that a forward pass on one device uses: the same logits without a cast per pass.
 

@@ -1,6 +1,7 @@
 """Event-level models: decoding token by token equals the full forward pass."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from sage_jax.errors import UserError
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.delay import delayed
-from sage_jax.models.registry import abstract_params, build_model
+from sage_jax.models.registry import abstract_params, build_model, inference_config
 from tests.models.small import EVENT_LEVEL, SHARINGS, join_values, parameters, random_events, small_config
 
 B, N, A = 2, 9, 5
@@ -191,3 +192,13 @@ def test_invalid_config_is_rejected_by_field(field, value):
 )
 def test_name_has_every_field_that_differs_from_the_default(fields, name):
     assert small_config(**fields, kv_sharing="mqa").name == name
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("cpu", ("float32", "xla")), ("gpu", ("bfloat16", "fused")), ("tpu", ("bfloat16", "fused"))],
+)
+def test_a_trained_model_is_used_in_float32_on_a_cpu(platform, expected):
+    trained = small_config(architecture="nested", dtype="bfloat16", decode_impl="fused")
+    used = inference_config(trained, types.SimpleNamespace(platform=platform))
+    assert (used.dtype, used.decode_impl) == expected

@@ -20,7 +20,7 @@ from tests.training.tiny import tiny_config
 from tests.training.untrained import save_untrained
 
 pytestmark = pytest.mark.usefixtures("quick_init")
-NESTED = dict(architecture="nested", lookahead=2, kv_sharing="mqa")
+NESTED = dict(architecture="nested", lookahead=2, kv_sharing="mqa", dtype="bfloat16")
 
 
 def config(folder, **changes):
@@ -58,6 +58,7 @@ def test_a_name_of_shipped_weights_is_loaded_like_their_folder(workdir, tmp_path
     monkeypatch.setattr(saved_model, "SHIPPED", tmp_path / "shipped")
     by_name, by_folder = sage_jax.load("tiny"), sage_jax.load(tmp_path / "shipped" / "tiny")
     assert repr(by_name) == repr(by_folder) == "Model(nested2-mqa, step 1)"
+    assert by_name.run.model.dtype == "bfloat16" and by_name.engine(1).config.dtype == "float32"  # on this CPU
     assert all(map(np.array_equal, jax.tree.leaves(by_name.params), jax.tree.leaves(by_folder.params)))
     with pytest.raises(UserError, match=r"there is no model in huge; .*\(the names of weights here are tiny\)"):
         sage_jax.load("huge")
