@@ -14,7 +14,7 @@ from sage_jax.training.state import TrainState
 from sage_jax.weights.saved_model import SavedModel
 
 # Fields that change how a model is computed or trained, but not what its parameters mean.
-FREE = frozenset({"dtype", "query_chunk_size", "attention_impl", "remat", *DROPOUTS})
+FREE = frozenset({"dtype", "decode_impl", "query_chunk_size", "attention_impl", "remat", *DROPOUTS})
 
 
 def load_initial(run: RunConfig, representation: Tokenizer) -> Any:
