@@ -130,7 +130,7 @@ def sage_20m() -> dict:
         ),
         optimizer=dict(learning_rate=1e-3, warmup_steps=100),
         train=dict(steps=3000, eval_every=250, eval_batches=0, checkpoint_every=250, ema_decay=0.998, patience=4),
-        sampling=dict(temperature=0.95, top_p=0.9),
+        sampling=dict(temperature=0.85, top_p=0.9),
     )
 
 
