@@ -92,6 +92,10 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
+def _optional(value: Any, name: str) -> float | None:
+    return None if value is None else _number(value, name)
+
+
 def _whole(value: Any, name: str, low: int = -(2**31), high: int = 2**31 - 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UserError(f"{name} is {_shown(value)}; give a whole number from {low} to {high}")
@@ -128,9 +132,9 @@ FIELDS: dict[str, Callable[[Any, str], Any]] = {
     "answer_bars": _whole,
     "trade_bars": _whole,
     "lead": _number,
-    "temperature": _number,
-    "top_p": _number,
-    "min_p": _number,
+    "temperature": _optional,
+    "top_p": _optional,
+    "min_p": _optional,
     "seed": _whole,
 }
 

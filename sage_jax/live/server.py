@@ -8,6 +8,7 @@ import pathlib
 import socket as sockets
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -32,32 +33,56 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-class LiveServer:
-    """Serves `host`, a LiveHost that was started, on `address` and `port`; port 0 takes a free one.
+def about_model(model: Any) -> dict[str, Any]:
+    """What pages are to know of a sage_jax.Model: its name, time signatures, grid and sampling."""
+    grid = model.tokenizer.grid
+    return {
+        "model": model.run.model.name,
+        "meters": [list(meter) for meter in grid.meters],
+        "ticks_per_quarter": grid.ticks_per_quarter,
+        "sampling": {name: getattr(model.sampling, name) for name in ("temperature", "top_p", "min_p")},
+    }
 
-    token: as in Access. model: what the page calls the model. meters: the time signatures that it knows. sounds: the store of
-    samples. Raises UserError, in `start`, for an address or port that can't be used.
+
+def _listen(address: str, port: int) -> sockets.socket:
+    """A socket that listens. Raises UserError if the port is taken, or the address is not of this machine."""
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"--port={port} is no port; choose one from 1024 to 65535, or 0 for a free one")
+    try:
+        return sockets.create_server((address, port), family=sockets.AF_INET6 if ":" in address else sockets.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is in use; choose another with --port, or --port=0 for a free one") from error
+        if error.errno == errno.EACCES:
+            raise UserError(f"port {port} is not for ordinary users; choose one above 1023 with --port") from error
+        raise UserError(f"--host={address} can't be used ({error.strerror or error}); choose 127.0.0.1") from error
+
+
+class LiveServer:
+    """Serves `host`, a LiveHost, on `address` and `port`; port 0 takes a free one.
+
+    about: what pages are to know of the model, as `about_model` returns it. token: as in Access. sounds: the store of samples.
+    Raises UserError for an address or port that can't be used.
     """
 
     def __init__(
         self,
         host: Any,
+        about: Mapping[str, Any],
         *,
         address: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         token: str | None = None,
-        model: str = "",
-        meters: tuple[tuple[int, int], ...] = ((4, 4),),
         sounds: SoundStore | None = None,
     ):
-        self.host, self.address, self.port = host, address, port
-        self.access = Access(address, token)
+        self.host, self.address = host, address.strip("[]")
+        self.access = Access(self.address, token)
+        self._listening = _listen(self.address, port)
+        self.port = self._listening.getsockname()[1]
         self.sounds = SoundStore() if sounds is None else sounds
         self._welcome = {
-            "model": model,
-            "meters": [list(meter) for meter in meters],
+            **about,
             "sessions": host.sessions,
-            "ticks_per_quarter": host.ticks_per_quarter,
             "horizon": HORIZON,
             "instruments": instrument_names(),
             "sounds": self.sounds.version,
@@ -74,8 +99,10 @@ class LiveServer:
     @property
     def url(self) -> str:
         """The address of the page, with the token where there is one."""
-        host = self.address.strip("[]")
-        host = {"0.0.0.0": sockets.gethostname(), "::": sockets.gethostname()}.get(host, f"[{host}]" if ":" in host else host)
+        if self.address in ("0.0.0.0", "::"):
+            host = sockets.gethostname()
+        else:
+            host = f"[{self.address}]" if ":" in self.address else self.address
         return f"http://{host}:{self.port}{self.access.prefix}"
 
     def application(self) -> web.Application:
@@ -85,21 +112,10 @@ class LiveServer:
         return application
 
     async def start(self) -> None:
-        """Listens. Raises UserError if the port is taken or the address is not of this machine."""
+        """Answers from now on; requests since the server was made have waited."""
         self._runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=30, shutdown_timeout=CLOSING)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.address.strip("[]"), self.port, reuse_address=True)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(f"port {self.port} is in use; choose another with --port, or --port=0") from error
-            if error.errno == errno.EACCES:
-                raise UserError(f"port {self.port} is not for ordinary users; choose one above 1023 with --port") from error
-            raise UserError(f"--host={self.address} can't be used ({error.strerror or error}); choose 127.0.0.1") from error
-        if not self.port:
-            self.port = self._runner.addresses[0][1]
+        await web.SockSite(self._runner, self._listening).start()
 
     async def close(self) -> None:
         """Ends all sessions, with their notes off, and stops listening."""
@@ -107,6 +123,7 @@ class LiveServer:
             await player.refuse("the server has stopped; start it again and reload the page")
         if self._runner is not None:
             await self._runner.cleanup()
+        self._listening.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.sounds.close()
 

@@ -98,7 +98,7 @@ def write_mp3(samples: np.ndarray, path: str | os.PathLike) -> None:
 def synthesise(piece: Piece, is_dry: bool = False, niceness: int = 0) -> np.ndarray:
     """Renders `piece` and RELEASE seconds after it: float32 [frames, 2], not normalised. Raises AudioUnavailable.
 
-    is_dry: without reverberation and chorus. niceness: of the process that renders; the higher it is, the less it disturbs others.
+    is_dry: without reverberation and chorus. niceness: of the process that renders; a high one leaves others alone.
     """
     render = _synthesiser(niceness)
     midi = to_midi(piece)

@@ -9,6 +9,12 @@ from sage_jax.errors import UserError
 from sage_jax.music.notes import Piece
 
 TICKS = 12
+ABOUT = {
+    "model": "stand-in",
+    "meters": [[4, 4], [3, 4], [6, 8]],
+    "ticks_per_quarter": TICKS,
+    "sampling": {"temperature": 1.0, "top_p": 0.98, "min_p": 0.0},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +28,9 @@ class Settings:
     answer_bars: int = 4
     trade_bars: int = 2
     lead: float = 4.0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    temperature: float | None = None
+    top_p: float | None = None
+    min_p: float | None = None
     seed: int = 0
 
 
@@ -59,8 +65,6 @@ class Statistics:
 
 
 class StandInHost:
-    ticks_per_quarter = TICKS
-
     def __init__(self, sessions: int = 1):
         self.sessions, self.opened, self.closed = sessions, [], 0
 

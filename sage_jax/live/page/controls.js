@@ -6,27 +6,28 @@ const FAMILIES = [
   "Synth effects", "World", "Percussive", "Sound effects", "Drums",
 ];
 const ENSEMBLES = [
-  ["own", "What I play", null],
+  ["own", "", null],
   ["piano", "Piano", [0]],
   ["band", "Piano, bass and drums", [0, 32, 128]],
-  ["rhythm", "Bass and drums", [32, 128]],
+  ["guitars", "Guitar, bass and drums", [25, 33, 128]],
   ["quartet", "Strings", [40, 41, 42, 48]],
   ["any", "Any instrument", Array.from({ length: 129 }, (_, program) => program)],
   ["choose", "Choose ...", undefined],
 ];
 const bars = (value) => `${value} ${value === 1 ? "bar" : "bars"}`;
+const quarters = (value) => `${value} \u2669`;
 const RANGES = {
   qpm: (value) => `${value} bpm`,
-  pause: (value) => `${value} q`,
+  pause: (value) => quarters(value),
   answer_bars: (value) => bars(value),
   trade_bars: (value) => bars(value),
-  lead: (value) => `${value} q`,
+  lead: (value) => quarters(value),
   temperature: (value) => value.toFixed(2),
 };
 const HELP = {
-  answer: "Play a phrase. After a pause of that many quarters the model answers; play to take over again.",
+  answer: "Play a phrase and pause: the model answers. Play on, and it stops.",
   trade: "You and the model take turns of some bars. You begin.",
-  accompany: "The model plays along. It writes so many quarters after what it knows of you.",
+  accompany: "The model plays along, and plans so far ahead of what you play.",
 };
 
 export const $ = (name) => document.getElementById(name);
@@ -55,7 +56,8 @@ export class Controls {
   }
 
   // Fills the lists from the welcome.
-  fill({ instruments, meters }) {
+  fill({ instruments, meters, sampling }) {
+    this.sampling = sampling;
     if ($("player_program").options.length) return;
     instruments.forEach((name, program) => {
       const family = FAMILIES[Math.floor(program / 8)];
@@ -75,8 +77,9 @@ export class Controls {
     this.settings = settings;
     if (Object.keys(this.pending).length) return;
     for (const name of Object.keys(RANGES)) {
-      $(name).value = settings[name];
-      this.label(name, settings[name]);
+      const value = settings[name] ?? this.sampling[name]; // null is the model's own
+      $(name).value = value;
+      this.label(name, value);
     }
     for (const radio of document.querySelectorAll("input[name=mode]")) radio.checked = radio.value === settings.mode;
     this.showMode(settings.mode);
@@ -91,6 +94,7 @@ export class Controls {
 
   showMode(mode) {
     $("mode-help").textContent = HELP[mode];
+    $("ensemble").options[0].text = mode === "accompany" ? "Bass and drums" : "What I play";
     for (const row of document.querySelectorAll("[data-mode]")) row.hidden = row.dataset.mode !== mode;
   }
 

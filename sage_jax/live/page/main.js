@@ -10,6 +10,7 @@ import { Sound } from "./sound.js";
 
 const CLICK_AHEAD = 0.3; // seconds
 const NOTICE_SECONDS = 8;
+const ACCOMPANISTS = [33, 128]; // as in sage_jax/live/settings.py
 const TURNS = { player: "Your turn", model: "The model plays" };
 
 const sound = new Sound();
@@ -88,7 +89,7 @@ function place(position) {
 
 function loadSounds() {
   if (!sound.samples || !welcome) return;
-  const chosen = controls.settings.instruments ?? [];
+  const chosen = controls.settings.instruments ?? (controls.settings.mode === "accompany" ? ACCOMPANISTS : []);
   for (const program of [controls.settings.player_program, ...(chosen.length <= 8 ? chosen : [])]) sound.samples.load(program);
 }
 
