@@ -122,9 +122,9 @@ export class Roll {
       const isSounding = note.start <= now && (note.end === null || note.end > now);
       paint.fillStyle = this.colours[note.who];
       paint.globalAlpha = note.start > now ? 0.55 : isSounding ? 1 : 0.5 + note.velocity / 320;
-      if (isSounding) Object.assign(paint, { shadowColor: this.colours[note.who], shadowBlur: 10 });
-      this.box(paint, shape(note), true);
-      paint.shadowBlur = 0;
+      const box = shape(note);
+      if (isSounding) this.glow(paint, box); // a shadow would cost much more
+      this.box(paint, box, true);
     }
     paint.globalAlpha = 1;
     paint.fillStyle = this.colours.now;
@@ -171,9 +171,17 @@ export class Roll {
     this.high += (high - this.high) * 0.12;
   }
 
-  box(paint, [left, top, width, height], isFilled) {
+  glow(paint, [left, top, width, height]) {
+    for (const margin of [5, 3]) {
+      paint.globalAlpha = 0.16;
+      this.box(paint, [left - margin, top - margin, width + 2 * margin, height + 2 * margin], true, 3 + margin);
+    }
+    paint.globalAlpha = 1;
+  }
+
+  box(paint, [left, top, width, height], isFilled, radius = 3) {
     paint.beginPath();
-    paint.roundRect(left, top, width, height, Math.min(3, height / 2, width / 2));
+    paint.roundRect(left, top, width, height, Math.min(radius, height / 2, width / 2));
     if (isFilled) paint.fill();
     else paint.stroke();
   }
