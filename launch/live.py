@@ -26,7 +26,14 @@ OPEN = flags.DEFINE_bool("open", False, "Whether to open the page in the browser
 
 def main() -> None:
     host = LiveHost(load(MODEL.value), SESSIONS.value)
-    serve(host, name=MODEL.value, address=HOST.value, port=PORT.value, open_browser=OPEN.value)
+    serve(
+        host,
+        sessions=SESSIONS.value,
+        name=MODEL.value,
+        address=HOST.value,
+        port=PORT.value,
+        open_browser=OPEN.value,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ HELLO_TIMEOUT = 10.0
 REPORT_INTERVAL = 1.0  # seconds between two statistics
 RATE, BURST = 150.0, 300.0  # messages a second
 MAX_WRONG = 20  # messages that may be wrong before the connection ends
+OPEN_TRIES = 20
 OUTBOX = 256  # messages that may wait for a page that reads slowly
 MAX_AGE = 1.0  # seconds that a key may lie in the past
 
@@ -60,15 +61,25 @@ class Player:
             await asyncio.wait_for(self.socket.send_str(json.dumps({"type": "problem", "text": reason, "final": True})), 2)
             await asyncio.wait_for(self.socket.close(code=1008, message=reason.encode()[:120]), 2)
 
-    def open(self, settings: dict[str, Any]) -> str | None:
-        """Opens the session; the problem with `settings`, whose place the defaults take, or None. UserError if all is taken."""
+    async def open(self, settings: dict[str, Any]) -> str | None:
+        """Opens the session; the problem with `settings`, whose place the defaults take, or None.
+
+        A row that another player has just left may not be free yet. Raises UserError if none becomes free.
+        """
         loop = asyncio.get_running_loop()
 
         def on_change() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._changed.set)
 
-        self.session = self.host.open(on_change=on_change)
+        for left in reversed(range(OPEN_TRIES)):
+            try:
+                self.session = await asyncio.to_thread(self.host.open, on_change=on_change)
+                break
+            except UserError:
+                if not left:
+                    raise
+                await asyncio.sleep(0.1)
         try:
             self.session.change(**settings)
         except UserError as error:
@@ -85,7 +96,9 @@ class Player:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 error = task.exception()
-                if error is not None and not isinstance(error, ConnectionError):
+                if isinstance(error, UserError):  # the model has failed
+                    await self.refuse(str(error))
+                elif error is not None and not isinstance(error, ConnectionError):
                     raise error
         finally:
             for task in tasks:

@@ -16,6 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def serve(
     host: Any,
     *,
+    sessions: int = 1,
     name: str = "",
     address: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
@@ -24,11 +25,12 @@ def serve(
 ) -> None:
     """Serves the page for `host`, a LiveHost that is not started yet, until Ctrl-C or SIGTERM; all notes end then.
 
-    name: what the page calls the model. open_browser: shows the page once it can be played. say: gets one line with the address
-    once all is compiled. Raises UserError, before anything is compiled, for an address or port that can't be used.
+    sessions: players at once, as many as the host has. name: what the page calls the model. open_browser: shows the page once it
+    can be played. say: gets one line with the address once all is compiled. Raises UserError, before anything is compiled, for
+    an address or port that can't be used.
     """
     about = about_model(host.model)
-    server = LiveServer(host, {**about, "model": name or about["model"]}, address=address, port=port)
+    server = LiveServer(host, {**about, "model": name or about["model"]}, sessions=sessions, address=address, port=port)
     try:
         host.start()
         asyncio.run(_until_stopped(server, open_browser, say))

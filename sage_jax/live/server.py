@@ -29,6 +29,7 @@ WAITING = 16  # connections besides the players
 KEPT = 16  # recordings of players who left
 SEND_BUFFER = 1 << 16  # bytes that the system may hold for a page that does not read
 CLOSING = 2.0  # seconds for the pages to go when the server ends
+FULL = "the {} places are taken; wait until a player leaves, or start launch.live with more --sessions"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 IMMUTABLE = "public, max-age=31536000, immutable"
 
@@ -59,7 +60,7 @@ def _listen(address: str, port: int) -> sockets.socket:
 
 
 class LiveServer:
-    """Serves `host`, a LiveHost, on `address` and `port`; port 0 takes a free one.
+    """Serves `sessions` players of `host`, a LiveHost, on `address` and `port`; port 0 takes a free one.
 
     about: what pages are to know of the model, as `about_model` returns it. token: as in Access. sounds: the store of samples.
     Raises UserError for an address or port that can't be used.
@@ -70,19 +71,19 @@ class LiveServer:
         host: Any,
         about: Mapping[str, Any],
         *,
+        sessions: int = 1,
         address: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         token: str | None = None,
         sounds: SoundStore | None = None,
     ):
-        self.host, self.address = host, address.strip("[]")
+        self.host, self.sessions, self.address = host, sessions, address.strip("[]")
         self.access = Access(self.address, token)
         self._listening = _listen(self.address, port)
         self.port = self._listening.getsockname()[1]
         self.sounds = SoundStore() if sounds is None else sounds
         self._welcome = {
             **about,
-            "sessions": host.sessions,
             "horizon": HORIZON,
             "instruments": instrument_names(),
             "sounds": self.sounds.version,
@@ -204,7 +205,7 @@ class LiveServer:
         return response
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
-        if self._connections >= self.host.sessions + WAITING:
+        if self._connections >= self.sessions + WAITING:
             return web.Response(status=503, text="too many connections; try again later\n")
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=MAX_BYTES, compress=False)
         if not socket.can_prepare(request).ok:
@@ -229,12 +230,14 @@ class LiveServer:
             task = asyncio.create_task(earlier.refuse("this session went on in another tab or after a reload"))
             self._farewells.add(task)
             task.add_done_callback(self._farewells.discard)
-        try:
-            problem = player.open(dict(hello.settings))
-        except UserError as error:
-            await player.refuse(str(error))
-            return
+        if len(self._players) >= self.sessions:
+            return await player.refuse(FULL.format(self.sessions))
         self._players[player.key] = player
+        try:
+            problem = await player.open(dict(hello.settings))
+        except UserError as error:
+            self._players.pop(player.key, None)
+            return await player.refuse(str(error))
         try:
             await player.play(self._welcome, problem)
         finally:
@@ -243,7 +246,7 @@ class LiveServer:
 
     def _release(self, player: Player) -> None:
         """Frees the player's row; what was played can be saved for a while."""
-        if self._players.pop(player.key, None) is None:
+        if self._players.pop(player.key, None) is None or player.session is None:
             return
         try:
             self._left[player.key] = player.recording()

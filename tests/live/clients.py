@@ -65,7 +65,7 @@ class World:
 @contextlib.asynccontextmanager
 async def world(tmp_path, sessions: int = 2, **options):
     host = StandInHost(sessions)
-    serving = LiveServer(host, ABOUT, port=0, sounds=SoundStore(tmp_path / "sounds"), **options)
+    serving = LiveServer(host, ABOUT, sessions=sessions, port=0, sounds=SoundStore(tmp_path / "sounds"), **options)
     async with contextlib.AsyncExitStack() as stack:
         await serving.start()
         stack.push_async_callback(serving.close)

@@ -26,7 +26,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 def serving(folder, sessions: int = 1):
     """A server in a thread of its own."""
     host = StandInHost(sessions)
-    server = LiveServer(host, ABOUT, port=0, sounds=SoundStore(folder))
+    server = LiveServer(host, ABOUT, sessions=sessions, port=0, sounds=SoundStore(folder))
     loop, stopped = asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
