@@ -25,9 +25,9 @@ def serve(
 ) -> None:
     """Serves the page for `host`, a LiveHost that is not started yet, until Ctrl-C or SIGTERM; all notes end then.
 
-    sessions: players at once, as many as the host has. name: what the page calls the model. open_browser: shows the page once it
-    can be played. say: gets one line with the address once all is compiled. Raises UserError, before anything is compiled, for
-    an address or port that can't be used.
+    sessions: players at once, as many as the host has. name: what the page calls the model. open_browser: shows the page when
+    it can be played. say: gets one line with the address once all is compiled. Raises UserError, before anything is compiled,
+    for an address or port that can't be used.
     """
     about = about_model(host.model)
     server = LiveServer(host, {**about, "model": name or about["model"]}, sessions=sessions, address=address, port=port)

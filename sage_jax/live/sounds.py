@@ -25,6 +25,7 @@ HOLD, GAP = 6.0, 0.5  # seconds that a note is held, and that follow until the n
 DRUM_HOLD = 2.5
 FADE = 0.03  # seconds, at the end of a sample that is cut
 SILENCE = 1e-3  # of a sample's own peak
+AUDIBLE = 0.05  # of the program's peak; below it the soundfont has no such note, and a neighbour plays it
 PEAK = 0.9  # of every file; `gain` restores the balance of the soundfont
 TICKS = 24  # a second, at 120 quarters a minute and 12 ticks a quarter
 NICENESS = 10
@@ -59,7 +60,7 @@ def make_samples(program: int) -> tuple[bytes, dict]:
     for number, pitch in enumerate(pitches):
         first = slot * number * SAMPLE_RATE // TICKS
         sample = sound[first : first + int(hold * SAMPLE_RATE)]
-        if np.abs(sample).max(initial=0) < SILENCE * peak:
+        if np.abs(sample).max(initial=0) < AUDIBLE * peak:
             continue
         sample, loop = (sample, None) if program in DECAYING else looped(sample, SAMPLE_RATE)
         sample = sample.copy() if loop else _ended(sample)
