@@ -101,15 +101,16 @@ def test_ten_seconds_by_the_computers_keys(folder, chromium):
         keys = [call for call in session.calls if call[0] == "on"]
         assert [call[1] for call in keys[:6]] == [48, 52, 55, 60, 64, 67] and len(keys) == played
         assert sum(call[0] == "off" for call in session.calls) == played
-        # Stamps of the page, on the server's clock: the intervals are those of the keys.
-        stamps = [call[4] for call in keys]
-        assert all(0.15 < after - before < 0.5 for before, after in itertools.pairwise(stamps))
         counts = page.evaluate("live.sound.counts")
-        assert counts["scheduled"] == 2 * played and counts["skipped"] == 0
+        assert counts["scheduled"] + counts["skipped"] == 2 * played and counts["skipped"] < played / 5
         assert 0.05 < page.evaluate("live.peak") <= 1, "nothing sounded"
         notes = page.evaluate("live.roll.notes.map((note) => [note.who, note.pitch, note.start, note.end])")
         assert {who for who, *_ in notes} == {"player", "model"}
-        assert all(end is not None and 0 < end - start < 1 for _, _, start, end in notes)
+        assert all(end is not None and 0 < end - start < 5 for _, _, start, end in notes)
+        # The page stamps its notes with the server's clock.
+        begun = [begin for who, _, begin, _ in notes if who == "player"]
+        for before, after in itertools.pairwise(zip(begun, (call[4] for call in keys), strict=True)):
+            assert after[1] - before[1] == pytest.approx(after[0] - before[0], abs=0.02)
         # The model's notes stand a quarter after the player's: the clocks of page and server agree.
         first = {who: begin for who, pitch, begin, _ in reversed(notes) if pitch == (48 if who == "player" else 55)}
         assert first["model"] - first["player"] == pytest.approx(0.5, abs=0.03)

@@ -10,6 +10,7 @@ import { Sound } from "./sound.js";
 
 const CLICK_AHEAD = 0.3; // seconds
 const NOTICE_SECONDS = 8;
+const DRAW_SECONDS = 0.03;
 const SLOW_FRAME = 0.022; // seconds
 const ACCOMPANISTS = [33, 128]; // as in sage_jax/live/settings.py
 const TURNS = { player: "Your turn", model: "The model plays" };
@@ -205,14 +206,16 @@ new Worker("worker.js").onmessage = () => {
   }
 };
 
-// Draws every frame, or, where the machine has no time for that, every third: the model may be on the same processor.
-let frameAt = 0, frameSeconds = 1 / 60, frames = 0;
+// Draws thirty times a second, or half as often where frames come slowly: the model may be on the same processor.
+let frameAt = 0, frameSeconds = 1 / 60, drawnAt = 0;
 function frame(milliseconds) {
-  const passed = milliseconds / 1000 - frameAt;
-  frameAt = milliseconds / 1000;
-  frameSeconds += (Math.min(passed, 0.2) - frameSeconds) / 30;
-  frames++;
-  if (frameSeconds < SLOW_FRAME || frames % 3 === 0) keyboard.show(roll.sounding(roll.draw()));
+  const seconds = milliseconds / 1000;
+  frameSeconds += (Math.min(seconds - frameAt, 0.2) - frameSeconds) / 30;
+  frameAt = seconds;
+  if (seconds - drawnAt > (frameSeconds < SLOW_FRAME ? 1 : 2) * DRAW_SECONDS) {
+    drawnAt = seconds;
+    keyboard.show(roll.sounding(roll.draw()));
+  }
   requestAnimationFrame(frame);
 }
 
