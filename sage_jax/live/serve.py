@@ -1,20 +1,23 @@
-"""Live play with a page, from the loaded model to the last note-off."""
+"""Live play with a page, from the address to the last note-off."""
 
 import asyncio
 import contextlib
 import signal
 import webbrowser
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_jax.errors import UserError
-from sage_jax.live.server import DEFAULT_PORT, LiveServer, about_model
 
+if TYPE_CHECKING:
+    from sage_jax.live.server import LiveServer
+
+DEFAULT_PORT = 8765
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
-    host: Any,
+    make_host: Callable[[], Any],
     *,
     sessions: int = 1,
     name: str = "",
@@ -23,22 +26,32 @@ def serve(
     open_browser: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serves the page for `host`, a LiveHost that is not started yet, until Ctrl-C or SIGTERM; all notes end then.
+    """Serves the page until Ctrl-C or SIGTERM; all notes end then.
 
+    make_host: loads the model and returns a LiveHost that is not started yet, once the address is known to be free.
     sessions: players at once, as many as the host has. name: what the page calls the model. open_browser: shows the page when
-    it can be played. say: gets one line with the address once all is compiled. Raises UserError, before anything is compiled,
-    for an address or port that can't be used.
+    it can be played. say: gets one line with the address once all is compiled. Raises UserError for an address or port that
+    can't be used, and without the extra live.
     """
-    about = about_model(host.model)
-    server = LiveServer(host, {**about, "model": name or about["model"]}, sessions=sessions, address=address, port=port)
     try:
-        host.start()
-        asyncio.run(_until_stopped(server, open_browser, say))
-    finally:
-        host.close()
+        from sage_jax.live.server import LiveServer, about_model, listen
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        raise UserError("the page needs aiohttp; run pip install -e '.[live,audio]'") from error
+    with listen(address, port) as listening:
+        host = make_host()
+        try:
+            host.start()
+            about = about_model(host.model)
+            about["model"] = name or about["model"]
+            server = LiveServer(host, about, sessions=sessions, address=address, listening=listening)
+            asyncio.run(_until_stopped(server, open_browser, say))
+        finally:
+            host.close()
 
 
-async def _until_stopped(server: LiveServer, open_browser: bool, say: Callable[[str], None]) -> None:
+async def _until_stopped(server: "LiveServer", open_browser: bool, say: Callable[[str], None]) -> None:
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for each in SIGNALS:
         loop.add_signal_handler(each, stopped.set)
@@ -54,7 +67,7 @@ async def _until_stopped(server: LiveServer, open_browser: bool, say: Callable[[
         await server.close()
 
 
-async def _first_sounds(server: LiveServer) -> None:
+async def _first_sounds(server: "LiveServer") -> None:
     """Makes the samples of the piano before the first page wants them."""
     if server.sounds.version:
         with contextlib.suppress(UserError):

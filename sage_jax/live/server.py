@@ -23,7 +23,6 @@ from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import Piece
 from sage_jax.rendering.audio import render_wav
 
-DEFAULT_PORT = 8765
 HEARTBEAT = 10.0  # seconds between pings of the WebSocket; a page that does not answer in half of it is gone
 WAITING = 16  # connections besides the players
 KEPT = 16  # recordings of players who left
@@ -45,12 +44,12 @@ def about_model(model: Any) -> dict[str, Any]:
     }
 
 
-def _listen(address: str, port: int) -> sockets.socket:
-    """A socket that listens. Raises UserError if the port is taken, or the address is not of this machine."""
+def listen(address: str, port: int) -> sockets.socket:
+    """A socket that listens; port 0 is a free one. Raises UserError if the port is taken, or the address is another machine's."""
     if not 0 <= port < 1 << 16:
         raise UserError(f"--port={port} is no port; choose one from 1024 to 65535, or 0 for a free one")
     try:
-        return sockets.create_server((address, port), family=sockets.AF_INET6 if ":" in address else sockets.AF_INET)
+        return sockets.create_server((address.strip("[]"), port), family=sockets.AF_INET6 if ":" in address else sockets.AF_INET)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} is in use; choose another with --port, or --port=0 for a free one") from error
@@ -63,7 +62,7 @@ class LiveServer:
     """Serves `sessions` players of `host`, a LiveHost, on `address` and `port`; port 0 takes a free one.
 
     about: what pages are to know of the model, as `about_model` returns it. token: as in Access. sounds: the store of samples.
-    Raises UserError for an address or port that can't be used.
+    listening: what `listen` has returned for the address already. Raises UserError as `listen`.
     """
 
     def __init__(
@@ -73,13 +72,14 @@ class LiveServer:
         *,
         sessions: int = 1,
         address: str = "127.0.0.1",
-        port: int = DEFAULT_PORT,
+        port: int = 0,
         token: str | None = None,
         sounds: SoundStore | None = None,
+        listening: sockets.socket | None = None,
     ):
         self.host, self.sessions, self.address = host, sessions, address.strip("[]")
         self.access = Access(self.address, token)
-        self._listening = _listen(self.address, port)
+        self._listening = listen(self.address, port) if listening is None else listening
         self.port = self._listening.getsockname()[1]
         self.sounds = SoundStore() if sounds is None else sounds
         self._welcome = {
@@ -120,8 +120,8 @@ class LiveServer:
 
     async def close(self) -> None:
         """Ends all sessions, with their notes off, and stops listening."""
-        for player in list(self._players.values()):
-            await player.refuse("the server has stopped; start it again and reload the page")
+        text = "the server has stopped; start it again and reload the page"
+        await asyncio.gather(*(player.refuse(text) for player in self._players.values()))
         if self._runner is not None:
             await self._runner.cleanup()
         self._listening.close()
