@@ -45,11 +45,12 @@ def about_model(model: Any) -> dict[str, Any]:
 
 
 def listen(address: str, port: int) -> sockets.socket:
-    """A socket that listens; port 0 is a free one. Raises UserError if the port is taken, or the address is another machine's."""
+    """A socket that listens; port 0 is a free one. Raises UserError for a taken port or another machine's address."""
     if not 0 <= port < 1 << 16:
         raise UserError(f"--port={port} is no port; choose one from 1024 to 65535, or 0 for a free one")
     try:
-        return sockets.create_server((address.strip("[]"), port), family=sockets.AF_INET6 if ":" in address else sockets.AF_INET)
+        family = sockets.AF_INET6 if ":" in address else sockets.AF_INET
+        return sockets.create_server((address.strip("[]"), port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} is in use; choose another with --port, or --port=0 for a free one") from error

@@ -257,6 +257,16 @@ addEventListener("keydown", (event) => {
   }
 });
 
+// After a click on a control the keys play again, instead of choosing in a list or pressing the button once more.
+let byPointer = false;
+addEventListener("pointerdown", () => { byPointer = true; }, true);
+addEventListener("keydown", () => { byPointer = false; }, true);
+for (const kind of ["click", "change"]) {
+  addEventListener(kind, (event) => {
+    if (byPointer && started && (kind === "change" || event.target.closest?.("button, label"))) $("keyboard").focus({ preventScroll: true });
+  });
+}
+
 connection.open(JSON.parse(stored("sage-live-settings") ?? "{}"));
 requestAnimationFrame(frame);
 window.live = { sound, roll, connection, keyboard, midi, controls }; // for tests, and for the curious
