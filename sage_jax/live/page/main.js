@@ -224,12 +224,16 @@ async function start() {
   await sound.start(welcome.sounds);
   started = true;
   sound.context.onstatechange = () => {
-    if (!sound.running) showOverlay("Sound is paused", "The browser has stopped the sound of this page.", "");
-    $("start").hidden = sound.running;
-    if (sound.running && connection.ready) hideOverlay();
+    if (sound.running) {
+      if (connection.ready) hideOverlay();
+    } else {
+      showOverlay("Sound is paused", "The browser has stopped the sound of this page.", "");
+      $("start").hidden = false;
+    }
   };
   loadSounds();
   hideOverlay();
+  if (!sound.running) notice("The browser found no sound device. The notes are shown without sound.");
   $("keyboard").focus();
 }
 

@@ -14,6 +14,7 @@ export class MidiInputs {
         ? "This browser has no Web MIDI. Use Chromium or Firefox, or start launch.live with --midi-in."
         : "Web MIDI needs https or localhost. Play with the mouse or the computer's keys.");
     }
+    this.say("waiting for your permission ...");
     try {
       this.access ??= await navigator.requestMIDIAccess({ sysex: false });
     } catch {

@@ -9,6 +9,7 @@ const LONGEST = 30; // seconds
 const LATE = 0.1; // seconds after which a note-on is skipped
 const MAX_LATENCY = 0.1; // seconds of the device that are made up for
 const READINGS = 25;
+const START_SECONDS = 3;
 const DRUMS = 128;
 
 export class Sound {
@@ -29,7 +30,8 @@ export class Sound {
       this.build();
       this.samples = new Samples(this.context, version);
     }
-    await this.context.resume();
+    // Without a sound device some browsers never answer.
+    await Promise.race([this.context.resume(), new Promise((resolve) => { setTimeout(resolve, START_SECONDS * 1000); })]);
   }
 
   get running() { return this.context?.state === "running"; }
