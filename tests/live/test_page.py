@@ -34,7 +34,11 @@ def serving(folder, sessions: int = 1):
         await stopped.wait()
         await server.close()
 
-    thread = threading.Thread(target=asyncio.Runner(loop_factory=lambda: loop).run, args=(serve(),), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield server, host
