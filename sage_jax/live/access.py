@@ -53,8 +53,12 @@ class Access:
         """Why a request with these headers is refused, in one line; None if it is not. origin: None without the header."""
         if host is None or not NAMED_HOST.fullmatch(host):
             return "the request names no host"
-        if self.is_local and urlsplit(f"//{host}").hostname not in (*LOOPBACK_NAMES, self.host.lower()):
+        try:
+            name, site = urlsplit(f"//{host}").hostname, None if origin is None else urlsplit(origin).netloc
+        except ValueError:  # brackets that hold no address
+            return "the request names no host"
+        if self.is_local and name not in (*LOOPBACK_NAMES, self.host.lower()):
             return "this server answers to local names only; open it as http://127.0.0.1"
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if site is not None and site.lower() != host.lower():
             return "requests of other sites are refused"
         return None

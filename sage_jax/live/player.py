@@ -88,7 +88,7 @@ class Player:
 
     async def play(self, welcome: dict[str, Any], problem: str | None) -> None:
         """Exchanges messages until the page leaves. The caller closes the session."""
-        self._send("welcome", key=self.key, **welcome, **self._state())
+        self._send("welcome", key=self.key, now=self.host.now(), **welcome, **self._state())
         if problem:
             self._send("problem", text=problem)
         tasks = [asyncio.create_task(each()) for each in (self._read, self._write, self._deliver, self._report)]

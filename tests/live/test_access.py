@@ -24,6 +24,8 @@ def test_who_may_connect(tmp_path):
                 ({"Host": "evil.example"}, 403),
                 ({"Host": "evil.example:80"}, 403),
                 ({"Host": "a b"}, 403),
+                ({"Host": "[1:2]"}, 403),
+                ({"Origin": "http://["}, 403),
                 ({"Host": "localhost:9"}, 200),  # a forwarded port
                 ({"Origin": "http://evil.example"}, 403),
                 ({"Origin": "null"}, 403),

@@ -29,12 +29,17 @@ export class Connection {
     this.clock = new ServerClock();
     this.pings = 0;
     let reason = "";
-    socket.onopen = () => this.raw({ type: "hello", key: this.key, settings });
+    let openedAt = 0;
+    socket.onopen = () => {
+      openedAt = pageNow();
+      this.raw({ type: "hello", key: this.key, settings });
+    };
     socket.onmessage = (event) => {
       const message = JSON.parse(event.data);
-      if (message.type === "pong") return this.clock.add(message.sent, message.now, pageNow());
+      if (message.type === "pong") this.clock.add(message.sent, message.now, pageNow());
       if (message.type === "welcome") {
         this.ready = true;
+        this.clock.add(openedAt, message.now, pageNow()); // rough; the pings are better
         this.key = message.key;
         store("sage-live-key", message.key);
       }

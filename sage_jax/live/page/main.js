@@ -19,7 +19,7 @@ const sound = new Sound();
 const roll = new Roll($("roll"));
 const held = new Map(); // source -> { pitch, program, name }
 const sources = new Map(); // "program pitch" -> how many sources hold it
-let time = null, ticksPerQuarter = 12, welcome = null, started = false, clickedUntil = 0, noticeUntil = 0, statistics = null, recording = false;
+let time = null, position = null, ticksPerQuarter = 12, welcome = null, started = false, clickedUntil = 0, noticeUntil = 0, statistics = null, recording = false;
 
 const connection = new Connection({
   welcome(message) {
@@ -34,6 +34,7 @@ const connection = new Connection({
     $("start").disabled = false;
     loadSounds();
   },
+  pong: () => place(position),
   settings: (message) => accept(message),
   notes({ notes }) {
     for (const event of notes) {
@@ -76,15 +77,16 @@ const connection = new Connection({
 
 const controls = new Controls((settings) => connection.send({ type: "settings", settings }));
 
-function accept({ settings, position }) {
+function accept({ settings, position: found }) {
   controls.show(settings);
   store("sage-live-settings", JSON.stringify(settings));
   roll.isModelsBar = settings.mode === "trade" ? (bar) => Math.floor(bar / settings.trade_bars) % 2 === 1 : null;
-  place(position);
+  place(found);
   loadSounds();
 }
 
-function place(position) {
+function place(found) {
+  position = found;
   time = new MusicalTime(position, connection.clock, ticksPerQuarter);
   roll.time = time;
 }

@@ -4,6 +4,7 @@ import { pageNow } from "./clock.js";
 
 const NOW = 0.68; // of the width
 const KEPT = 40; // seconds
+const MOST = 4000; // notes
 const DRUMS = 128;
 const LOW = 45, HIGH = 81; // pitches that are always shown
 const MARGIN = 3;
@@ -40,6 +41,7 @@ export class Roll {
 
   begin(who, name, program, pitch, seconds, velocity = 90) {
     this.finish(name, seconds);
+    if (this.notes.length > MOST) this.notes.splice(0, MOST / 2); // nothing is drawn in a hidden tab
     const note = { who, name, program, pitch, start: seconds, end: null, velocity };
     this.notes.push(note);
     this.open.set(name, note);
