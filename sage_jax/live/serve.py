@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 import webbrowser
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -59,12 +61,17 @@ async def _until_stopped(server: "LiveServer", open_browser: bool, say: Callable
     piano = asyncio.create_task(_first_sounds(server))
     try:
         say(f"Play at {server.url} (Ctrl-C ends it)")
-        if open_browser:
+        if open_browser and _has_screen():
             await asyncio.to_thread(webbrowser.open, server.url)
         await stopped.wait()
     finally:
         piano.cancel()
         await server.close()
+
+
+def _has_screen() -> bool:
+    """Whether a browser can open a window; one of the terminal could not play."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 async def _first_sounds(server: "LiveServer") -> None:
