@@ -88,6 +88,11 @@ class Scheduler:
         rows = [row for row in self._rows if row is not None and not row.is_parked]
         return bool(self._waiting or rows or self._finished or any(self._staged))
 
+    @property
+    def is_staging(self) -> bool:
+        """Whether a row's window is being prefilled."""
+        return any(self._staged)
+
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
 
@@ -347,7 +352,7 @@ class Scheduler:
             unread -= self.engine.chunk
 
     def _renew(self, row: Progress, request: Request) -> None:
-        row.request, row.is_parked = request, False
+        row.renew(request)
         row.outbox.clear()
         self._unstage(row)
 
