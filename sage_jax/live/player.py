@@ -11,8 +11,11 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from sage_jax.errors import UserError
+from sage_jax.live.host import LiveHost
 from sage_jax.live.messages import Change, ClientMessage, Command, Hello, Key, Ping, parse
+from sage_jax.live.queue import Message
 from sage_jax.live.rate import Bucket
+from sage_jax.live.session import LiveSession
 from sage_jax.music.notes import Piece
 
 HORIZON = 0.2  # seconds before its due time that a note is sent, and is final
@@ -29,12 +32,17 @@ MAX_AGE = 1.0  # seconds that a key may lie in the past
 
 
 class Player:
-    """Plays one session for one socket, until either ends. `host` and `session` are those of sage_jax/live/host.py."""
+    """Plays one session of `host` for one socket, until either ends. abort: drops the connection at once.
 
-    def __init__(self, socket: web.WebSocketResponse, host: Any, abort: Callable[[], None]):
+    key: names the player's recordings, and the session that a reloaded page replaces. session: once `is_open`.
+    """
+
+    session: LiveSession
+
+    def __init__(self, socket: web.WebSocketResponse, host: LiveHost, abort: Callable[[], None]):
         self.socket, self.host, self._abort = socket, host, abort
         self.key = secrets.token_urlsafe(12)
-        self.session: Any = None
+        self.is_open = False
         self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX)
         self._bucket = Bucket(RATE, BURST, host.now())
         self._changed = asyncio.Event()
@@ -75,6 +83,7 @@ class Player:
         for left in reversed(range(OPEN_TRIES)):
             try:
                 self.session = await asyncio.to_thread(self.host.open, on_change=on_change)
+                self.is_open = True
                 break
             except UserError:
                 if not left:
@@ -206,7 +215,7 @@ class Player:
             self._abort()
 
 
-def _note(message: Any) -> dict[str, Any]:
+def _note(message: Message) -> dict[str, Any]:
     """A Message of the session as the page reads it. velocity: 0 for a note-off."""
     return {
         "id": message.note,

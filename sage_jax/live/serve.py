@@ -7,11 +7,12 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sage_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from sage_jax.live.host import LiveHost
     from sage_jax.live.server import LiveServer
 
 DEFAULT_PORT = 8765
@@ -19,7 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
-    make_host: Callable[[], Any],
+    make_host: Callable[[], "LiveHost"],
     *,
     sessions: int = 1,
     name: str = "",

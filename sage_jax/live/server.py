@@ -13,8 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
+from sage_jax.api import Model
 from sage_jax.errors import UserError
 from sage_jax.live.access import Access
+from sage_jax.live.host import LiveHost
 from sage_jax.live.messages import MAX_BYTES
 from sage_jax.live.player import HORIZON, Player
 from sage_jax.live.sounds import SoundStore
@@ -33,8 +35,8 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-def about_model(model: Any) -> dict[str, Any]:
-    """What pages are to know of a sage_jax.Model: its name, time signatures, grid and sampling."""
+def about_model(model: Model) -> dict[str, Any]:
+    """What pages are to know of a model: its name, time signatures, grid and sampling."""
     grid = model.tokenizer.grid
     return {
         "model": model.run.model.name,
@@ -68,7 +70,7 @@ class LiveServer:
 
     def __init__(
         self,
-        host: Any,
+        host: LiveHost,
         about: Mapping[str, Any],
         *,
         sessions: int = 1,
@@ -247,7 +249,7 @@ class LiveServer:
 
     def _release(self, player: Player) -> None:
         """Frees the player's row; what was played can be saved for a while."""
-        if self._players.pop(player.key, None) is None or player.session is None:
+        if self._players.pop(player.key, None) is None or not player.is_open:
             return
         try:
             self._left[player.key] = player.recording()

@@ -62,9 +62,14 @@ class World:
                 await asyncio.sleep(0.01)
 
 
+def world(tmp_path, sessions: int = 2, **options):
+    """A World with a stand-in for the model."""
+    return world_of(tmp_path, StandInHost(sessions), sessions, **options)
+
+
 @contextlib.asynccontextmanager
-async def world(tmp_path, sessions: int = 2, **options):
-    host = StandInHost(sessions)
+async def world_of(tmp_path, host, sessions: int, **options):
+    """A World whose server has the host."""
     serving = LiveServer(host, ABOUT, sessions=sessions, port=0, sounds=SoundStore(tmp_path / "sounds"), **options)
     async with contextlib.AsyncExitStack() as stack:
         await serving.start()
