@@ -5,6 +5,8 @@ from sage_jax.live.modes import NEVER, Mode
 SILENT_BARS = 8  # of the player, after which the model stops
 AHEAD_LEADS, AHEAD_QUARTERS = 0.5, 1.0  # beyond the lead, what is drawn as a backup: in leads, and at least in quarters
 PATIENCE_LEADS = 1 / 16  # the part of the lead for which a note may wait to be read with others
+PATIENCE_READS = 3.0  # and as many times as long as reading takes, so that most of the time is left for drawing
+BEHIND_LEADS = 0.5  # the same part if the model has not drawn up to the horizon
 
 
 class Accompany(Mode):
@@ -33,7 +35,12 @@ class Accompany(Mode):
 
     @property
     def patience(self) -> float:
-        return PATIENCE_LEADS * self._lead if self._is_playing else 0.0
+        if not self._is_playing:
+            return 0.0
+        seat = self.seat
+        is_behind = seat.clock.seconds(seat.writer.frontier) < seat.now() + self._lead
+        leads = BEHIND_LEADS if is_behind else PATIENCE_LEADS
+        return max(leads * self._lead, PATIENCE_READS * seat.meters.typical("rollback", 0.0))
 
     def _is_wanted(self, now: float) -> bool:
         """Whether the player has played lately."""
@@ -69,13 +76,14 @@ class Accompany(Mode):
 
     def revise(self, now: float) -> None:
         if self._is_playing:
-            horizon = max(self._committed, self.seat.clock.tick_from(now + self._lead))
+            horizon = max(self._committed, self.seat.clock.tick_from(now + self._lead), self.soonest(now))
             self._from = self.cut(horizon)
 
     def resume(self, now: float) -> None:
         if not self._is_playing:
             return
         seat, start = self.seat, self.in_time(self._from, now)
+        seat.meters.add("missed", start > self._from)
         bars = 2 + int(self._ahead / (seat.clock.quarter_seconds * 4))
         stop = seat.clock.bar_start(seat.clock.bar_of(start) + bars)  # what is not taken is drawn with those of others
         seat.writer.begin(start, stop, seat.programs, read=seat.read_tick(now))

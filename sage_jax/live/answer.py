@@ -5,6 +5,7 @@ import enum
 from sage_jax.live.modes import NEVER, Mode
 
 DRAFT_SECONDS = 0.4  # before the end of a pause at which the model begins to draw what it may play
+DRAFT_EVENTS, MOST_OF_PAUSE = 20, 0.8  # it begins earlier where this many events take longer, within this part of the pause
 ATTEMPTS_PER_TICK = 6  # draws for a first note at the tick of the takeover, then for one a tick later, and so on
 MOST_TICKS_LATER = 2
 FREE_ATTEMPTS = 6  # draws for a first note anywhere in the answer, after which the model plays nothing
@@ -49,12 +50,18 @@ class Answer(Mode):
             end = self._pause_ends()
             if self._called is not None:
                 self._begin(now, now + self.seat.writer.delay, self._called)
-            elif now >= end - DRAFT_SECONDS:
+            elif now >= self._drafts_at(end):
                 self._begin(now, max(end, now + self.seat.writer.delay), end)
         elif self._state is State.DRAFTING and now >= self._pause_end and self._has_first:
             self._speak(now)
         elif self._state is State.ANSWERING and not self.seat.writer.is_drawing and self.seat.queue.is_silent:
             self._state = State.LISTENING
+
+    def _drafts_at(self, pause_end: float) -> float:
+        """When to begin to draft for a pause that ends then: earlier where events take long, but not with the pause."""
+        seconds = max(DRAFT_SECONDS, DRAFT_EVENTS * self.seat.meters.typical("event", 0.0))
+        pause = self.seat.settings.pause * self.seat.clock.quarter_seconds
+        return pause_end - min(seconds, MOST_OF_PAUSE * pause)
 
     def _begin(self, now: float, first: float, pause_end: float) -> None:
         """Begins to draft an answer whose first note is at `first` seconds or soon after."""
@@ -72,7 +79,8 @@ class Answer(Mode):
         """One more draw of the first note, or a free one after the last attempt."""
         seat, later = self.seat, self._attempt // ATTEMPTS_PER_TICK
         self._number += 1
-        stop = self._tick + 1 + later if later <= MOST_TICKS_LATER else self._stop
+        is_free = later > MOST_TICKS_LATER or seat.now() + seat.writer.delay > seat.clock.seconds(self._tick + later)
+        stop = self._stop if is_free else self._tick + 1 + later
         stop = max(stop, seat.decoding.tick + 1)
         seat.writer.begin(self._tick, stop, seat.programs, read=self._tick, number=self._number, is_draft=True)
         self._attempt += 1
@@ -83,7 +91,7 @@ class Answer(Mode):
             self.seat.withdraw(self._tick)
         elif self._state is State.ANSWERING:
             seat = self.seat
-            self._tick = self.cut(seat.clock.tick_from(now + seat.clock.quarter_seconds))
+            self._tick = self.cut(max(self.soonest(now), seat.clock.tick_from(now + seat.clock.quarter_seconds)))
 
     def resume(self, now: float) -> None:
         if self._state is State.DRAFTING:
@@ -113,9 +121,7 @@ class Answer(Mode):
             if self._attempt >= (MOST_TICKS_LATER + 1) * ATTEMPTS_PER_TICK + FREE_ATTEMPTS:
                 self._end()
                 return
-            late = seat.clock.tick_from(now + seat.writer.delay)
-            if late > self._tick:
-                self._tick, self._attempt = late, max(self._attempt, ATTEMPTS_PER_TICK)
+            self._tick = self.in_time(self._tick, seat.now())
             self._try()
 
     def _speak(self, now: float) -> None:
@@ -168,4 +174,4 @@ class Answer(Mode):
             if seat.writer.is_drawing:
                 return seat.clock.seconds(seat.writer.frontier) - AHEAD_SECONDS + 1e-3
             return max(seat.queue.next_due() or now, now + 0.1)
-        return max(self._pause_ends() - DRAFT_SECONDS, now)
+        return max(self._drafts_at(self._pause_ends()), now)

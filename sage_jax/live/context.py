@@ -63,7 +63,10 @@ class Context:
 
     def drawn(self, note: PlannedNote) -> None:
         """Adds a note that the session has drawn, and that has not sounded yet."""
-        self._insert(note[:3], Entry(note, True, False))
+        if note[:3] in self._entries:  # the player has played it, which the session has not read yet
+            self.touch(note.tick)
+        else:
+            self._insert(note[:3], Entry(note, True, False))
 
     def _insert(self, key: Key, entry: Entry) -> None:
         if key not in self._entries:

@@ -152,7 +152,7 @@ class LiveHost:
 
     def _seat(self, session: LiveSession) -> Seat:
         return Seat(
-            self.scheduler, session.settings, session.clock, session.queue, session.meters, self.model.sampling
+            self.scheduler, session.settings, session.clock, session.queue, session.meters, self.model.sampling, self.now
         )
 
     def _guarded(self, session: LiveSession, work: Callable[[LiveSession], bool]) -> bool:

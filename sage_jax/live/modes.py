@@ -71,6 +71,11 @@ class Mode:
         self.seat.context.drop_planned(start)
         return start
 
+    def soonest(self, now: float) -> int:
+        """The first tick for which the model can draw in time if it first reads what has changed."""
+        seat = self.seat
+        return seat.clock.tick_from(now + seat.meters.typical("rollback", 0.0) + seat.writer.delay)
+
     def in_time(self, tick: int, now: float) -> int:
         """`tick`, or a later one if what is drawn now would be late there."""
         return max(tick, self.seat.clock.tick_from(now + self.seat.writer.delay))

@@ -1,6 +1,5 @@
 """Seat: the model's side of one live session. Only the model thread uses it."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,8 +35,11 @@ class Seat:
         queue: NoteQueue,
         meters: Meters,
         sampling: SamplingConfig,
+        now: Callable[[], float],
     ):
-        self.scheduler, self.settings, self.clock, self.queue, self.meters = scheduler, settings, clock, queue, meters
+        self.now, self.scheduler, self.settings, self.clock, self.queue, self.meters = (
+            now, scheduler, settings, clock, queue, meters
+        )  # fmt: skip
         tokenizer = scheduler.engine.tokenizer
         nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
         self.decoding = Session(
@@ -45,7 +47,7 @@ class Seat:
         )
         self.player = PlayerNotes(clock, tokenizer.grid)
         self.context = Context()
-        self.writer = Writer(self.decoding, self.context, queue, clock, meters)
+        self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
         self.mode: Mode = MODES[settings.mode](self)
         self._changed_at: float | None = None  # since when the context has been waiting to be read
 
@@ -91,10 +93,10 @@ class Seat:
         if self._reads(now):
             self._read(now)
             return True
-        if self.writer.is_drawing and self.context.dirty is None and self.mode.wants(now):
-            self.writer.step(now)
+        if self.writer.is_drawing and self.mode.wants(now):  # also while what has changed waits to be read
+            self.writer.step()
             if self.context.dirty is None:
-                self.mode.drawn(now)
+                self.mode.drawn(self.now())
             return True
         return False
 
@@ -118,15 +120,14 @@ class Seat:
     def _read(self, now: float) -> None:
         self.mode.revise(now)
         self.writer.leave()
-        began = time.perf_counter()
         beyond = self.context.beyond
         has_gone_back = self.context.sync(self.decoding)
         self.scheduler.turn(max_steps=1)  # reads what a prefill leaves to event steps
-        self.meters.add("rollback" if has_gone_back else "prefill", time.perf_counter() - began)
+        self.meters.add("rollback" if has_gone_back else "prefill", self.now() - now)
         self.meters.counts["rollbacks"] += has_gone_back
         self.meters.counts["beyond context"] += self.context.beyond - beyond
         self._changed_at = None
-        self.mode.resume(now)
+        self.mode.resume(self.now())
 
     @property
     def has_work(self) -> bool:

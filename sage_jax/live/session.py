@@ -171,8 +171,10 @@ class LiveSession:
         )
 
     def _is_too_slow(self) -> bool:
-        recent = list(self.queue.misses)
-        return len(recent) == RECENT_MISSES and sum(recent) > TOO_MANY_LATE * len(recent)
+        notes, plans = list(self.queue.misses), self.meters.values("missed")[-RECENT_MISSES:]
+        return any(
+            len(recent) >= RECENT_MISSES // 2 and sum(recent) > TOO_MANY_LATE * len(recent) for recent in (notes, plans)
+        )
 
     def _advice(self) -> str:
         settings = self.settings

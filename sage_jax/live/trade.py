@@ -30,7 +30,7 @@ class Trade(Mode):
         return clock.bar_start(cycle * 2 * bars + bars), clock.bar_start((cycle + 1) * 2 * bars)
 
     def _prepares_at(self, start: int) -> float:
-        seconds = max(PREPARE_SECONDS, PREPARE_EVENTS * self.seat.meters.percentile("event", 90, 0.0))
+        seconds = max(PREPARE_SECONDS, PREPARE_EVENTS * self.seat.meters.typical("event", 0.0))
         return self.seat.clock.seconds(start) - seconds
 
     def update(self, now: float) -> None:
@@ -57,8 +57,10 @@ class Trade(Mode):
         if not self._is_turn(now):
             return
         came_late = seat.context.dirty is not None and seat.context.dirty < self._start
-        horizon = now if came_late else now + seat.clock.quarter_seconds
-        self._from = self.cut(max(self._start, seat.clock.tick_from(horizon)))
+        horizon = self.soonest(now)
+        if not came_late:
+            horizon = max(horizon, seat.clock.tick_from(now + seat.clock.quarter_seconds))
+        self._from = self.cut(max(self._start, horizon))
 
     def resume(self, now: float) -> None:
         seat, start = self.seat, self.in_time(max(self._from, self._start), now)

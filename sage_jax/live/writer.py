@@ -1,7 +1,6 @@
 """Writer: draws the model's notes of a live session, a tick range at a time, and hands them to its queue."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sage_jax.decoding.session import Session
 from sage_jax.live.clock import MusicalClock
@@ -21,8 +20,17 @@ class Writer:
     the model had read the player.
     """
 
-    def __init__(self, session: Session, context: Context, queue: NoteQueue, clock: MusicalClock, meters: Meters):
+    def __init__(
+        self,
+        session: Session,
+        context: Context,
+        queue: NoteQueue,
+        clock: MusicalClock,
+        meters: Meters,
+        now: Callable[[], float],
+    ):
         self.session, self.context, self.queue, self.clock, self.meters = session, context, queue, clock, meters
+        self.now = now
         self.start = self.stop = self.frontier = self.read = 0
         self.programs: Sequence[int] = ()
         self._draw: Iterator[DecodedEvent] | None = None
@@ -78,13 +86,13 @@ class Writer:
             self._published = max([self.frontier, *(note.tick + 1 for note in draft[-1:])])
             self.queue.put(self.start, self._published, draft, self._version)
 
-    def step(self, now: float) -> DecodedEvent | None:
+    def step(self) -> DecodedEvent | None:
         """Draws one event; None if the range is finished or the event was taken back."""
         if self._draw is None:
             return None
-        began = time.perf_counter()
+        now = self.now()
         event = next(self._draw, None)
-        self.meters.add("event", time.perf_counter() - began)
+        self.meters.add("event", self.now() - now)
         if event is None:
             self._draw, self.frontier = None, self.stop
             self._publish(self.stop)
@@ -96,8 +104,8 @@ class Writer:
             self.frontier = max(self.frontier, event.tick)
             self._publish(self.frontier)
             return event
-        if self._draft is None and self.clock.seconds(event.tick) < now - SKIPPED_AFTER:
-            self._skip_ahead(event, now)
+        if self._draft is None and self.clock.seconds(event.tick) < self.now() - SKIPPED_AFTER:
+            self._skip_ahead(event)
             return None
         note = PlannedNote(*event.note[:5])
         self.frontier = max(self.frontier, note.tick)
@@ -124,15 +132,15 @@ class Writer:
             self.frontier, self._changes = event.tick + 1, 0
         self._open()
 
-    def _skip_ahead(self, event: DecodedEvent, now: float) -> None:
+    def _skip_ahead(self, event: DecodedEvent) -> None:
         """Goes on at the first tick that is in time, where the model has come to be late."""
         self.session.rollback(event.tick)
-        self.meters.counts["skipped ahead"] += 1
+        self.meters.add("missed", True)
         self.context.touch(event.tick)
-        self.frontier = self.clock.tick_from(now + self.delay)
+        self.frontier = self.clock.tick_from(self.now() + self.delay)
         self._open()
 
     @property
     def delay(self) -> float:
         """The seconds after which a note that is begun now can be in the queue."""
-        return 3 * self.meters.percentile("event", 90, 0.02)
+        return 3 * self.meters.typical("event", 0.02)

@@ -44,13 +44,13 @@ class FakeTime:
 class MadeUp:
     """In the place of a decoding session: makes notes up, and takes the seconds that `latency` gives for each.
 
-    It checks that notes come in order of time, and refuses to go back by more than `memory` ticks.
+    It checks that notes come in order of time, and refuses to go back by more than `memory` notes.
     """
 
     def __init__(self, time: FakeTime, latency: Callable[[], float], memory: int = 10**6):
         self.time, self.latency, self.memory = time, latency, memory
         self.notes: list[tuple[int, ...]] = []
-        self.rest = self.version = self.furthest = 0
+        self.rest = self.version = self.most = 0
         self.is_closed = False
 
     @property
@@ -58,15 +58,15 @@ class MadeUp:
         return max([self.rest, *(note[0] for note in self.notes[-1:])])
 
     def replace(self, start, notes, tempos=(), meters=()) -> None:
-        if start < self.furthest - self.memory and start <= self.tick:
+        kept = [note for note in self.notes if note[0] < start]
+        if len(kept) < min(self.most - self.memory, len(self.notes)):
             raise UserError(f"start is {start}, before the window")
         self.version += 1
-        kept = [note for note in self.notes if note[0] < start]
         rows = [tuple(note) for note in notes]
         assert rows == sorted(rows) and all(row[0] >= start for row in rows)
         assert len({row[:3] for row in rows}) == len(rows)
         self.notes, self.rest = kept + rows, 0
-        self.furthest = max(self.furthest, self.tick)
+        self.most = max(self.most, len(self.notes))
         self.time.advance(self.time.now + self.latency())
 
     def rollback(self, to: int) -> None:
@@ -92,7 +92,7 @@ class MadeUp:
                 yield DecodedEvent("tempo", tick, 0.0, 0, qpm=90.0)
             elif not self.notes or row[:3] > self.notes[-1][:3]:
                 self.notes.append(row)
-                self.furthest = max(self.furthest, tick)
+                self.most = max(self.most, len(self.notes))
                 yield DecodedEvent("note", tick, 0.0, 0, TimedNote(*row, start=0.0, end=0.0))
 
     def close(self) -> None:

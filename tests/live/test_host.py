@@ -105,7 +105,7 @@ COMMANDS = st.one_of(
     st.sampled_from(["answer", "trade", "accompany"]),
     st.sampled_from([0.0, 0.02, 0.1]),
     st.lists(st.sampled_from([0.001, 0.004, 0.02, 0.25]), min_size=1, max_size=8),
-    st.sampled_from([48, 10**6]),
+    st.sampled_from([12, 10**6]),
 )
 def test_whatever_the_player_does_and_however_long_the_model_takes(commands, mode, lookahead, latencies, memory):
     """Each note-on has its note-off; none is late unless the model was slow; the model reads what sounds."""
@@ -132,3 +132,34 @@ def test_whatever_the_player_does_and_however_long_the_model_takes(commands, mod
         assert all(message.due <= stage.time.now + lookahead for message in stage.messages[session] if message.is_on)
         assert (statistics.lateness_p99 or 0) <= 100 and (statistics.late == 0 or max(session.queue.lateness) > TOLERANCE)
         stage.close()
+
+
+@pytest.mark.parametrize(
+    ("sessions", "lead", "qpm"), [(1, 0.25, 120), (1, 4.0, 180), (4, 4.0, 120)], ids=["sixteenth", "bar", "four sessions"]
+)
+def test_notes_are_on_time_where_the_model_is_quick_enough(monkeypatch, sessions, lead, qpm):
+    """Six milliseconds for an event, as the published model takes on two cores."""
+    stage = Stage(monkeypatch, sessions, lambda: 0.006, lookahead=0.01)
+    opened = [stage.open(mode="accompany", lead=lead, qpm=float(qpm), seed=number) for number in range(sessions)]
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        at = number * 30 / qpm + rng.uniform(-0.02, 0.02)
+        stage.run(at)
+        for session in opened:
+            for pitch in (60, 64, 67)[: rng.integers(1, 4)]:
+                session.note_off(pitch)
+                session.note_on(pitch + rng.integers(3), 80)
+    stage.close()
+    found = [session.statistics() for session in opened]
+    notes, missed = sum(each.notes for each in found), sum(each.late + each.skipped for each in found)
+    assert notes > 50 * sessions and missed <= 0.005 * notes, found
+    assert all(each.staleness_p50 >= lead * 8 and not each.is_too_slow and not each.advice for each in found)
+
+
+def test_a_model_that_is_too_slow_says_so(monkeypatch):
+    stage = Stage(monkeypatch, 1, lambda: 0.08)
+    session = stage.open(mode="accompany", lead=0.25)
+    stage.play(session, [(number / 4, 60 + number % 5, 0.2) for number in range(120)])
+    statistics = session.statistics()
+    assert statistics.is_too_slow and "give live.lead = 0.5" in statistics.advice and statistics.notes > 0
+    stage.close()
