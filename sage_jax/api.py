@@ -286,15 +286,15 @@ class Model:
         """A live session: give it a player's note-ons and note-offs, and poll it for the model's, each with its time.
 
         settings: fields of LiveSettings (live/settings.py), such as qpm, meter, mode and instruments. sessions: those that the
-        session's `host` can have at once; `session.host.open` opens others. Compiles first. Raises UserError naming the
-        setting.
+        session's `host` can have at once; `session.host.open` opens others until all are closed. Compiles first. Raises
+        UserError naming the setting.
         """
         from sage_jax.live.host import LiveHost
         from sage_jax.live.settings import LiveSettings
 
         wanted = LiveSettings(**settings)
         wanted.check(self.tokenizer.grid)
-        host = LiveHost(self, sessions)
+        host = LiveHost(self, sessions, closes_when_empty=True)
         host.start()
         return host.open(wanted)
 

@@ -142,7 +142,7 @@ class Session:
                     parts.append(self._encoder.push_meter(tick, *value))
                 else:
                     nearest = float(tokenizer.tempos[np.abs(tokenizer.tempos - value).argmin()])
-                    parts.append(self._encoder.push_tempo(tick, nearest))
+                    parts.append(self._encoder.push_tempo(tick, nearest) if nearest != self.clock.state.qpm else whole[:0])
             pushed = np.concatenate([*parts, self._encoder.push(quantized)])
             self._revise(whole[:keep], pushed, self._limits, is_rollback)
         except Exception:

@@ -8,6 +8,8 @@ from sage_jax.decoding.session import Session
 from sage_jax.errors import UserError
 from sage_jax.live.queue import PlannedNote
 
+KEPT = 4096  # notes that are remembered, at least
+
 Key = tuple[int, int, int]  # tick, program, pitch
 
 
@@ -72,6 +74,10 @@ class Context:
         if key not in self._entries:
             bisect.insort(self._keys, key)
         self._entries[key] = entry
+        if len(self._keys) > 2 * KEPT:  # the model reads no more than this
+            for old in self._keys[:KEPT]:
+                del self._entries[old]
+            del self._keys[:KEPT]
 
     def given(self, notes: Iterable[PlannedNote]) -> None:
         """These notes of the model were given out; those that had been taken back are in the context again."""

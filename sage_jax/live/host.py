@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sage_jax.api import Model
 
 LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
+WINDOW_FRACTION = 0.4  # of the context with which a full row goes on: less to read at once than elsewhere
 AT_ONCE = -NEVER
 SHORTEST_WAIT, LONGEST_WAIT = 0.001, 1.0  # seconds between two rounds if there was nothing to do in the first one
 OPEN_TIMEOUT = 60.0  # seconds
@@ -26,22 +27,30 @@ class LiveHost:
     """Sessions of one model that are stepped together. Players' notes and polls come from any thread.
 
     In each round every session with work does one piece of it, the one with the nearest deadline first. So a session waits at
-    most for one piece of each of the others. clock: seconds; monotonic.
+    most for one piece of each of the others. clock: seconds; monotonic. closes_when_empty: with its last session.
     """
 
-    def __init__(self, model: "Model", sessions: int = 1, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        model: "Model",
+        sessions: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        closes_when_empty: bool = False,
+    ):
         if sessions < 1:
             raise UserError(f"live.sessions is {sessions}; give at least 1")
         event_encoder(model.tokenizer)  # raises UserError for tokens that can't be read one event at a time
         self.model, self.now = model, clock
         self.grid = model.tokenizer.grid
         self.engine = model.engine(sessions, LIVE_CHUNK, staging_rows=1).sibling()
-        self.scheduler = Scheduler(self.engine, interleaved=True)
+        window = int(WINDOW_FRACTION * self.engine.limit)
+        self.scheduler = Scheduler(self.engine, interleaved=True, window_length=window)
         self.sessions: list[LiveSession] = []
         self.error: Exception | None = None
         self._opening: list[LiveSession] = []
         self._condition = threading.Condition()
-        self._is_woken, self._is_closed = False, False
+        self._is_woken, self._is_closed, self._closes_when_empty = False, False, closes_when_empty
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "LiveHost":
@@ -175,6 +184,7 @@ class LiveHost:
             self.sessions.remove(session)
             if session.seat is not None:
                 session.seat.close()
+            self._is_closed |= self._closes_when_empty and not self.sessions
 
     def _take_inbox(self, session: LiveSession) -> bool:
         """Does what the session's player wants."""

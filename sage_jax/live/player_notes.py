@@ -14,7 +14,7 @@ CHORD = 0.03  # seconds between the first and the last note of a chord that is p
 RECENT = 8  # notes whose lengths suggest that of a note which is still held
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class PlayerNote:
     """A note of the player.
 
@@ -46,7 +46,7 @@ class PlayerNotes:
         self._waiting: list[PlayerNote] = []  # not written yet, or with another length than was written
         self._recent: collections.deque[int] = collections.deque(maxlen=RECENT)
         self._chord: tuple[float, int] | None = None  # seconds and tick of the first note of the last chord
-        self._taken: set[tuple[int, int, int]] = set()
+        self._taken: collections.deque[tuple[int, int, int]] = collections.deque(maxlen=64)
         self.programs: set[int] = set()
         self.last_on: float | None = None
         self.last_activity: float | None = None
@@ -67,7 +67,7 @@ class PlayerNotes:
         while (tick, program, pitch) in self._taken:  # struck twice within a tick
             tick += 1
         note = PlayerNote(tick, program, pitch, velocity, at)
-        self._taken.add((tick, program, pitch))
+        self._taken.append((tick, program, pitch))
         self.notes.append(note)
         self._held[program, pitch] = note
         self._waiting.append(note)

@@ -110,8 +110,8 @@ class PortPlayer:
             else:
                 self.session.note_off(pitch, program=program)
         if self.thru and self.output is not None:
-            heard = self.session.settings.player_program if program is None else program
-            self._send("player", is_on, heard, pitch, velocity if is_on else 0)
+            own = self.session.settings.player_program if program is None else program
+            self._send("player", is_on, own, pitch, velocity if is_on else 0)
 
     # The model
 

@@ -40,7 +40,8 @@ def test_example(model):
                 played.append((message.is_on, message.program, message.pitch))
         session.panic()
     assert len(played) >= 2, session.statistics()
-    session.host.close()
+    session.host._thread.join(20)
+    assert not session.host._thread.is_alive()
 
 
 def test_sessions_of_every_mode_play_at_once(model):
@@ -79,7 +80,7 @@ def test_sessions_of_every_mode_play_at_once(model):
             assert session.error is None
             check(messages)
             assert session.statistics().player_notes == 4 and len(session.piece().notes) == 4 + len(messages) // 2
-        assert sum(map(len, everything)) > 2
+        assert sum(map(len, everything)) >= 2
         with host.open() as again:
             assert again.poll(1e9) == []
     with pytest.raises(UserError, match="closed"):
@@ -154,3 +155,23 @@ def test_mistakes_name_the_field(fields, message):
         with pytest.raises(UserError, match="whole number"):
             call()
     assert not session.inbox and TOKENIZER.grid is session.host.grid and engine_of(1, **FLAT).rows == 1
+
+
+def test_changes_of_tempo_and_meter_reach_the_model():
+    stage = Stage()
+    session = stage.open(mode="accompany", lead=0.5)
+    stage.play(session, MELODY[:4])
+    session.change(qpm=91.5)
+    stage.run(2.6)
+    session.change(meter=(3, 4))
+    stage.run(5)
+    session.note_on(60, 80)
+    stage.run(5.2)
+    session.change(qpm=91.4)  # the same for the model
+    stage.run(9)
+    read, played = session.seat.decoding.piece, session.piece()
+    assert np.round(played.tempos["qpm"], 1).tolist() == [120, 91.5, 91.4] and len(read.tempos) == 2
+    assert read.tempos["tick"].tolist() == played.tempos["tick"].tolist()[:2] and abs(read.tempos["qpm"][1] / 91.5 - 1) < 0.03
+    assert read.meters.tolist() == played.meters.tolist() == [(0, 4, 4), (96, 3, 4)]
+    assert session.position(stage.time.now).meter == (3, 4)
+    stage.close()

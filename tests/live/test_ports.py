@@ -66,9 +66,9 @@ def test_a_missing_sequencer_prints_nothing(capfd):
 
 
 def test_a_port_that_goes_comes_back():
-    package, lines, heard = MidiPackage([], ["busy"]), [], []
+    package, lines, received = MidiPackage([], ["busy"]), [], []
     names = PortNames(package)
-    keys, synth = Input("keys", names, heard.append, lines.append), Output("BUSY", names, lines.append)
+    keys, synth = Input("keys", names, received.append, lines.append), Output("BUSY", names, lines.append)
     assert not keys.check() and not keys.check() and not synth.check() and not synth.check()
     assert lines == [
         "no MIDI input has 'keys' in its name; waiting for one",
@@ -80,7 +80,7 @@ def test_a_port_that_goes_comes_back():
     package.inputs.clear()
     assert not keys.check() and not keys.is_open and not package.opened
     package.inputs.append(KEYS)
-    assert keys.check() and heard == [[0x90, 60, 80]]
+    assert keys.check() and received == [[0x90, 60, 80]]
     assert lines[2:] == [f"MIDI input: {KEYS}", f"the MIDI input {KEYS} is gone; waiting for it", f"MIDI input: {KEYS}"]
     package.outputs[:] = [SYNTH]
     synth.part = "synth"
@@ -178,10 +178,10 @@ def test_loopback_through_the_system():
         with pytest.raises(UserError, match="offers no MIDI ports"):
             list_ports()
         return
-    heard = []
-    synth.callback = lambda message, seconds: heard.append(tuple(message))
+    received = []
+    synth.callback = lambda message, seconds: received.append(tuple(message))
     output = Output("sage loopback", PortNames(package), lambda line: None)
     output.check()
     assert output.send(0x90, 60, 80)
-    until(lambda: heard == [(0x90, 60, 80)])
+    until(lambda: received == [(0x90, 60, 80)])
     output.lose()
