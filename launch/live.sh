@@ -5,5 +5,5 @@
 # A second run reuses what is there.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-install train live audio
+install train plots audio live
 exec "$python" -m launch.live --open "$@"

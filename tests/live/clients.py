@@ -22,12 +22,13 @@ class Page:
 
     async def next(self, *kinds: str) -> dict:
         """The next message of one of the kinds; others are skipped."""
-        while True:
-            message = await asyncio.wait_for(self.socket.receive(), 5)
-            assert message.type == aiohttp.WSMsgType.TEXT, f"{message.type} {message.extra}"
-            found = json.loads(message.data)
-            if found["type"] in kinds:
-                return found
+        async with asyncio.timeout(8):
+            while True:
+                message = await self.socket.receive()
+                assert message.type == aiohttp.WSMsgType.TEXT, f"{message.type} {message.extra}"
+                found = json.loads(message.data)
+                if found["type"] in kinds:
+                    return found
 
     async def ended(self) -> list[dict]:
         """All messages until the server closes the socket."""
