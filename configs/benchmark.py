@@ -15,6 +15,7 @@ NAME, and its time on an otherwise idle machine (estimates; most of a short run 
   long           decoding at 4,095 and 8,190 tokens, three quarters of an hour on two cores
   growth         scaling curves over context, batch, embed_dim and num_layers, without ratios; 20 minutes on two cores
   scaling        communication of train steps between devices: counted, not timed, so other work does no harm
+  live           live play in real time with sage-20m, on time or not; an hour on two cores
   gpu            decoding in bfloat16 on one accelerator of 80 GB, 20 minutes; not run yet
   gpu_training   train steps on such an accelerator
   debug          a little of everything, a minute or two
@@ -30,8 +31,8 @@ from ml_collections import ConfigDict
 from sage_jax.errors import UserError
 
 ARGUMENTS = (
-    "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "gpu",
-    "gpu_training", "debug",
+    "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "live",
+    "gpu", "gpu_training", "debug",
 )  # fmt: skip
 FOUR = ("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa")
 SHARINGS = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
@@ -79,6 +80,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         rows=1,
     )
     config.communication = communication
+    # Live play in real time, each table for every number of players.
+    config.live = dict()
     if arg == "training":
         config.title = "Training"
         config.tables = dict()
@@ -125,6 +128,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.title = "Scaling"
         config.tables = dict()
         config.communication["devices"] = (1, 2, 4, 8)
+    if arg == "live":
+        config.title = "Live"
+        config.tables = dict()
+        play = dict(corpus="folder:third_party/midi/piano", seconds=120.0)
+        ahead = {**play, "mode": "accompany"}
+        config.live = dict(
+            answer={**play, "mode": "answer", "seconds": 300.0},
+            trade={**play, "mode": "trade"},
+            bar={**ahead, "sessions": (1, 4, 16)},
+            bar_fast={**ahead, "qpm": 180.0},
+            sixteenth={**ahead, "lead": 0.25},
+            long={**ahead, "seconds": 1800.0},
+        )
     if arg == "gpu":
         config.title = "Accelerator"
         config.dtype = "bfloat16"

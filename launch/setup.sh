@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by demo.sh, test.sh, peers.sh and tpu_pod.sh. Changes to the root of the checkout and manages .venv there.
+# Sourced by demo.sh, live.sh, test.sh, peers.sh and tpu_pod.sh. Changes to the root of the checkout and manages .venv there.
 #   install EXTRAS...   installs the checkout with these extras, at the releases in constraints/; quick if nothing changed since
 #                       the last time. "$python" then runs the project.
 # PYTHON=... names the interpreter. Without it an existing .venv is kept, and a new one uses the first Python below that is usable.

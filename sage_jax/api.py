@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from sage_jax.config import read_section
 from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
-from sage_jax.decoding.engine import CHUNK, Engine
+from sage_jax.decoding.engine import CHUNK, STAGING_ROWS, Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
@@ -29,6 +29,9 @@ from sage_jax.music.quantization_stats import QuantizationStats, stats_rows
 from sage_jax.tokenizers.incremental import DecodedEvent
 from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.weights.saved_model import SavedModel, with_settings
+
+if TYPE_CHECKING:
+    from sage_jax.live.session import LiveSession
 
 ANY, TRAINED = "any", "trained"
 LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
@@ -140,7 +143,7 @@ class Model:
         self.sampling, self.continuation, self._contents = sampling, continuation, saved.contents
         self._config = inference_config(saved.run.model, jax.devices()[0])
         self.params = inference_parameters(self._config, saved.params)
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._engines: dict[tuple[int, int, int], Engine] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.run.model.name}, step {self.step})"
@@ -281,13 +284,39 @@ class Model:
             seed=seed,
         )
 
-    def engine(self, rows: int, chunk: int = CHUNK) -> Engine:
-        """The engine for `rows` continuations at once, which keeps its compiled programs. chunk: events of one prefill."""
-        if (rows, chunk) not in self._engines:
-            self._engines[rows, chunk] = Engine(
-                self._config, self.params, self.tokenizer, context=self.run.context, rows=rows, chunk=chunk
+    def live(self, *, sessions: int = 1, **settings: Any) -> "LiveSession":
+        """A live session: give it a player's note-ons and note-offs, and poll it for the model's, each with its time.
+
+        settings: fields of LiveSettings (live/settings.py), such as qpm, meter, mode and instruments. sessions: those that the
+        session's `host` can have at once; `session.host.open` opens others until all are closed. Compiles first. Raises
+        UserError naming the setting.
+        """
+        from sage_jax.live.host import LiveHost
+        from sage_jax.live.settings import LiveSettings
+
+        wanted = LiveSettings(**settings)
+        wanted.check(self.tokenizer.grid)
+        host = LiveHost(self, sessions, closes_when_empty=True)
+        host.start()
+        return host.open(wanted)
+
+    def engine(self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None) -> Engine:
+        """The engine for `rows` continuations at once, which keeps its compiled programs.
+
+        chunk, staging_rows: as of Engine.
+        """
+        key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows)
+        if key not in self._engines:
+            self._engines[key] = Engine(
+                self._config,
+                self.params,
+                self.tokenizer,
+                context=self.run.context,
+                rows=rows,
+                chunk=chunk,
+                staging_rows=staging_rows,
             )
-        return self._engines[rows, chunk]
+        return self._engines[key]
 
     def _read(self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None) -> tuple[str, Piece]:
         """What messages call the music, `unnamed` where it is no file, and the piece on the model's grid."""

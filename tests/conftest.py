@@ -112,7 +112,7 @@ def shared_programs():
 
 
 # These use the same engines, and run in one process.
-SHARING_ENGINES = ("test_engine.py", "test_scheduler.py", "test_session.py")
+SHARING_ENGINES = ("test_engine.py", "test_scheduler.py", "test_session.py", "test_live.py", "test_play.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks

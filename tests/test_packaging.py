@@ -167,9 +167,16 @@ def test_wheel_has_the_licences(wheel):
 
 
 @pytest.mark.process
+def test_wheel_has_the_page_of_live_play(wheel):
+    names = run(sys.executable, "-m", "zipfile", "-l", wheel)
+    for file in (ROOT / "sage_jax" / "live" / "page").iterdir():
+        assert f"sage_jax/live/page/{file.name} " in names
+
+
+@pytest.mark.process
 def test_core_of_the_wheel_needs_no_extra(installed, tmp_path):
     # The extra train also names absl-py, which orbax-checkpoint itself requires.
-    hidden = "grain apache_beam matplotlib midirenderer ml_collections music21 soundfile symusic tensorboardX".split()
+    hidden = "grain apache_beam matplotlib aiohttp midirenderer ml_collections music21 soundfile symusic tensorboardX".split()
     run(installed, "-c", CORE.format(hidden=[*hidden, "tokenizers"]), cwd=tmp_path)
 
 

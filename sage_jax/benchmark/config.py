@@ -13,6 +13,7 @@ from sage_jax.benchmark.ratios import CONTROL
 from sage_jax.config import MeshConfig
 from sage_jax.errors import UserError
 from sage_jax.files import ROOT
+from sage_jax.live.settings import LiveSettings
 from sage_jax.models.presets import model_config, model_fields
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import HEAD, NUM_ATTRIBUTES, NoteEvents
@@ -22,6 +23,7 @@ CURVES = {"context": "context_events", "batch": "batch", "embed_dim": "embed_dim
 CURVE = "curve_"  # prefix of the tables of a scaling curve's points
 # The lowest id of a note in each attribute: random events from these ids up are notes.
 FIRST_NOTE_IDS = tuple(ev.FIRST_PROGRAM if attribute == ev.INSTRUMENT else ev.FIRST for attribute in range(NUM_ATTRIBUTES))
+LIVE = dict(systems=("sage-20m",), sessions=(1,), mode="answer", qpm=120.0, lead=4.0, trade_bars=2, meter=(4, 4))
 AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))
 
 
@@ -154,6 +156,36 @@ class CommunicationCell(Cell):
 
 
 @dataclasses.dataclass(frozen=True)
+class LiveCell(Cell):
+    """Live play, in real time. systems: published weights by name, or folders of them or of runs.
+
+    batch: players at once. events: seconds that they play. model: empty, since each system has its own sizes. The other fields
+    are those of LiveSettings. corpus: the pieces that they replay, as data.corpus.
+    """
+
+    mode: str
+    qpm: float
+    lead: float
+    trade_bars: int
+    meter: tuple[int, int]
+    corpus: str
+    task: str = "live"
+
+    def __str__(self) -> str:
+        lead = f", {self.lead:g} quarters ahead" if self.mode == "accompany" else ""
+        return f"{self.mode} at {self.qpm:g} quarters a minute{lead}, {self.batch} at once, {self.events:g} seconds"
+
+    def check(self, config: "BenchmarkConfig") -> None:
+        _at_least(f"config.live.{self.table}", sessions=(self.batch, 1), seconds=(self.events, 1))
+        LiveSettings(**{name: getattr(self, name) for name in ("mode", "qpm", "lead", "trade_bars", "meter")})
+
+    def job(self, config: "BenchmarkConfig", system: str) -> Job:
+        job = {name: getattr(self, name) for name in ("mode", "qpm", "lead", "trade_bars", "meter", "corpus")}
+        job |= dict(model=system, sessions=self.batch, seconds=self.events, seed=config.seed)
+        return [sys.executable, "-m", "sage_jax.benchmark.live"], job
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchmarkConfig:
     """What to measure. Raises UserError naming the field.
 
@@ -172,6 +204,7 @@ class BenchmarkConfig:
     corpus: what the loader reads, as launch.preprocess takes it. shards: its folder of token shards; "" for one in the output
       folder, made if missing.
     communication: the programs to compile for fake devices: systems, devices and the other fields of CommunicationCell.
+    live: of live play, by name: systems, sessions (numbers of players), seconds, corpus, and fields of LiveSettings.
     """
 
     title: str
@@ -190,6 +223,7 @@ class BenchmarkConfig:
     corpus: str = "embedded"
     shards: str = ""
     time_limit: float = TIME_LIMIT
+    live: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         _at_least("config", rounds=(self.rounds, 2), events=(self.events, 1), time_limit=(self.time_limit, 1))
@@ -197,7 +231,7 @@ class BenchmarkConfig:
             cell.check(self)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells: decoding (the main table first), scaling curves, training, communication."""
+        """All cells: decoding (the main table first), scaling curves, training, communication, live play."""
         yield from self._decoding_cells()
         yield from self._curve_cells()
         for name, table in self.training.items():
@@ -209,6 +243,11 @@ class BenchmarkConfig:
         for devices in self.communication["devices"]:
             model = {**self.model, **self.communication["model"]}
             yield CommunicationCell(**{**self.communication, "table": "communication", "model": model, "devices": devices})
+        for name, table in self.live.items():
+            fields = {**LIVE, **table}
+            systems, sessions, seconds = tuple(fields.pop("systems")), fields.pop("sessions"), fields.pop("seconds")
+            for players in sessions:
+                yield LiveCell(name, systems, {}, players, seconds, **{**fields, "meter": tuple(fields["meter"])})
 
     def _decoding_cells(self) -> Iterator[DecodingCell]:
         for name, table in sorted(self.tables.items(), key=lambda item: (item[0] != "main", item[0])):

@@ -21,6 +21,7 @@ class Measurement:
     peak_megabytes: over rounds.
     events_drawn, notes_drawn, prefill_seconds, loop_seconds: of decoding, over rounds (see DecodingRun).
     loop_seconds, read_seconds, loaded_loop_seconds: of training, over rounds (see benchmark.train.Trainer.run).
+    live: of live play, one entry (see benchmark.live.LivePlay.run).
     programs: of communication, one entry per compiled program (see benchmark.scaling.CommunicationCounter.run).
     """
 
@@ -39,6 +40,7 @@ class Measurement:
     read_seconds: list[float] = dataclasses.field(default_factory=list)
     loaded_loop_seconds: list[float] = dataclasses.field(default_factory=list)
     programs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    live: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:

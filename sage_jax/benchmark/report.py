@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sage_jax.benchmark import decoding_report, training_report
-from sage_jax.benchmark.config import BenchmarkConfig, CommunicationCell, DecodingCell, TrainingCell
+from sage_jax.benchmark import decoding_report, live_report, training_report
+from sage_jax.benchmark.config import BenchmarkConfig, CommunicationCell, DecodingCell, LiveCell, TrainingCell
 from sage_jax.benchmark.measurement import Measurement
 from sage_jax.benchmark.ratios import CONTROL, MIN_TURNS
 from sage_jax.markdown import write_part
@@ -30,6 +30,7 @@ def write_report(
     decoding = [(cell, of_cell(cell)) for cell in cells if isinstance(cell, DecodingCell)]
     training = [(cell, of_cell(cell)) for cell in cells if isinstance(cell, TrainingCell)]
     communication = [(cell, of_cell(cell)) for cell in cells if isinstance(cell, CommunicationCell)]
+    live = [(cell, of_cell(cell)) for cell in cells if isinstance(cell, LiveCell)]
     parts = [_preface(config, measurements, command)]
     if decoding:
         tables = [(cell, found) for cell, found in decoding if not cell.is_curve]
@@ -42,6 +43,8 @@ def write_report(
         parts += [training_report.about(), *(training_report.table(*each, config) for each in training)]
     if communication:
         parts.append(training_report.communication(communication))
+    if live:
+        parts.append(live_report.table(live))
     parts.append(_runs(measurements))
     part = f"## {config.title}\n\n" + "\n\n".join(parts)
     write_part(report, TITLE, part)
@@ -64,8 +67,8 @@ def _preface(config: BenchmarkConfig, measurements: Sequence[Measurement], comma
     commits = ", ".join(dict.fromkeys(each.commit for each in measurements))
     lines = [
         f"Written by `{command}`.",
-        f"Commit {commits}. {', '.join(f'{name} {value}' for name, value in ours.items())}. {config.dtype}; "
-        "weights are random unless a row says otherwise.",
+        f"Commit {commits}. {', '.join(f'{name} {value}' for name, value in ours.items())}."
+        + ("" if config.live else f" {config.dtype}; weights are random unless a row says otherwise."),
     ]
     if rates := next((each.device for each in measurements if each.device), None):
         memory, arithmetic = (np.percentile(np.array(values) / 1e9, [50, 25, 75]) for values in rates.values())

@@ -10,7 +10,7 @@ import sys
 from rich.console import Console
 
 from sage_jax import environment
-from sage_jax.benchmark.config import BenchmarkConfig, Cell, CommunicationCell, TrainingCell
+from sage_jax.benchmark.config import BenchmarkConfig, Cell, CommunicationCell, LiveCell, TrainingCell
 from sage_jax.benchmark.interleaved import MAX_ERROR, Worker, WorkerFailed, run_interleaved
 from sage_jax.benchmark.measurement import Measurement
 from sage_jax.corpus.preprocess import preprocess
@@ -52,6 +52,8 @@ def measure_cell(
     """Measures every system of a cell."""
     if isinstance(cell, CommunicationCell):
         return _measure_communication(config, cell, commit, console)
+    if isinstance(cell, LiveCell):
+        return _measure_live(config, cell, commit, console)
     job_of, settings = functools.partial(cell.job, config), config.cell_settings(cell)
     return run_interleaved(cell.systems, job_of, config.rounds, probe, settings, commit, console, config.time_limit)
 
@@ -77,6 +79,27 @@ def _measure_communication(
             measurements.append(Measurement(system, settings, commit, error=str(error)[:MAX_ERROR]))
         else:
             measurements.append(Measurement(system, settings, commit, metadata=worker.metadata, programs=programs))
+    return measurements
+
+
+def _measure_live(config: BenchmarkConfig, cell: LiveCell, commit: str, console: Console) -> list[Measurement]:
+    """Live play in real time, one system after another and each once: its notes and moments are the samples."""
+    settings, measurements = config.cell_settings(cell), []
+    for system in cell.systems:
+        try:
+            worker = Worker(*cell.job(config, system), limit=config.time_limit + cell.events)
+            try:
+                found = worker.run()
+            finally:
+                worker.close()
+        except WorkerFailed as error:
+            console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
+            measurements.append(Measurement(system, settings, commit, error=str(error)[:MAX_ERROR]))
+        else:
+            peak = [found["peak_megabytes"]]
+            measurements.append(
+                Measurement(system, settings, commit, metadata=worker.metadata, live=found["live"], peak_megabytes=peak)
+            )
     return measurements
 
 

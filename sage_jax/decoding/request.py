@@ -91,6 +91,12 @@ class Progress:
         self.window = self.cut(self.events, window_length)
         self._key = request.key
 
+    def renew(self, request: Request) -> None:
+        """Goes on with the settings of `request`, one of the same prompt."""
+        if (request.seed, request.number) != (self.request.seed, self.request.number):
+            self._key = request.key
+        self.request, self.is_parked = request, False
+
     def cut(self, events: np.ndarray, length: int) -> Window:
         """The last bars of the piece's `events` that fit into `length` events."""
         given, bar = self.tokenizer.window(events, length)

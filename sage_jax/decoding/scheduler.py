@@ -52,10 +52,10 @@ class Scheduler:
 
     interleaved: one row at a time is prefilled, chunk by chunk with an event step between two chunks; for players who wait for
     the next note. Otherwise rows wait for each other and are prefilled together. The events are the same. window_length: the
-    most events that are read of a prompt.
+    most events that are read of a prompt, and when a row goes on in a new window. A smaller one is quicker to read.
     """
 
-    def __init__(self, engine: Engine, *, interleaved: bool = False):
+    def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
         self.engine, self.interleaved = engine, interleaved
         self.totals = Totals()
         self._waiting: collections.deque[Progress] = collections.deque()
@@ -65,7 +65,7 @@ class Scheduler:
         self._lengths = np.zeros(engine.rows, np.int64)
         self._done = np.ones(engine.rows, bool)
         self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
-        self.window_length = int(WINDOW_FRACTION * engine.limit)
+        self.window_length = window_length or int(WINDOW_FRACTION * engine.limit)
         # A row's next window is cut `ahead` events before its cache is full, and prefilled while they are drawn.
         self._ahead = min(self.window_length // engine.chunk + 3, engine.limit // 4)
 
@@ -87,6 +87,11 @@ class Scheduler:
         """Whether any request is unfinished. Sessions that wait are not."""
         rows = [row for row in self._rows if row is not None and not row.is_parked]
         return bool(self._waiting or rows or self._finished or any(self._staged))
+
+    @property
+    def is_staging(self) -> bool:
+        """Whether a row's window is being prefilled."""
+        return any(self._staged)
 
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
@@ -347,7 +352,7 @@ class Scheduler:
             unread -= self.engine.chunk
 
     def _renew(self, row: Progress, request: Request) -> None:
-        row.request, row.is_parked = request, False
+        row.renew(request)
         row.outbox.clear()
         self._unstage(row)
 

@@ -61,7 +61,8 @@ class Session:
         self._encoder = event_encoder(tokenizer)
         self.clock: EventClock = self._encoder.clock
         self._decoder = event_decoder(tokenizer, self.clock)
-        self._scheduler, self._limits = scheduler, Limits(allow_eos=False, programs=programs)
+        self._scheduler = scheduler
+        self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0)  # the row waits where nothing is to be drawn
         if meter not in tokenizer.grid.meters:
             raise UserError(f"meter is {meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
         opening = tokenizer.quantize(Piece.from_notes([], tokenizer.grid.ticks_per_quarter, qpm, meter))
@@ -99,18 +100,51 @@ class Session:
         They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
         roll back to its tick first.
         """
-        tokenizer, whole = self._encoder.tokenizer, self._events
-        rows = np.atleast_1d(np.array(notes, NOTE))
+        whole, rows = self._events, _note_rows(notes)
         if not len(rows):
             return
-        quantized = tokenizer.quantize(Piece.from_notes(rows.tolist(), tokenizer.ticks_per_quarter)).notes
         keep = len(whole)
         while whole[keep - 1, INSTRUMENT] == REST:  # the encoder adds those that the notes need
             keep -= 1
+        self._push(keep, rows)
+
+    def replace(
+        self,
+        start: int,
+        notes: Notes,
+        tempos: Sequence[tuple[int, float]] = (),
+        meters: Sequence[tuple[int, tuple[int, int]]] = (),
+    ) -> None:
+        """Takes back every event at the tick `start` or later and adds `notes` as `push` does, at the cost of one of the two.
+
+        tempos, meters: changes as (tick, quarters per minute) and (tick, meter), from `start` on. The vocabulary rounds tempos.
+        Raises UserError as `rollback` and `push`; the session then stays as it is.
+        """
+        if start < 0:
+            raise UserError(f"start is {start}; give a tick of at least 0")
+        keep = max(self.clock.copy().rollback_to(start), self._opening)
+        changes = [(tick, 0, meter) for tick, meter in meters] + [(tick, 1, qpm) for tick, qpm in tempos]
+        rows = _note_rows(notes)
+        if keep < len(self._events) or changes or len(rows):
+            self._push(keep, rows, sorted(changes), is_rollback=keep < len(self._events))
+
+    def _push(self, keep: int, rows: np.ndarray, changes: Sequence[tuple] = (), is_rollback: bool = False) -> None:
+        """Makes the session its first `keep` events, and then the notes `rows` [N], NOTE, and the `changes`."""
+        tokenizer, whole = self._encoder.tokenizer, self._events
+        quantized = tokenizer.quantize(Piece.from_notes(rows, tokenizer.ticks_per_quarter)).notes
         self.clock.rollback(keep)
         try:
-            pushed = self._encoder.push(quantized)
-            self._revise(whole[:keep], pushed, self._limits)
+            parts = [whole[:0]]
+            for tick, kind, value in changes:
+                parts.append(self._encoder.push(quantized[quantized["onset"] < tick]))
+                quantized = quantized[quantized["onset"] >= tick]
+                if kind == 0:
+                    parts.append(self._encoder.push_meter(tick, *value))
+                else:
+                    nearest = float(tokenizer.tempos[np.abs(tokenizer.tempos - value).argmin()])
+                    parts.append(self._encoder.push_tempo(tick, nearest) if nearest != self.clock.state.qpm else whole[:0])
+            pushed = np.concatenate([*parts, self._encoder.push(quantized)])
+            self._revise(whole[:keep], pushed, self._limits, is_rollback)
         except Exception:
             self.clock.rollback(keep)
             for event in whole[keep:]:
@@ -119,11 +153,18 @@ class Session:
         self._events = np.concatenate([whole[:keep], pushed])
 
     def draw(
-        self, *, until: int | None = None, until_tick: int | None = None, not_before: int | None = None
+        self,
+        *,
+        until: int | None = None,
+        until_tick: int | None = None,
+        not_before: int | None = None,
+        programs: Sequence[int] | None = None,
+        number: int = 0,
     ) -> Iterator[DecodedEvent]:
         """The model's next events, one by one, up to the beginning of the bar `until` or the tick `until_tick`.
 
         until: number of a bar, from 0. not_before: the first tick at which an event may be; None for that of the last event.
+        programs: those that may play in this draw; None for the session's. number: draws of another number differ.
         What is not taken from the iterator has not been drawn. Raises UserError without a bound, for one in the past, and for
         contradictory ones.
         """
@@ -141,9 +182,12 @@ class Session:
         if not_before is not None and end is not None and not_before >= end:
             raise UserError(f"not_before is {not_before}, and the draw ends before tick {end}; give an earlier not_before")
         limits = dataclasses.replace(self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0)
-        return self._draw(limits)
+        if programs is not None:
+            limits = dataclasses.replace(limits, programs=programs)
+        return self._draw(limits, number)
 
-    def _draw(self, limits: Limits) -> Iterator[DecodedEvent]:
+    def _draw(self, limits: Limits, number: int) -> Iterator[DecodedEvent]:
+        self._request = dataclasses.replace(self._request, number=number)
         self._revise(self._events, self._events[:0], limits)
         row = self._row
         request = row.request
@@ -185,3 +229,8 @@ class Session:
         # A draw that was left may have gone on, so that its row's window has moved: the events are then read again.
         history = None if is_rollback else kept
         self._scheduler.revise(self._row, len(kept), pushed, request, history)
+
+
+def _note_rows(notes: Notes) -> np.ndarray:
+    """NOTE [N]."""
+    return np.atleast_1d(np.array(notes, NOTE))

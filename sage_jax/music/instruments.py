@@ -39,6 +39,11 @@ def describe(programs: Iterable[int]) -> str:
     return ", ".join("drums" if program == DRUMS else f"{name_of(program)} ({program})" for program in programs)
 
 
+def instrument_names() -> list[str]:
+    """The General MIDI name of each program, "Drums" last."""
+    return [*(pretty_midi.program_to_instrument_name(program) for program in range(DRUMS)), "Drums"]
+
+
 def programs_in(piece: Piece) -> list[int]:
     """The programs of the notes in `piece`, ascending and without repeats; DRUMS for drums."""
     return np.unique(piece.notes["program"]).tolist()

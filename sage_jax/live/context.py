@@ -1,0 +1,139 @@
+"""Context: the notes that the model of a live session should have read, and what of it has changed."""
+
+import bisect
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from sage_jax.decoding.session import Session
+from sage_jax.errors import UserError
+from sage_jax.live.queue import PlannedNote
+
+KEPT = 4096  # notes that are remembered, at least
+
+Key = tuple[int, int, int]  # tick, program, pitch
+
+
+@dataclasses.dataclass
+class Entry:
+    """A note of the context. is_own: of the model. is_given: it sounds or has sounded; always, of a player's note."""
+
+    note: PlannedNote
+    is_own: bool
+    is_given: bool
+
+
+class Context:
+    """The player's notes and the model's in order of time, and the first tick at which a decoding session differs from them.
+
+    `sync` makes the session equal to it again, with one rollback to that tick. At one tick a program has a pitch only once; the
+    player's note goes first.
+    """
+
+    def __init__(self):
+        self._entries: dict[Key, Entry] = {}
+        self._keys: list[Key] = []
+        self._changes: dict[tuple[int, bool], float | tuple[int, int]] = {}  # (tick, is_tempo): value
+        self.dirty: int | None = None
+        self.beyond = 0  # changes that the model could not read any more
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    def get(self, key: Key) -> Entry | None:
+        """The note at (tick, program, pitch)."""
+        return self._entries.get(key)
+
+    def entries(self, start: int) -> Iterator[Entry]:
+        """The notes from the tick `start` on, in order."""
+        for key in self._keys[bisect.bisect_left(self._keys, (start,)) :]:
+            yield self._entries[key]
+
+    # Changes
+
+    def set(self, note: PlannedNote, is_own: bool) -> None:
+        """Adds a note that has been played, or replaces it. A player's note takes the place of the model's."""
+        key = note[:3]
+        entry = self._entries.get(key)
+        if entry is not None and ((is_own and not entry.is_own) or entry.note == note):
+            entry.is_given = True
+            return
+        self._insert(key, Entry(note, is_own, True))
+        self.touch(note.tick)
+
+    def drawn(self, note: PlannedNote) -> None:
+        """Adds a note that the session has drawn, and that has not sounded yet."""
+        if note[:3] in self._entries:  # the player has played it, which the session has not read yet
+            self.touch(note.tick)
+        else:
+            self._insert(note[:3], Entry(note, True, False))
+
+    def _insert(self, key: Key, entry: Entry) -> None:
+        if key not in self._entries:
+            bisect.insort(self._keys, key)
+        self._entries[key] = entry
+        if len(self._keys) > 2 * KEPT:  # the model reads no more than this
+            for old in self._keys[:KEPT]:
+                del self._entries[old]
+            del self._keys[:KEPT]
+
+    def given(self, notes: Iterable[PlannedNote]) -> None:
+        """These notes of the model were given out; those that had been taken back are in the context again."""
+        for note in notes:
+            self.set(note, is_own=True)
+
+    def remove(self, notes: Iterable[PlannedNote]) -> None:
+        """Takes out notes of the model that will not sound."""
+        for note in notes:
+            entry = self._entries.get(note[:3])
+            if entry is not None and entry.is_own and not entry.is_given:
+                self._remove(note[:3])
+
+    def drop_planned(self, start: int) -> None:
+        """Takes out the model's notes from the tick `start` on that were not given out."""
+        for entry in list(self.entries(start)):
+            if not entry.is_given:
+                self._remove(entry.note[:3])
+
+    def _remove(self, key: Key) -> None:
+        del self._entries[key]
+        del self._keys[bisect.bisect_left(self._keys, key)]
+        self.touch(key[0])
+
+    def change(self, tick: int, value: float | tuple[int, int]) -> None:
+        """A change of the tempo, quarters per minute, or of the meter, which lies on a bar line."""
+        self._changes = {place: each for place, each in self._changes.items() if place[0] <= tick}
+        self._changes[tick, not isinstance(value, tuple)] = value
+        self.touch(tick)
+
+    def touch(self, tick: int) -> None:
+        """The session may differ from the tick `tick` on."""
+        self.dirty = tick if self.dirty is None else min(self.dirty, tick)
+
+    # The session
+
+    def sync(self, session: Session) -> bool:
+        """Makes the session's notes those of the context; returns whether it had to go back.
+
+        Where the model no longer reads the place of a change, the session keeps what it has there, and the change is counted.
+        """
+        if self.dirty is None:
+            return False
+        start, last = max(self.dirty, 0), session.tick
+        self.dirty = None
+        try:
+            session.replace(start, self._rows(start), *self._changes_from(start))
+        except UserError:
+            self.beyond += 1
+            session.replace(last + 1, self._rows(last + 1), *self._changes_from(last + 1))
+        return start <= last
+
+    def _rows(self, start: int) -> list[PlannedNote]:
+        return [entry.note for entry in self.entries(start)]
+
+    def _changes_from(self, start: int) -> tuple[list, list]:
+        places = [place for place in self._changes if place[0] >= start]
+        tempos = [(tick, self._changes[tick, True]) for tick, is_tempo in places if is_tempo]
+        return tempos, [(tick, self._changes[tick, False]) for tick, is_tempo in places if not is_tempo]

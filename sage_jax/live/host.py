@@ -1,0 +1,219 @@
+"""LiveHost: one engine whose rows are live sessions, and the thread that owns JAX."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.errors import UserError
+from sage_jax.live.clock import MusicalClock
+from sage_jax.live.seat import NEVER, Seat
+from sage_jax.live.session import LiveSession
+from sage_jax.live.settings import LiveSettings
+from sage_jax.tokenizers.incremental import event_encoder
+
+if TYPE_CHECKING:
+    from sage_jax.api import Model
+
+LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
+WINDOW_FRACTION = 0.4  # of the context with which a full row goes on: less to read at once than elsewhere
+AT_ONCE = -NEVER
+SHORTEST_WAIT, LONGEST_WAIT = 0.001, 1.0  # seconds between two rounds if there was nothing to do in the first one
+OPEN_TIMEOUT = 60.0  # seconds
+
+
+class LiveHost:
+    """Sessions of one model that are stepped together. Players' notes and polls come from any thread.
+
+    In each round every session with work does one piece of it, the one with the nearest deadline first. So a session waits at
+    most for one piece of each of the others. clock: seconds; monotonic. closes_when_empty: with its last session.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        sessions: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        closes_when_empty: bool = False,
+    ):
+        if sessions < 1:
+            raise UserError(f"live.sessions is {sessions}; give at least 1")
+        event_encoder(model.tokenizer)  # raises UserError for tokens that can't be read one event at a time
+        self.model, self.now = model, clock
+        self.grid = model.tokenizer.grid
+        self.engine = model.engine(sessions, LIVE_CHUNK, staging_rows=1).sibling()
+        window = int(WINDOW_FRACTION * self.engine.limit)
+        self.scheduler = Scheduler(self.engine, interleaved=True, window_length=window)
+        self.sessions: list[LiveSession] = []
+        self.error: Exception | None = None
+        self._opening: list[LiveSession] = []
+        self._condition = threading.Condition()
+        self._is_woken, self._is_closed, self._closes_when_empty = False, False, closes_when_empty
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "LiveHost":
+        self.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Compiles every program, then starts the thread. Nothing is compiled while playing."""
+        if self._thread is not None:
+            return
+        self.engine.warmup()
+        self._thread = threading.Thread(target=self._run, name="live model", daemon=True)
+        self._thread.start()
+
+    def open(self, settings: LiveSettings | None = None, on_change: Callable[[], None] | None = None) -> LiveSession:
+        """A new session, whose downbeat is now.
+
+        on_change: called from the model thread whenever `poll` has something new; it must return at once. Raises UserError if
+        all rows are taken, and for a tempo or meter that the vocabulary lacks.
+        """
+        settings = LiveSettings() if settings is None else settings
+        settings.check(self.grid)
+        clock = MusicalClock(self.now(), settings.qpm, settings.meter, self.grid.ticks_per_quarter)
+        session = LiveSession(self, settings, clock, on_change)
+        with self._condition:
+            self._check_open()
+            if sum(not each.is_closed for each in [*self.sessions, *self._opening]) >= self.engine.rows:
+                raise UserError(f"all {self.engine.rows} live sessions are taken; close one, or start with more")
+            self._opening.append(session)
+        self.wake()
+        if self._thread is not None:
+            with self._condition:
+                self._condition.wait_for(lambda: session.seat is not None or self.error is not None, OPEN_TIMEOUT)
+                self._check_open()
+        return session
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise UserError(f"the live model has failed: {self.error}") from self.error
+        if self._is_closed:
+            raise UserError("the live host is closed; make a new one")
+
+    def wake(self) -> None:
+        """Says that a session has something in its inbox."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Closes every session and ends the thread."""
+        for session in [*self.sessions, *self._opening]:
+            session.close()
+        with self._condition:
+            self._is_closed = True
+        self.wake()
+        if self._thread is not None:
+            self._thread.join()
+
+    # The model thread
+
+    def _run(self) -> None:
+        try:
+            while not (self._is_closed and not self.sessions):
+                wake = self.round()
+                with self._condition:
+                    if wake > AT_ONCE:
+                        timeout = min(wake - self.now(), LONGEST_WAIT)
+                        self._condition.wait_for(lambda: self._is_woken, max(timeout, SHORTEST_WAIT))
+                    self._is_woken = False
+        except Exception as error:
+            self.error = error
+            for session in [*self.sessions, *self._opening]:
+                self._fail(session, error)
+            with self._condition:
+                self._condition.notify_all()
+
+    def round(self) -> float:
+        """One piece of work for each session that has some; returns when there is more, in seconds, or AT_ONCE.
+
+        The thread calls it; a test may do so instead of starting the host.
+        """
+        for session in list(self.sessions):
+            self._guarded(session, self._take_inbox)
+        self._admit()
+        now = self.now()
+        seats = [(session.seat.deadline(now), number, session) for number, session in enumerate(self.sessions) if session.seat]
+        has_worked = False
+        for _, _, session in sorted(seats, key=lambda each: each[:2]):
+            has_worked |= bool(self._guarded(session, self._work))
+        if has_worked:
+            return AT_ONCE
+        now = self.now()
+        return min((session.seat.wake(now) for session in self.sessions if session.seat), default=NEVER)
+
+    def _admit(self) -> None:
+        while self._opening:
+            session = self._opening[0]
+            while self.scheduler.is_staging:  # another row moves to its next window
+                self.scheduler.turn(max_steps=1)
+            session.seat = self._seat(session)
+            with self._condition:
+                self.sessions.append(session)
+                self._opening.pop(0)
+                self._condition.notify_all()
+
+    def _seat(self, session: LiveSession) -> Seat:
+        return Seat(
+            self.scheduler, session.settings, session.clock, session.queue, session.meters, self.model.sampling, self.now
+        )
+
+    def _guarded(self, session: LiveSession, work: Callable[[LiveSession], bool]) -> bool:
+        """Does `work` for a session; an error ends this session and no other."""
+        try:
+            return work(session)
+        except Exception as error:
+            self._fail(session, error)
+            return False
+
+    def _fail(self, session: LiveSession, error: Exception) -> None:
+        session.error = error
+        session.queue.close(self.now())
+        self._drop(session)
+        session.notify()
+
+    def _drop(self, session: LiveSession) -> None:
+        session.is_closed = True
+        if session in self.sessions:
+            self.sessions.remove(session)
+            if session.seat is not None:
+                session.seat.close()
+            self._is_closed |= self._closes_when_empty and not self.sessions
+
+    def _take_inbox(self, session: LiveSession) -> bool:
+        """Does what the session's player wants."""
+        while session.inbox and session in self.sessions:
+            name, *arguments = session.inbox.popleft()
+            if name == "close":
+                self._drop(session)
+            elif name == "restart":
+                self._restart(session, *arguments)
+            elif session.seat is not None:
+                session.seat.take(name, arguments, self.now())
+        return False
+
+    def _work(self, session: LiveSession) -> bool:
+        seat = session.seat
+        if seat is None or session not in self.sessions:
+            return False
+        before = seat.queue.changes
+        has_worked = seat.turn(self.now())
+        if seat.queue.changes != before:
+            session.notify()
+        return has_worked
+
+    def _restart(self, session: LiveSession, at: float) -> None:
+        if session.seat is not None:
+            session.seat.close()
+        session.queue.end_all(self.now())
+        settings = session.settings
+        session.clock = MusicalClock(at, settings.qpm, settings.meter, self.grid.ticks_per_quarter)
+        session.queue.restart(session.clock)
+        session.seat = self._seat(session)
+        session.notify()

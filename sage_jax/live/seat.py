@@ -1,0 +1,173 @@
+"""Seat: the model's side of one live session. Only the model thread uses it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.decoding.session import Session
+from sage_jax.live.accompany import Accompany
+from sage_jax.live.answer import Answer
+from sage_jax.live.clock import MusicalClock
+from sage_jax.live.context import Context
+from sage_jax.live.modes import NEVER, Mode
+from sage_jax.live.player_notes import WATERMARK, PlayerNotes
+from sage_jax.live.queue import NoteQueue
+from sage_jax.live.settings import LiveSettings
+from sage_jax.live.statistics import Meters
+from sage_jax.live.trade import Trade
+from sage_jax.live.writer import Writer
+
+MODES: dict[str, Callable[["Seat"], Mode]] = {"answer": Answer, "trade": Trade, "accompany": Accompany}
+
+
+class Seat:
+    """Reads what the player plays and writes what the model plays, in pieces of work that take a bounded time each.
+
+    One piece reads what has changed, with at most one rollback, or draws one event.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        settings: LiveSettings,
+        clock: MusicalClock,
+        queue: NoteQueue,
+        meters: Meters,
+        sampling: SamplingConfig,
+        now: Callable[[], float],
+    ):
+        self.now, self.scheduler, self.settings, self.clock, self.queue, self.meters = (
+            now, scheduler, settings, clock, queue, meters
+        )  # fmt: skip
+        tokenizer = scheduler.engine.tokenizer
+        nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
+        self.decoding = Session(
+            scheduler, sampling=settings.sampling(sampling), qpm=nearest, meter=settings.meter, seed=settings.seed
+        )
+        self.player = PlayerNotes(clock, tokenizer.grid)
+        self.context = Context()
+        self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
+        self.mode: Mode = MODES[settings.mode](self)
+        self._changed_at: float | None = None  # since when the context has been waiting to be read
+
+    # What the player does
+
+    def take(self, name: str, arguments: Sequence[Any], now: float) -> None:
+        """What the player wants: the name of a command and its arguments, the last of which is the time, `at` seconds."""
+        *values, at = arguments
+        if name == "on":
+            self.player.on(*values, at=at)
+            self.meters.counts["player notes"] += 1
+            self.mode.struck(at, now)
+        elif name == "off":
+            self.player.off(*values, at=at)
+        elif name == "take_over":
+            self.mode.take_over(at)
+        elif name == "panic":
+            self.player.release_all(at)
+            self.mode.stop()
+        else:
+            assert name == "change"
+            self.change(values[0], now)
+
+    def change(self, settings: LiveSettings, now: float) -> None:
+        """Goes on with other settings."""
+        before, self.settings = self.settings, settings
+        if settings.qpm != before.qpm:
+            self.context.change(self.clock.change_tempo(now, settings.qpm), settings.qpm)
+        if settings.meter != before.meter:
+            self.context.change(self.clock.change_meter(now, settings.meter), settings.meter)
+        if settings.mode != before.mode:
+            self.mode.stop()
+            self.mode = MODES[settings.mode](self)
+        elif settings.instruments != before.instruments:
+            self.mode.stop()
+
+    # Work
+
+    def turn(self, now: float) -> bool:
+        """One piece of work; returns whether there may be more to do at once."""
+        self._reconcile()
+        self.mode.update(now)
+        if self._reads(now):
+            self._read(now)
+            return True
+        if self.writer.is_drawing and self.mode.wants(now):  # also while what has changed waits to be read
+            self.writer.step()
+            if self.context.dirty is None:
+                self.mode.drawn(self.now())
+            return True
+        return False
+
+    def _reconcile(self) -> None:
+        """Learns which of the model's notes have sounded."""
+        given, dropped = self.queue.outcome()
+        self.context.given(given)
+        self.context.remove(dropped)
+
+    def _reads(self, now: float) -> bool:
+        """Whether something has changed that is to be read now."""
+        due = self.player.due()
+        for note in self.player.write(now) if due is not None and due <= now else ():
+            self.context.set(note, is_own=False)
+        if self.context.dirty is None:
+            self._changed_at = None
+            return False
+        self._changed_at = now if self._changed_at is None else self._changed_at
+        return now >= self._changed_at + self.mode.patience
+
+    def _read(self, now: float) -> None:
+        self.mode.revise(now)
+        self.writer.leave()
+        beyond = self.context.beyond
+        has_gone_back = self.context.sync(self.decoding)
+        self.scheduler.turn(max_steps=1)  # reads what a prefill leaves to event steps
+        self.meters.add("rollback" if has_gone_back else "prefill", self.now() - now)
+        self.meters.counts["rollbacks"] += has_gone_back
+        self.meters.counts["beyond context"] += self.context.beyond - beyond
+        self._changed_at = None
+        self.mode.resume(self.now())
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the session has not read all that the context has."""
+        return self.context.dirty is not None
+
+    def deadline(self, now: float) -> float:
+        """When the next piece of work should be done."""
+        return self.mode.deadline(now)
+
+    def wake(self, now: float) -> float:
+        """When there is work even if nothing happens; NEVER if only then."""
+        wake = self.mode.wake(now)
+        due = self.player.due()
+        if due is not None:
+            wake = min(wake, due)
+        if self._changed_at is not None:
+            wake = min(wake, self._changed_at + self.mode.patience)
+        return wake
+
+    # For the modes
+
+    def withdraw(self, start: int) -> None:
+        """Takes back what the model has planned from the tick `start` on, from the queue and from the context."""
+        self.queue.withdraw(start)
+        self._reconcile()
+        self.context.drop_planned(start)
+
+    @property
+    def programs(self) -> tuple[int, ...]:
+        """Those that the model may play now."""
+        return self.settings.programs(self.player.programs)
+
+    def read_tick(self, now: float) -> int:
+        """The tick up to which the model has read the player when it reads now."""
+        return self.clock.tick(now - WATERMARK)
+
+    def close(self) -> None:
+        """Frees the row."""
+        self.decoding.close()
+
+
+__all__ = ["NEVER", "Seat"]

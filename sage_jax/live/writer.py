@@ -1,0 +1,146 @@
+"""Writer: draws the model's notes of a live session, a tick range at a time, and hands them to its queue."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from sage_jax.decoding.session import Session
+from sage_jax.live.clock import MusicalClock
+from sage_jax.live.context import Context
+from sage_jax.live.queue import SKIPPED_AFTER, NoteQueue, PlannedNote
+from sage_jax.live.statistics import Meters
+from sage_jax.tokenizers.incremental import DecodedEvent
+
+MOST_CHANGES = 8  # tempo and meter changes of the model in a row that are drawn anew
+
+
+class Writer:
+    """One draw of the model after another over ticks [start, stop), each a plan that is fresher than the one before.
+
+    What it draws goes into the context, and into the queue once the writer speaks. The tempo and the meter are the player's, so
+    that changes of the model are drawn anew. frontier: all of the plan before this tick is drawn. read: the tick up to which
+    the model had read the player.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        context: Context,
+        queue: NoteQueue,
+        clock: MusicalClock,
+        meters: Meters,
+        now: Callable[[], float],
+    ):
+        self.session, self.context, self.queue, self.clock, self.meters = session, context, queue, clock, meters
+        self.now = now
+        self.start = self.stop = self.frontier = self.read = 0
+        self.programs: Sequence[int] = ()
+        self._draw: Iterator[DecodedEvent] | None = None
+        self._draft: list[PlannedNote] | None = None
+        self._version, self._number, self._changes, self._published = 0, 0, 0, 0
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether the range is not finished."""
+        return self._draw is not None
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether what is drawn is kept from the queue."""
+        return self._draft is not None
+
+    @property
+    def draft(self) -> list[PlannedNote]:
+        """The notes of a draft so far."""
+        return self._draft or []
+
+    def begin(
+        self, start: int, stop: int, programs: Sequence[int], *, read: int, number: int = 0, is_draft: bool = False
+    ) -> None:
+        """Draws the ticks [start, stop) next. The context must be in step with the session. number: other draws for others."""
+        self.start, self.frontier, self.stop, self.programs, self.read = start, start, stop, programs, read
+        self._version += 1
+        self._published = start
+        self._number, self._changes = number, 0
+        self._draft = [] if is_draft else None
+        self._open()
+
+    def go_on(self, stop: int) -> None:
+        """Extends the range to `stop`."""
+        self.stop = max(stop, self.stop)
+        self._open()
+
+    def _open(self) -> None:
+        self._draw = None
+        if self.stop > max(self.session.tick, self.frontier):
+            self._draw = self.session.draw(
+                until_tick=self.stop, not_before=self.frontier, programs=self.programs, number=self._number
+            )
+
+    def leave(self) -> None:
+        """Ends the draw. What was drawn stays."""
+        self._draw, self._draft = None, None
+
+    def speak(self) -> None:
+        """Hands the draft to the queue; what is drawn from now on goes there at once."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._published = max([self.frontier, *(note.tick + 1 for note in draft[-1:])])
+            self.queue.put(self.start, self._published, draft, self._version)
+
+    def step(self) -> DecodedEvent | None:
+        """Draws one event; None if the range is finished or the event was taken back."""
+        if self._draw is None:
+            return None
+        now = self.now()
+        event = next(self._draw, None)
+        self.meters.add("event", self.now() - now)
+        if event is None:
+            self._draw, self.frontier = None, self.stop
+            self._publish(self.stop)
+            return None
+        if event.kind in ("tempo", "meter"):
+            self._take_back(event)
+            return None
+        if event.note is None:
+            self.frontier = max(self.frontier, event.tick)
+            self._publish(self.frontier)
+            return event
+        if self._draft is None and self.clock.seconds(event.tick) < self.now() - SKIPPED_AFTER:
+            self._skip_ahead(event)
+            return None
+        note = PlannedNote(*event.note[:5])
+        self.frontier = max(self.frontier, note.tick)
+        self._changes = 0
+        self.context.drawn(note)
+        self.meters.add("staleness", note.tick - self.read)
+        if self._draft is not None:
+            self._draft.append(note)
+        else:
+            self._publish(note.tick + 1, note)
+        return event
+
+    def _publish(self, stop: int, *notes: PlannedNote) -> None:
+        if self._draft is None:
+            start = min([self._published, *(note.tick for note in notes)])
+            self.queue.put(start, stop, notes, self._version)
+            self._published = max(self._published, stop)
+
+    def _take_back(self, event: DecodedEvent) -> None:
+        """Draws something else in the place of a change of tempo or meter."""
+        self.session.rollback(event.tick)
+        self._number, self._changes = self._number + 1, self._changes + 1
+        if self._changes > MOST_CHANGES:
+            self.frontier, self._changes = event.tick + 1, 0
+        self._open()
+
+    def _skip_ahead(self, event: DecodedEvent) -> None:
+        """Goes on at the first tick that is in time, where the model has come to be late."""
+        self.session.rollback(event.tick)
+        self.meters.add("missed", True)
+        self.context.touch(event.tick)
+        self.frontier = self.clock.tick_from(self.now() + self.delay)
+        self._open()
+
+    @property
+    def delay(self) -> float:
+        """The seconds after which a note that is begun now can be in the queue."""
+        return 3 * self.meters.typical("event", 0.02)

@@ -1,0 +1,177 @@
+"""Live play with a tiny model, in real time and in its own thread."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sage_jax.api import Model
+from sage_jax.errors import UserError
+from sage_jax.live.host import LiveHost
+from sage_jax.live.settings import LiveSettings
+from tests.decoding.small import FLAT, TOKENIZER, engine_of
+from tests.live.small import Stage, model_of
+from tests.live.test_queue import check
+
+MELODY = [(number / 2, 60 + number % 5, 0.4) for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A Model with the tiny engine of the tests of decoding."""
+    made, stub = Model.__new__(Model), model_of()
+    made.tokenizer, made.sampling, made.engine = stub.tokenizer, stub.sampling, stub.engine
+    return made
+
+
+def test_example(model):
+    """What docs/live.md shows."""
+    with model.live(qpm=240, mode="answer", pause=0.5) as session:
+        for pitch in (60, 64, 67):  # the player
+            session.note_on(pitch, 80)
+            time.sleep(0.1)
+            session.note_off(pitch)
+        played, end = [], time.monotonic() + 20
+        while len(played) < 2 and time.monotonic() < end:  # the model
+            session.wait(0.05)
+            for message in session.poll(until=session.host.now() + 0.02):
+                time.sleep(max(message.due - session.host.now(), 0))
+                played.append((message.is_on, message.program, message.pitch))
+        session.panic()
+    assert len(played) >= 2, session.statistics()
+    session.host._thread.join(20)
+    assert not session.host._thread.is_alive()
+
+
+def test_sessions_of_every_mode_play_at_once(model):
+    """In one batch, in threads of their own; each is closed while the others go on."""
+    with LiveHost(model, 3) as host:
+        sessions = [
+            host.open(LiveSettings(mode=mode, qpm=240, lead=1.0, trade_bars=1, pause=0.5, answer_bars=8, seed=number))
+            for number, mode in enumerate(("answer", "trade", "accompany"))
+        ]
+        with pytest.raises(UserError, match="all 3 live sessions"):
+            host.open()
+        everything = [[] for _ in sessions]
+
+        def play(session, messages, seconds):
+            end = session.host.now() + seconds
+            for number in range(4):
+                session.note_on(60 + number, 80)
+                messages += session.poll(session.host.now() + 0.02)
+                time.sleep(0.05)
+                session.note_off(60 + number)
+            while session.host.now() < end:
+                session.wait(0.02)
+                messages += session.poll(session.host.now() + 0.02)
+            session.close()
+            messages += session.poll(0)
+
+        threads = [
+            threading.Thread(target=play, args=(session, messages, 2 + number))
+            for number, (session, messages) in enumerate(zip(sessions, everything, strict=True))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for session, messages in zip(sessions, everything, strict=True):
+            assert session.error is None
+            check(messages)
+            assert session.statistics().player_notes == 4 and len(session.piece().notes) == 4 + len(messages) // 2
+        assert sum(map(len, everything)) >= 2
+        with host.open() as again:
+            assert again.poll(1e9) == []
+    with pytest.raises(UserError, match="closed"):
+        host.open()
+
+
+def test_errors_reach_the_session_and_no_other(model, monkeypatch):
+    with LiveHost(model, 3) as host:
+        broken, other = host.open(), host.open()
+        monkeypatch.setattr(broken.seat, "turn", lambda now: 1 / 0)
+        broken.note_on(60, 80)
+        assert broken.wait(20) and isinstance(broken.error, ZeroDivisionError)
+        with pytest.raises(UserError, match="has ended: division"):
+            broken.poll(1e9)
+        other.note_on(60, 80)
+        time.sleep(0.1)
+        assert other.error is None and other.poll(0) == []
+        monkeypatch.setattr(host, "round", lambda: [][0])
+        host.wake()
+        assert other.wait(20) and other.error is not None
+        with pytest.raises(UserError, match="failed"):
+            host.open()
+
+
+def test_a_long_session_with_a_small_context():
+    """Windows move, with small rollbacks everywhere; the model reads what sounded."""
+    stage = Stage(lookahead=0.02)
+    session = stage.open(mode="accompany", lead=0.5, qpm=240, instruments=tuple(range(40)))
+    rng = np.random.default_rng(5)
+    stage.play(session, [(number / 2, 60 + rng.integers(12), rng.uniform(0.1, 1.5)) for number in range(220)], 0.25)
+    statistics = session.statistics()
+    whole = session.seat.decoding.events
+    assert len(whole) > 1.5 * session.host.engine.limit and statistics.rollbacks > 50
+    assert statistics.beyond_context < 0.05 * statistics.rollbacks
+    dirty = session.seat.context.dirty or 10**9
+    read = session.seat.decoding.piece.notes
+    expected = [entry.note[:3] for entry in session.seat.context.entries(0) if entry.note.tick < dirty]
+    if not statistics.beyond_context:
+        assert read[read["onset"] < dirty][["onset", "program", "pitch"]].tolist() == expected
+    stage.close()
+
+
+MISTAKES = [
+    (dict(mode="solo"), "live.mode is 'solo'; choose answer, trade or accompany"),
+    (dict(qpm=10.0), "nearest that it has is 20"),
+    (dict(qpm=500.0), "nearest that it has is 320"),
+    (dict(qpm="fast"), "live.qpm"),
+    (dict(meter=(17, 4)), "live.meter is 17/4"),
+    (dict(meter=(7, 32)), "nearest that it has are"),
+    (dict(meter=4), "live.meter"),
+    (dict(pause=0), "live.pause"),
+    (dict(lead=100), "live.lead"),
+    (dict(instruments=(129,)), "live.instruments has 129"),
+    (dict(instruments=()), "live.instruments"),
+    (dict(temperature=-1.0), "live.temperature"),
+    (dict(answer_bars=0), "live.answer_bars"),
+    (dict(seed=1.5), "live.seed"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_mistakes_name_the_field(fields, message):
+    stage = Stage()
+    with pytest.raises(UserError, match=message):
+        stage.host.open(LiveSettings(**fields))
+    session = stage.open()
+    with pytest.raises(UserError, match=message):
+        session.change(**fields)
+    with pytest.raises(UserError, match="not a setting"):
+        session.change(tempo=90)
+    for call in (lambda: session.note_on(128, 80), lambda: session.note_on(60, 300), lambda: session.note_off(1.5)):
+        with pytest.raises(UserError, match="whole number"):
+            call()
+    assert not session.inbox and TOKENIZER.grid is session.host.grid and engine_of(1, **FLAT).rows == 1
+
+
+def test_changes_of_tempo_and_meter_reach_the_model():
+    stage = Stage()
+    session = stage.open(mode="accompany", lead=0.5)
+    stage.play(session, MELODY[:4])
+    session.change(qpm=91.5)
+    stage.run(2.6)
+    session.change(meter=(3, 4))
+    stage.run(5)
+    session.note_on(60, 80)
+    stage.run(5.2)
+    session.change(qpm=91.4)  # the same for the model
+    stage.run(9)
+    read, played = session.seat.decoding.piece, session.piece()
+    assert np.round(played.tempos["qpm"], 1).tolist() == [120, 91.5, 91.4] and len(read.tempos) == 2
+    assert read.tempos["tick"].tolist() == played.tempos["tick"].tolist()[:2] and abs(read.tempos["qpm"][1] / 91.5 - 1) < 0.03
+    assert read.meters.tolist() == played.meters.tolist() == [(0, 4, 4), (96, 3, 4)]
+    assert session.position(stage.time.now).meter == (3, 4)
+    stage.close()
