@@ -7,7 +7,7 @@ from sage_jax.live.modes import NEVER, Mode
 DRAFT_SECONDS = 0.4  # before the end of a pause at which the model begins to draw what it may play
 DRAFT_EVENTS, MOST_OF_PAUSE = 20, 0.8  # it begins earlier where this many events take longer, within this part of the pause
 ATTEMPTS_PER_TICK = 6  # draws for a first note at the tick of the takeover, then for one a tick later, and so on
-MOST_TICKS_LATER = 2
+MOST_TICKS_LATER, LATEST_SECONDS = 2, 0.09  # but not later than this after the pause
 FREE_ATTEMPTS = 6  # draws for a first note anywhere in the answer, after which the model plays nothing
 AHEAD_SECONDS = 4.0  # that are drawn before they sound
 DRAFT_NOTES = 24  # the most that are drawn before the pause is over
@@ -25,8 +25,8 @@ class Answer(Mode):
     """The model drafts its first notes before the pause is over, and throws them away if the player goes on.
 
     The first note should sound when the pause is over, and a model may prefer to wait for a beat. So its draws for the tick of
-    the takeover are repeated until one is a note at this tick or one of the next two. That is the model's distribution given
-    that it begins there.
+    the takeover are repeated until one is a note at this tick, or at one of the next two if they are soon enough. That is the
+    model's distribution given that it begins there.
     """
 
     def __init__(self, seat):
@@ -79,8 +79,10 @@ class Answer(Mode):
         """One more draw of the first note, or a free one after the last attempt."""
         seat, later = self.seat, self._attempt // ATTEMPTS_PER_TICK
         self._number += 1
-        is_free = later > MOST_TICKS_LATER or seat.now() + seat.writer.delay > seat.clock.seconds(self._tick + later)
-        stop = self._stop if is_free else self._tick + 1 + later
+        latest = max(seat.clock.tick(self._pause_end + LATEST_SECONDS), self._tick)
+        tick = min(self._tick + later, latest)
+        is_free = later > MOST_TICKS_LATER or seat.now() + seat.writer.delay > seat.clock.seconds(tick)
+        stop = self._stop if is_free else tick + 1
         stop = max(stop, seat.decoding.tick + 1)
         seat.writer.begin(self._tick, stop, seat.programs, read=self._tick, number=self._number, is_draft=True)
         self._attempt += 1
@@ -149,8 +151,9 @@ class Answer(Mode):
     def take_over(self, at: float) -> None:
         if self._state is State.LISTENING:
             self._called = at
-        elif self._state is State.DRAFTING:
-            self._pause_end = min(self._pause_end, at)
+        elif self._state is State.DRAFTING and at < self._pause_end:  # not for the end of the pause any more
+            self.struck(at, at)
+            self._called = at
 
     def turn(self, now: float) -> str | None:
         return "model" if self._state is State.ANSWERING else "player"

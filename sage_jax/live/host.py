@@ -20,6 +20,7 @@ LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
 WINDOW_FRACTION = 0.4  # of the context with which a full row goes on: less to read at once than elsewhere
 AT_ONCE = -NEVER
 SHORTEST_WAIT, LONGEST_WAIT = 0.001, 1.0  # seconds between two rounds if there was nothing to do in the first one
+MOST_COMMANDS = 64  # of a player in one round
 OPEN_TIMEOUT = 60.0  # seconds
 
 
@@ -135,12 +136,12 @@ class LiveHost:
 
         The thread calls it; a test may do so instead of starting the host.
         """
+        has_worked = False
         for session in list(self.sessions):
-            self._guarded(session, self._take_inbox)
+            has_worked |= bool(self._guarded(session, self._take_inbox))
         self._admit()
         now = self.now()
         seats = [(session.seat.deadline(now), number, session) for number, session in enumerate(self.sessions) if session.seat]
-        has_worked = False
         for _, _, session in sorted(seats, key=lambda each: each[:2]):
             has_worked |= bool(self._guarded(session, self._work))
         if has_worked:
@@ -187,8 +188,10 @@ class LiveHost:
             self._is_closed |= self._closes_when_empty and not self.sessions
 
     def _take_inbox(self, session: LiveSession) -> bool:
-        """Does what the session's player wants."""
-        while session.inbox and session in self.sessions:
+        """Does what the session's player wants, up to a bound for each round; returns whether there is more."""
+        for _ in range(MOST_COMMANDS):
+            if not session.inbox or session not in self.sessions:
+                return False
             name, *arguments = session.inbox.popleft()
             if name == "close":
                 self._drop(session)
@@ -196,7 +199,7 @@ class LiveHost:
                 self._restart(session, *arguments)
             elif session.seat is not None:
                 session.seat.take(name, arguments, self.now())
-        return False
+        return bool(session.inbox)
 
     def _work(self, session: LiveSession) -> bool:
         seat = session.seat

@@ -121,8 +121,10 @@ class PlayerNotes:
         for note in self._held.values():  # held longer than was thought
             if 0 < note.written < self._lengths[-1] and self._outgrown(note) <= now and note not in self._waiting:
                 self._waiting.append(note)
-        ready = [note for note in self._waiting if all_of_them or note.at + WATERMARK <= now]
-        self._waiting = [note for note in self._waiting if note not in ready]
+        ready: list[PlayerNote] = []
+        waiting, self._waiting = self._waiting, []
+        for note in waiting:
+            (ready if all_of_them or note.at + WATERMARK <= now else self._waiting).append(note)
         written = []
         for note in ready:
             length = self.length(note, now)

@@ -238,11 +238,9 @@ class LiveServer:
         self._players[player.key] = player
         try:
             problem = await player.open(dict(hello.settings))
-        except UserError as error:
-            self._players.pop(player.key, None)
-            return await player.refuse(str(error))
-        try:
             await player.play(self._welcome, problem)
+        except UserError as error:
+            await player.refuse(str(error))
         finally:
             self._release(player)
             await player.refuse("the connection has ended; reload the page")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sage_jax.live.host import LiveHost
     from sage_jax.live.seat import Seat
 
+MOST_SECONDS_AWAY = 60.0  # from now, of what a player does
 TOO_MANY_LATE = 0.2  # the share of the last notes from which on the model is too slow
 
 
@@ -103,7 +104,12 @@ class LiveSession:
         self.host.wake()
 
     def _at(self, at: float | None) -> float:
-        return self.host.now() if at is None else at
+        now = self.host.now()
+        if at is None:
+            return now
+        if not abs(at - now) <= MOST_SECONDS_AWAY:
+            raise UserError(f"at is {at!r}, not within {MOST_SECONDS_AWAY:g} s of {now:.3f}; give seconds of host.now()")
+        return at
 
     def _program(self, program: int | None) -> int:
         if program is None:

@@ -163,3 +163,18 @@ def test_a_model_that_is_too_slow_says_so(monkeypatch):
     statistics = session.statistics()
     assert statistics.is_too_slow and "give live.lead = 0.5" in statistics.advice and statistics.notes > 0
     stage.close()
+
+
+def test_a_flood_of_notes_costs_another_session_little(monkeypatch):
+    stage = Stage(monkeypatch, 2, lambda: 0.004)
+    flooding, other = stage.open(mode="accompany", seed=1), stage.open(mode="accompany", lead=1.0, seed=2)
+    for number in range(12):
+        at = 0.25 * number
+        stage.run(at)
+        other.note_on(60 + number, 80)
+        for pitch in range(128):
+            flooding.note_on(pitch, 80)
+            flooding.note_off(pitch)
+    stage.run(4)
+    assert other.statistics().notes > 10 and other.statistics().late + other.statistics().skipped == 0
+    stage.close()

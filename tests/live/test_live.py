@@ -154,6 +154,9 @@ def test_mistakes_name_the_field(fields, message):
     for call in (lambda: session.note_on(128, 80), lambda: session.note_on(60, 300), lambda: session.note_off(1.5)):
         with pytest.raises(UserError, match="whole number"):
             call()
+    for at in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(UserError, match="seconds of host.now"):
+            session.note_on(60, 80, at=at)
     assert not session.inbox and TOKENIZER.grid is session.host.grid and engine_of(1, **FLAT).rows == 1
 
 

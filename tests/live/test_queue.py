@@ -110,6 +110,25 @@ def test_what_is_given_out_is_final():
         queue.put(0, 3, [note(3)], 3)
 
 
+def test_a_taken_back_plan_does_not_open_what_was_given_out():
+    queue = queue_of()
+    queue.put(0, 48, [note(0)], 1)
+    queue.poll(queue.clock.seconds(6), 0.0)
+    queue.withdraw()
+    queue.put(0, 48, [note(3, 70), note(9, 71)], 2)
+    assert queue.outcome().dropped == [note(3, 70)]
+
+
+def test_a_key_does_not_begin_before_its_last_note_off():
+    queue = queue_of()
+    queue.put(0, 1, [note(0)], 1)
+    messages = queue.poll(0.3, 0.0)
+    queue.put(3, 4, [note(3), note(3, 62)], 2)  # planned late, where no plan was
+    messages += queue.poll(0.3, 0.2)
+    assert [(each.is_on, each.pitch) for each in messages] == [(True, 60), (False, 60), (True, 62)]
+    assert queue.outcome().dropped == [note(3)]
+
+
 def test_panic_and_close_end_what_sounds():
     queue = queue_of()
     queue.put(0, 96, [note(0, duration=90), note(2, 62, 90), note(50, 64)], 1)

@@ -9,6 +9,9 @@ const DRUMS = 128;
 const LOW = 45, HIGH = 81; // pitches that are always shown
 const MARGIN = 3;
 const DRUM_LANES = 6;
+const KIT = new Map([ // lanes from the top: others, cymbals, hi-hats, toms, snares, kicks
+  [1, [49, 51, 52, 53, 55, 57, 59]], [2, [42, 44, 46]], [3, [41, 43, 45, 47, 48, 50]], [4, [37, 38, 39, 40]], [5, [35, 36]],
+].flatMap(([lane, pitches]) => pitches.map((pitch) => [pitch, lane])));
 
 export class Roll {
   constructor(canvas) {
@@ -111,7 +114,7 @@ export class Roll {
     const shape = (note) => {
       const from = x(note.start), to = x(note.end ?? (note.start > now ? note.start + 0.2 : now));
       if (note.program !== DRUMS) return [from, y(note.pitch) + (step - thick) / 2, Math.max(to - from - 1, 4), thick];
-      const lane = note.pitch % DRUM_LANES, size = drumHeight / DRUM_LANES;
+      const lane = KIT.get(note.pitch) ?? 0, size = drumHeight / DRUM_LANES;
       return [from, bottom + 4 + lane * size, 6, Math.max(size - 2, 3)];
     };
     for (const note of this.plan) {

@@ -7,6 +7,7 @@ const LEVEL = 3.2; // of a note at full velocity, before the limiter
 const VOICES = 96; // at once; the oldest ends for a new one
 const LONGEST = 30; // seconds
 const LATE = 0.1; // seconds after which a note-on is skipped
+const COUNTED = 0.01; // seconds from which a note counts as late
 const MAX_LATENCY = 0.1; // seconds of the device that are made up for
 const READINGS = 25;
 const START_SECONDS = 3;
@@ -115,7 +116,7 @@ export class Sound {
       this.counts.skipped++;
       return;
     }
-    if (late > 0) this.counts.late++;
+    if (late > COUNTED) this.counts.late++;
     this.counts.scheduled++;
     this.begin(name, program, pitch, velocity, Math.max(when, this.context.currentTime));
   }
