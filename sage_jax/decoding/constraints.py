@@ -20,7 +20,8 @@ class Constraints(struct.Struct):
     first_bar, stop_bar: int32 [B], events are in bars [first_bar, stop_bar), counted from the first bar in the cache.
     first_tick, stop_tick: int32 [B], and in ticks [first_tick, stop_tick), counted from the start of that bar.
     allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129], the MIDI programs that may be, drums last.
-    pitches: int32 [B, 129, 2], the lowest and the highest MIDI pitch of each program. The grammar of NoteEvents alone has it.
+    pitches: int32 [B, 129, 2], the lowest and the highest MIDI pitch of each program. allow_changes: bool [B], whether changes
+    of tempo and meter may be generated. The grammar of NoteEvents alone has these two.
     """
 
     first_bar: jax.Array
@@ -30,6 +31,7 @@ class Constraints(struct.Struct):
     allow_eos: jax.Array
     programs: jax.Array
     pitches: jax.Array
+    allow_changes: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Limits:
     allow_eos: bool = True
     programs: Sequence[int] | None = None
     pitches: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    allow_changes: bool = True
 
     def __post_init__(self):
         for unit in ("bar", "tick"):
@@ -77,4 +80,5 @@ class Limits:
             allow_eos=struct.one_row(self.allow_eos, bool),
             programs=struct.one_row(playable, bool),
             pitches=struct.one_row(pitches, np.int32),
+            allow_changes=struct.one_row(self.allow_changes, bool),
         )

@@ -54,15 +54,18 @@ class Session:
         qpm: float = DEFAULT_QPM,
         meter: tuple[int, int] = DEFAULT_METER,
         seed: int = 0,
+        allow_changes: bool = True,
     ):
-        """programs: MIDI programs that the model may play, 128 for drums; None for all. Raises UserError if all rows are taken,
-        and for a program, tempo or meter that the vocabulary lacks."""
+        """programs: MIDI programs that the model may play, 128 for drums; None for all. allow_changes: whether it may change
+        the tempo and the meter. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
+        lacks."""
         tokenizer = scheduler.engine.tokenizer
         self._encoder = event_encoder(tokenizer)
         self.clock: EventClock = self._encoder.clock
         self._decoder = event_decoder(tokenizer, self.clock)
         self._scheduler = scheduler
-        self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0)  # the row waits where nothing is to be drawn
+        # The row waits where nothing is to be drawn.
+        self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0, allow_changes=allow_changes)
         if meter not in tokenizer.grid.meters:
             raise UserError(f"meter is {meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
         opening = tokenizer.quantize(Piece.from_notes([], tokenizer.grid.ticks_per_quarter, qpm, meter))

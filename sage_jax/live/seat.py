@@ -43,7 +43,12 @@ class Seat:
         tokenizer = scheduler.engine.tokenizer
         nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
         self.decoding = Session(
-            scheduler, sampling=settings.sampling(sampling), qpm=nearest, meter=settings.meter, seed=settings.seed
+            scheduler,
+            sampling=settings.sampling(sampling),
+            qpm=nearest,
+            meter=settings.meter,
+            seed=settings.seed,
+            allow_changes=False,  # the tempo and the meter are the player's
         )
         self.player = PlayerNotes(clock, tokenizer.grid)
         self.context = Context()

@@ -9,15 +9,12 @@ from sage_jax.live.queue import SKIPPED_AFTER, NoteQueue, PlannedNote
 from sage_jax.live.statistics import Meters
 from sage_jax.tokenizers.incremental import DecodedEvent
 
-MOST_CHANGES = 8  # tempo and meter changes of the model in a row that are drawn anew
-
 
 class Writer:
     """One draw of the model after another over ticks [start, stop), each a plan that is fresher than the one before.
 
-    What it draws goes into the context, and into the queue once the writer speaks. The tempo and the meter are the player's, so
-    that changes of the model are drawn anew. frontier: all of the plan before this tick is drawn. read: the tick up to which
-    the model had read the player.
+    What it draws goes into the context, and into the queue once the writer speaks. frontier: all of the plan before this tick
+    is drawn. read: the tick up to which the model had read the player.
     """
 
     def __init__(
@@ -35,7 +32,7 @@ class Writer:
         self.programs: Sequence[int] = ()
         self._draw: Iterator[DecodedEvent] | None = None
         self._draft: list[PlannedNote] | None = None
-        self._version, self._number, self._changes, self._published = 0, 0, 0, 0
+        self._version, self._number, self._published = 0, 0, 0
 
     @property
     def is_drawing(self) -> bool:
@@ -59,7 +56,7 @@ class Writer:
         self.start, self.frontier, self.stop, self.programs, self.read = start, start, stop, programs, read
         self._version += 1
         self._published = start
-        self._number, self._changes = number, 0
+        self._number = number
         self._draft = [] if is_draft else None
         self._open()
 
@@ -97,9 +94,6 @@ class Writer:
             self._draw, self.frontier = None, self.stop
             self._publish(self.stop)
             return None
-        if event.kind in ("tempo", "meter"):
-            self._take_back(event)
-            return None
         if event.note is None:
             self.frontier = max(self.frontier, event.tick)
             self._publish(self.frontier)
@@ -109,7 +103,6 @@ class Writer:
             return None
         note = PlannedNote(*event.note[:5])
         self.frontier = max(self.frontier, note.tick)
-        self._changes = 0
         self.context.drawn(note)
         self.meters.add("staleness", note.tick - self.read)
         if self._draft is not None:
@@ -123,14 +116,6 @@ class Writer:
             start = min([self._published, *(note.tick for note in notes)])
             self.queue.put(start, stop, notes, self._version)
             self._published = max(self._published, stop)
-
-    def _take_back(self, event: DecodedEvent) -> None:
-        """Draws something else in the place of a change of tempo or meter."""
-        self.session.rollback(event.tick)
-        self._number, self._changes = self._number + 1, self._changes + 1
-        if self._changes > MOST_CHANGES:
-            self.frontier, self._changes = event.tick + 1, 0
-        self._open()
 
     def _skip_ahead(self, event: DecodedEvent) -> None:
         """Goes on at the first tick that is in time, where the model has come to be late."""

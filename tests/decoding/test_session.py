@@ -226,3 +226,39 @@ def test_bad_input_leaves_the_session_usable():
             list(session.draw(until=session.clock.state.bar + 5))
         assert len(session.events) > count + 10
         assert_canonical(session.events)
+
+
+@ARCHITECTURES
+def test_a_session_may_keep_its_tempo_and_meter(fields):
+    """Draws of another number differ, also in a session that has seen the same."""
+    found = []
+    for number in (0, 1, 1):
+        with session_of(fields=fields, allow_changes=False) as session:
+            draw = session.draw(until=10**6, number=number, programs=[3, 40])
+            found.append(list(itertools.islice(draw, 60)))
+    assert all({event.kind for event in events} <= {"note", "rest"} for events in found)
+    assert {event.note.program for event in found[0] if event.note} <= {3, 40}
+    assert found[0] != found[1] == found[2]
+
+
+def test_replace_equals_rollback_and_push():
+    played = []
+    for is_one_call in (True, False):
+        with session_of(seed=5) as session:
+            session.push(MANY_NOTES[:10])
+            taken = list(itertools.islice(session.draw(until=10**6), 12))
+            assert len(taken) == 12
+            if is_one_call:
+                session.replace(MANY_NOTES[7][0], MANY_NOTES[7:14])
+            else:
+                session.rollback(MANY_NOTES[7][0])
+                session.push(MANY_NOTES[7:14])
+            list(session.draw(until=session.clock.state.bar + 10))
+            played.append(session.events)
+            with pytest.raises(UserError, match="start is -1"):
+                session.replace(-1, [])
+            session.replace(48, [(60, 0, 60, 12, 80)], [(72, 91.0)], [(96, (3, 4))])
+            assert session.piece.tempos["tick"].tolist() == [0, 72]
+            assert session.piece.meters.tolist() == [(0, 4, 4), (96, 3, 4)]
+            assert_canonical(session.events)
+    assert np.array_equal(*played)

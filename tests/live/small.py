@@ -82,14 +82,11 @@ class MadeUp:
             tick = max(self.tick, not_before) + int(rng.choice([0, 0, 1, 3, 6]))
             if tick >= until_tick:
                 return
-            kind = rng.choice(["note"] * 8 + ["rest", "tempo"])
+            kind = rng.choice(["note"] * 8 + ["rest"])
             row = (tick, int(rng.choice(programs)), int(rng.integers(30, 90)), int(rng.integers(1, 24)), 80)
             if kind == "rest":
                 self.rest = tick
                 yield DecodedEvent("rest", tick, 0.0, 0)
-            elif kind == "tempo" and tick > self.tick:
-                self.rest = tick
-                yield DecodedEvent("tempo", tick, 0.0, 0, qpm=90.0)
             elif not self.notes or row[:3] > self.notes[-1][:3]:
                 self.notes.append(row)
                 self.most = max(self.most, len(self.notes))

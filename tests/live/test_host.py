@@ -68,7 +68,7 @@ def test_trade_turns_begin_on_their_bar_lines(stage):
     ticks = np.array([message.tick for message in onsets(stage, session)])
     assert ((ticks // 48) % 2 == 1).all() and len(set(ticks // 48)) == 2
     assert {message.program for message in onsets(stage, session)} == {40}
-    assert (ticks.min() - 48) <= 6 and session.statistics().late == 0
+    assert (ticks.min() - 48) <= 12 and session.statistics().late == 0
     stage.close()
 
 

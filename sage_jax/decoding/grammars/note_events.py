@@ -102,9 +102,9 @@ class Grammar:
         return self.playable(constraints) & (ids > ev.REST) & (later | ~same_onset[:, None])
 
     def playable(self, constraints: Constraints) -> jax.Array:
-        """bool [B, V] instrument ids: the allowed programs, and every id that is not a program."""
-        programs = constraints.programs
-        return jnp.concatenate([jnp.ones((len(programs), ev.FIRST_PROGRAM), bool), programs], axis=1)
+        """bool [B, V] instrument ids: the allowed programs, changes where they are, and every other id."""
+        others = jnp.arange(ev.FIRST_PROGRAM)[None, :] < ev.METER_CHANGE
+        return jnp.concatenate([others | constraints.allow_changes[:, None], constraints.programs], axis=1)
 
     def pitches(
         self, state: GrammarState, onset: jax.Array, instrument: jax.Array, constraints: Constraints
