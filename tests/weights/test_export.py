@@ -74,7 +74,8 @@ def test_fine_tuning_refuses_another_architecture_or_tokenizer_by_name(workdir, 
         run = RunConfig.from_dict(made.to_dict())
         return load_initial(run, run.tokenizer)
 
-    assert named(load(dropout_residual=0.5, remat="full", decode_impl="xla", dtype="float32")).keys() == named(read(tmp_path / "small").params).keys()
+    loaded = load(dropout_residual=0.5, remat="full", decode_impl="xla", dtype="float32")
+    assert named(loaded).keys() == named(read(tmp_path / "small").params).keys()
     with pytest.raises(UserError, match=r"whose model\.mlp_dim is 16 and not 24; set --config\.model\.mlp_dim=16"):
         load(mlp_dim=24)
     with pytest.raises(UserError, match=r"whose tokenizer\.num_velocities is 32 and not 16"):
