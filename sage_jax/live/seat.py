@@ -108,6 +108,10 @@ class Seat:
     def _reconcile(self) -> None:
         """Learns which of the model's notes have sounded."""
         given, dropped = self.queue.outcome()
+        for note in given:
+            read = self.writer.reads.pop(note[:3], None)
+            if read is not None:
+                self.meters.add("staleness", note.tick - read)
         self.context.given(given)
         self.context.remove(dropped)
 

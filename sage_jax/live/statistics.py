@@ -17,7 +17,7 @@ class LiveStatistics:
     notes: of the model that sounded. late: those given out after their due time. skipped: note-ons dropped because they were
     more than 100 ms late. lateness_*: of all notes that sounded, 0 for one on time. takeover_*: from the end of the pause, or
     the call of take_over, to the first note. after_player_*: to it from the player's last note. staleness_*: ticks between what
-    the model had read of the player and the note that it drew. prefill, rollback: reading new notes, without and with going
+    the model had read of the player and the note that sounded. prefill, rollback: reading new notes, without and with going
     back. event: drawing one. beyond_context: changes of notes that the model no longer reads. is_too_slow, advice: whether
     deadlines are missed, and what helps.
     """

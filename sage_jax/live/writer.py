@@ -9,6 +9,8 @@ from sage_jax.live.queue import SKIPPED_AFTER, NoteQueue, PlannedNote
 from sage_jax.live.statistics import Meters
 from sage_jax.tokenizers.incremental import DecodedEvent
 
+MOST_READS = 4096
+
 
 class Writer:
     """One draw of the model after another over ticks [start, stop), each a plan that is fresher than the one before.
@@ -30,6 +32,7 @@ class Writer:
         self.now = now
         self.start = self.stop = self.frontier = self.read = 0
         self.programs: Sequence[int] = ()
+        self.reads: dict[tuple[int, ...], int] = {}  # `read` of each note that has not sounded
         self._draw: Iterator[DecodedEvent] | None = None
         self._draft: list[PlannedNote] | None = None
         self._version, self._number, self._published = 0, 0, 0
@@ -57,6 +60,8 @@ class Writer:
         self._version += 1
         self._published = start
         self._number = number
+        if len(self.reads) > MOST_READS:  # of notes that never sounded
+            self.reads.clear()
         self._draft = [] if is_draft else None
         self._open()
 
@@ -104,7 +109,7 @@ class Writer:
         note = PlannedNote(*event.note[:5])
         self.frontier = max(self.frontier, note.tick)
         self.context.drawn(note)
-        self.meters.add("staleness", note.tick - self.read)
+        self.reads[note[:3]] = self.read
         if self._draft is not None:
             self._draft.append(note)
         else:
