@@ -108,7 +108,8 @@ def _scores(evaluation: Evaluation, made: str) -> list[str]:
     ]
     continuations = [
         "## Continuations",
-        f"NMSI of {config['samples']} samples for each of {prompts['count']} prompts of {config['prompt_bars']} bars. They are "
+        f"NMSI of {config['samples']} sample{'s' * (config['samples'] > 1)} for each of {prompts['count']} prompts of "
+        f"{config['prompt_bars']} bars. They are "
         f"from {prompts['pieces']} of the {prompts['split_pieces']} pieces of the {config['split']} split. "
         f"Sampling: {sampling}; {limits}. [Evaluation](evaluation.md) explains the index and the baselines.",
         markdown_table(("system", "NMSI (95% interval)"), nmsi),
