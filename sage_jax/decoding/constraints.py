@@ -21,7 +21,8 @@ class Constraints(struct.Struct):
     first_tick, stop_tick: int32 [B], and in ticks [first_tick, stop_tick), counted from the start of that bar.
     allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129], the MIDI programs that may be, drums last.
     pitches: int32 [B, 129, 2], the lowest and the highest MIDI pitch of each program. allow_changes: bool [B], whether changes
-    of tempo and meter may be generated. The grammar of NoteEvents alone has these two.
+    of tempo and meter may be generated. begin_before: int32 [B], the first event from first_tick on is before this tick; it
+    holds while the last event is before first_tick. The grammar of NoteEvents alone has these three.
     """
 
     first_bar: jax.Array
@@ -32,6 +33,7 @@ class Constraints(struct.Struct):
     programs: jax.Array
     pitches: jax.Array
     allow_changes: jax.Array
+    begin_before: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,15 @@ class Limits:
     programs: Sequence[int] | None = None
     pitches: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     allow_changes: bool = True
+    begin_before: int | None = None
 
     def __post_init__(self):
         for unit in ("bar", "tick"):
             first, stop = getattr(self, f"first_{unit}"), getattr(self, f"stop_{unit}")
             if stop is not None and stop < first:
                 raise UserError(f"stop_{unit} is {stop}, before first_{unit} = {first}; give a later one, or None for no limit")
+        if self.begin_before is not None and self.begin_before <= self.first_tick:
+            raise UserError(f"begin_before is {self.begin_before}; give a tick after first_tick = {self.first_tick}, or None")
         for program, (low, high) in self.pitches.items():
             if not 0 <= low <= high <= 127:
                 raise UserError(f"pitches has {(low, high)} for program {program}; give MIDI pitches, the lowest one first")
@@ -81,4 +86,5 @@ class Limits:
             programs=struct.one_row(playable, bool),
             pitches=struct.one_row(pitches, np.int32),
             allow_changes=struct.one_row(self.allow_changes, bool),
+            begin_before=number(self.begin_before),
         )

@@ -144,6 +144,7 @@ class Progress:
             stop_bar=shifted(limits.stop_bar, window.bar),
             first_tick=limits.first_tick - window.tick,
             stop_tick=shifted(limits.stop_tick, window.tick),
+            begin_before=shifted(limits.begin_before, window.tick),
         )
         length = min(limit, self.most(window, lag))
         return Controls.of(self._key, self.request.sampling, limits, offset=window.offset, max_length=length)

@@ -161,12 +161,14 @@ class Session:
         until: int | None = None,
         until_tick: int | None = None,
         not_before: int | None = None,
+        begin_before: int | None = None,
         programs: Sequence[int] | None = None,
         number: int = 0,
     ) -> Iterator[DecodedEvent]:
         """The model's next events, one by one, up to the beginning of the bar `until` or the tick `until_tick`.
 
         until: number of a bar, from 0. not_before: the first tick at which an event may be; None for that of the last event.
+        begin_before: the first event from not_before on is before this tick, unless one is at not_before or later already.
         programs: those that may play in this draw; None for the session's. number: draws of another number differ.
         What is not taken from the iterator has not been drawn. Raises UserError without a bound, for one in the past, and for
         contradictory ones.
@@ -184,7 +186,9 @@ class Session:
             end = state.bar_start + (until - state.bar) * state.bar_ticks
         if not_before is not None and end is not None and not_before >= end:
             raise UserError(f"not_before is {not_before}, and the draw ends before tick {end}; give an earlier not_before")
-        limits = dataclasses.replace(self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0)
+        limits = dataclasses.replace(
+            self._limits, stop_bar=until, stop_tick=until_tick, first_tick=not_before or 0, begin_before=begin_before
+        )
         if programs is not None:
             limits = dataclasses.replace(limits, programs=programs)
         return self._draw(limits, number)

@@ -6,9 +6,8 @@ from sage_jax.live.modes import NEVER, Mode
 
 DRAFT_SECONDS = 0.4  # before the end of a pause at which the model begins to draw what it may play
 DRAFT_EVENTS, MOST_OF_PAUSE = 20, 0.8  # it begins earlier where this many events take longer, within this part of the pause
-ATTEMPTS_PER_TICK = 6  # draws for a first note at the tick of the takeover, then for one a tick later, and so on
-MOST_TICKS_LATER, LATEST_SECONDS = 2, 0.09  # but not later than this after the pause
-FREE_ATTEMPTS = 6  # draws for a first note anywhere in the answer, after which the model plays nothing
+MOST_TICKS_LATER, LATEST_SECONDS = 2, 0.09  # after the pause for the first note, in ticks and in seconds
+MOST_ATTEMPTS = 6  # draws without a note, after which the model plays nothing
 AHEAD_SECONDS = 4.0  # that are drawn before they sound
 DRAFT_NOTES = 24  # the most that are drawn before the pause is over
 
@@ -24,9 +23,8 @@ class State(enum.Enum):
 class Answer(Mode):
     """The model drafts its first notes before the pause is over, and throws them away if the player goes on.
 
-    The first note should sound when the pause is over, and a model may prefer to wait for a beat. So its draws for the tick of
-    the takeover are repeated until one is a note at this tick, or at one of the next two if they are soon enough. That is the
-    model's distribution given that it begins there.
+    The first note should sound when the pause is over, and a model may prefer to wait for a beat. So its onset is drawn from
+    the tick of the takeover and the next two, if they are soon enough: the model's distribution given that it begins there.
     """
 
     def __init__(self, seat):
@@ -76,16 +74,20 @@ class Answer(Mode):
             self._try()
 
     def _try(self) -> None:
-        """One more draw of the first note, or a free one after the last attempt."""
-        seat, later = self.seat, self._attempt // ATTEMPTS_PER_TICK
+        """Draws an answer that begins at the tick of the takeover, or soon after."""
+        seat = self.seat
         self._number += 1
-        latest = max(seat.clock.tick(self._pause_end + LATEST_SECONDS), self._tick)
-        tick = min(self._tick + later, latest)
-        is_free = later > MOST_TICKS_LATER or seat.now() + seat.writer.delay > seat.clock.seconds(tick)
-        stop = self._stop if is_free else tick + 1
-        stop = max(stop, seat.decoding.tick + 1)
-        seat.writer.begin(self._tick, stop, seat.programs, read=self._tick, number=self._number, is_draft=True)
         self._attempt += 1
+        latest = max(seat.clock.tick(self._pause_end + LATEST_SECONDS), self._tick)
+        seat.writer.begin(
+            self._tick,
+            max(self._stop, seat.decoding.tick + 1),
+            seat.programs,
+            read=self._tick,
+            number=self._number,
+            is_draft=True,
+            begin_before=min(self._tick + MOST_TICKS_LATER, latest) + 1,
+        )
 
     def revise(self, now: float) -> None:
         if self._state is State.DRAFTING:
@@ -116,11 +118,10 @@ class Answer(Mode):
             return
         if seat.writer.draft:
             self._has_first = True
-            seat.writer.go_on(self._stop)
             if now >= self._pause_end:
                 self._speak(now)
         elif not seat.writer.is_drawing:
-            if self._attempt >= (MOST_TICKS_LATER + 1) * ATTEMPTS_PER_TICK + FREE_ATTEMPTS:
+            if self._attempt >= MOST_ATTEMPTS:
                 self._end()
                 return
             self._tick = self.in_time(self._tick, seat.now())

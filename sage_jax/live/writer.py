@@ -36,6 +36,7 @@ class Writer:
         self._draw: Iterator[DecodedEvent] | None = None
         self._draft: list[PlannedNote] | None = None
         self._version, self._number, self._published = 0, 0, 0
+        self._begin_before: int | None = None
 
     @property
     def is_drawing(self) -> bool:
@@ -53,28 +54,39 @@ class Writer:
         return self._draft or []
 
     def begin(
-        self, start: int, stop: int, programs: Sequence[int], *, read: int, number: int = 0, is_draft: bool = False
+        self,
+        start: int,
+        stop: int,
+        programs: Sequence[int],
+        *,
+        read: int,
+        number: int = 0,
+        is_draft: bool = False,
+        begin_before: int | None = None,
     ) -> None:
-        """Draws the ticks [start, stop) next. The context must be in step with the session. number: other draws for others."""
+        """Draws the ticks [start, stop) next. The context must be in step with the session. number: other draws for others.
+
+        begin_before: as of Session.draw.
+        """
         self.start, self.frontier, self.stop, self.programs, self.read = start, start, stop, programs, read
         self._version += 1
         self._published = start
-        self._number = number
+        self._number, self._begin_before = number, begin_before
         if len(self.reads) > MOST_READS:  # of notes that never sounded
             self.reads.clear()
         self._draft = [] if is_draft else None
         self._open()
 
-    def go_on(self, stop: int) -> None:
-        """Extends the range to `stop`."""
-        self.stop = max(stop, self.stop)
-        self._open()
-
     def _open(self) -> None:
         self._draw = None
         if self.stop > max(self.session.tick, self.frontier):
+            end = self._begin_before
             self._draw = self.session.draw(
-                until_tick=self.stop, not_before=self.frontier, programs=self.programs, number=self._number
+                until_tick=self.stop,
+                not_before=self.frontier,
+                begin_before=None if end is None or end <= self.frontier else end,
+                programs=self.programs,
+                number=self._number,
             )
 
     def leave(self) -> None:

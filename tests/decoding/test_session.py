@@ -241,6 +241,24 @@ def test_a_session_may_keep_its_tempo_and_meter(fields):
     assert found[0] != found[1] == found[2]
 
 
+@ARCHITECTURES
+def test_a_draw_may_have_to_begin_in_time(fields):
+    """Within the ticks that are wanted, also after rests; what follows is free. An event that is there lifts the bound."""
+    began, later = set(), set()
+    with session_of(fields=fields, allow_changes=False) as session:
+        for number, first in enumerate([7, 100, 101, 103, 900] * 4):
+            session.rollback(0)
+            draw = session.draw(until=10**6, not_before=first, begin_before=first + 3, number=number)
+            notes = [event.tick - first for event in itertools.islice(draw, 12) if event.note]
+            began.add(notes[0])
+            later |= {tick > 2 for tick in notes[1:]}
+        assert began <= {0, 1, 2} and len(began) > 1 and True in later
+        here = session.tick
+        assert next(session.draw(until=10**6, not_before=here, begin_before=here + 1)).tick >= here
+        with pytest.raises(UserError, match="begin_before is 5"):
+            session.draw(until_tick=here + 500, not_before=here + 100, begin_before=5)
+
+
 def test_replace_equals_rollback_and_push():
     played = []
     for is_one_call in (True, False):

@@ -72,17 +72,19 @@ class MadeUp:
     def rollback(self, to: int) -> None:
         self.replace(to, [])
 
-    def draw(self, *, until_tick, not_before, programs, number) -> Iterator[DecodedEvent]:
+    def draw(self, *, until_tick, not_before, begin_before, programs, number) -> Iterator[DecodedEvent]:
         assert until_tick > max(self.tick, not_before)
         version = self.version = self.version + 1
         for attempt in itertools.count():
             assert version == self.version, "the session has changed since this draw began"
             rng = np.random.default_rng([len(self.notes), number, self.rest, attempt])
             self.time.advance(self.time.now + self.latency())
+            must_begin = begin_before is not None and self.tick < not_before
             tick = max(self.tick, not_before) + int(rng.choice([0, 0, 1, 3, 6]))
+            tick = min(tick, begin_before - 1) if must_begin else tick
             if tick >= until_tick:
                 return
-            kind = rng.choice(["note"] * 8 + ["rest"])
+            kind = "note" if must_begin else rng.choice(["note"] * 8 + ["rest"])
             row = (tick, int(rng.choice(programs)), int(rng.integers(30, 90)), int(rng.integers(1, 24)), 80)
             if kind == "rest":
                 self.rest = tick

@@ -13,7 +13,7 @@ from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
 from sage_jax.decoding.sampling import SamplingParams, filter_by_search, sample
 from sage_jax.tokenizers.note_events import INSTRUMENT
 
-NUMBERS = 13  # of a row, before its given event: the grammar's state, bounds, top-k and whether the event is given
+NUMBERS = 14  # of a row, before its given event: the grammar's state, bounds, top-k and whether the event is given
 SEARCH_BITS = 4
 
 
@@ -24,6 +24,7 @@ class Bounds(NamedTuple):
     stop_bar: jax.Array
     first_tick: jax.Array
     stop_tick: jax.Array
+    begin_before: jax.Array
     allow_eos: jax.Array
 
 
@@ -201,9 +202,9 @@ class Attributes:
         def run(row: jax.Array, loaded: tuple) -> None:
             noise, playable, (temperature, top_p, min_p), numbers = loaded
             bar, bar_start, position, bar_ticks, instrument, pitch, *numbers = numbers
-            first_bar, stop_bar, first_tick, stop_tick, allow_eos, top_k, is_given, given = numbers
+            first_bar, stop_bar, first_tick, stop_tick, begin_before, allow_eos, top_k, is_given, given = numbers
             state = GrammarState(bar, bar_start, position, bar_ticks, instrument, pitch)
-            bounds: Any = Bounds(first_bar, stop_bar, first_tick, stop_tick, allow_eos != 0)
+            bounds: Any = Bounds(first_bar, stop_bar, first_tick, stop_tick, begin_before, allow_eos != 0)
             grammar = PaddedGrammar(self.grammar, row, playable != 0, refs["limits"])
             event = [read(refs["event"], row, other, fresh=True)[None] for other in range(attribute)]
             allowed = grammar.allowed(state, event, bounds)

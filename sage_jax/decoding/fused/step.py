@@ -98,7 +98,7 @@ class FusedStep:
         cos, sin = rope_frequencies(length[:, None], config.head_dim, config.rope_theta)
         bounds, sampling = controls.constraints, controls.sampling
         numbers = [*jax.tree.leaves(grammar), bounds.first_bar, bounds.stop_bar, bounds.first_tick, bounds.stop_tick]
-        numbers += [bounds.allow_eos, sampling.top_k, length < state.known, *present.T]
+        numbers += [bounds.begin_before, bounds.allow_eos, sampling.top_k, length < state.known, *present.T]
         keys, values = cache.buffers[0]
         arrays = {
             "arrivals": jnp.zeros(1, jnp.int32),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax import struct
-from sage_jax.decoding.constraints import Constraints
+from sage_jax.decoding.constraints import FAR, Constraints
 from sage_jax.music.notes import DEFAULT_METER, bar_ticks
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -73,7 +73,9 @@ class Grammar:
         # The next event is in the first allowed bar or later, and in a later bar after a rest.
         min_bars = jnp.maximum(self._bars_to_wait(state, constraints), state.instrument == ev.REST)[:, None]
         tick = (state.bar_start[:, None] + bars * state.bar_ticks[:, None]) + positions
-        allowed = inside & (bars >= min_bars) & (tick >= constraints.first_tick[:, None])
+        is_waiting = self.tick(state) < constraints.first_tick
+        end = jnp.where(is_waiting, constraints.begin_before, FAR)[:, None]
+        allowed = inside & (bars >= min_bars) & (tick >= constraints.first_tick[:, None]) & (tick < end)
         rest = (bars == self.tokenizer.max_bar_step) & (positions == 0)
         allowed = jnp.where(min_bars > self.tokenizer.max_bar_step, rest, allowed)
         ends = constraints.allow_eos[:, None] & (min_bars <= 0)
