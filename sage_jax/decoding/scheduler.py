@@ -93,6 +93,11 @@ class Scheduler:
         """Whether a row's window is being prefilled."""
         return any(self._staged)
 
+    @property
+    def sessions(self) -> int:
+        """The number of rows that `open` made and that are not closed."""
+        return sum(row is not None and row.is_open for row in self._rows)
+
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
 
