@@ -14,7 +14,7 @@ from sage_jax.config import read_section
 from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
-from sage_jax.decoding.engine import CHUNK, STAGING_ROWS, Engine
+from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGING_ROWS, Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from sage_jax.live.session import LiveSession
 
 ANY, TRAINED = "any", "trained"
-LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
 Instruments = str | Iterable[int | str] | None
 
 

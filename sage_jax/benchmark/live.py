@@ -21,6 +21,7 @@ from sage_jax.corpus.sources import list_corpus
 from sage_jax.environment import describe
 from sage_jax.live.queue import TOLERANCE
 from sage_jax.music.midi import read_midi
+from sage_jax.music.notes import bar_ticks
 
 SAMPLE_INTERVAL = 2.0  # seconds between two looks at the server's memory
 START_TIMEOUT = 600.0
@@ -80,11 +81,10 @@ class LivePlay:
         """What each player plays."""
         job, parts, grid = self._job, [], self._ticks_per_quarter
         ticks = int(job["seconds"] * job["qpm"] * grid / 60)
-        bar_ticks = job["meter"][0] * 4 * grid // job["meter"][1]
         paths = [path for _, path in list_corpus(job["corpus"])]
         for number in range(job["sessions"]):
             piece = read_midi(paths[number % len(paths)], grid)
-            parts.append(keys_of(piece, bar_ticks, ticks, job["mode"], job["trade_bars"]))
+            parts.append(keys_of(piece, bar_ticks(*job["meter"], grid), ticks, job["mode"], job["trade_bars"]))
         return parts
 
     def _summary(self, played: list[Played], watch: "Watch") -> dict[str, Any]:

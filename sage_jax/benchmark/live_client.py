@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 
 from sage_jax.live.remote_clock import RemoteClock
-from sage_jax.music.notes import Piece
+from sage_jax.music.notes import Piece, bar_ticks
 
 PING_INTERVAL = 1.0  # seconds
 HEAD_START = 0.5  # seconds from the welcome to the first note, at least
@@ -39,7 +39,7 @@ class Played:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def keys_of(piece: Piece, bar_ticks: int, ticks: int, mode: str, trade_bars: int) -> list[Key]:
+def keys_of(piece: Piece, bar_length: int, ticks: int, mode: str, trade_bars: int) -> list[Key]:
     """What a player does with `piece`, over and over, in `ticks` ticks: all the time, or in phrases with rests for the model.
 
     In the mode answer the player rests for REST_BARS after PHRASE_BARS, in trade for `trade_bars` after as many.
@@ -50,10 +50,10 @@ def keys_of(piece: Piece, bar_ticks: int, ticks: int, mode: str, trade_bars: int
     while number * length < ticks:
         for onset, program, pitch, duration, velocity in notes.tolist():
             played = onset + number * length  # in the player's own time, which stands still in rests
-            bar, place = divmod(played, bar_ticks)
+            bar, place = divmod(played, bar_length)
             turn, inside = divmod(bar, phrase)
-            tick = (turn * (phrase + rest) + inside) * bar_ticks + place
-            end = min(tick + duration, (turn * (phrase + rest) + phrase) * bar_ticks) if rest else tick + duration
+            tick = (turn * (phrase + rest) + inside) * bar_length + place
+            end = min(tick + duration, (turn * (phrase + rest) + phrase) * bar_length) if rest else tick + duration
             if end < ticks:
                 keys += [Key(tick, velocity, pitch, program), Key(max(end - 1, tick), 0, pitch, program)]
         number += 1
@@ -100,8 +100,8 @@ def _downbeat(welcome: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
     """The time of this process's clock at which the player begins."""
     at, tick_seconds = welcome["position"], 60 / (settings["qpm"] * welcome["ticks_per_quarter"])
     numerator, denominator = at["meter"]
-    bar_ticks = numerator * 4 * welcome["ticks_per_quarter"] // denominator
-    turns = bar_ticks * (2 * settings.get("trade_bars", 1) if settings["mode"] == "trade" else 1)
+    bar = bar_ticks(numerator, denominator, welcome["ticks_per_quarter"])
+    turns = bar * (2 * settings.get("trade_bars", 1) if settings["mode"] == "trade" else 1)
     now = at["tick"] + (time.monotonic() - _received(welcome) + HEAD_START) / tick_seconds
     tick = -(-int(now + 1) // turns) * turns
     return _received(welcome) + (tick - at["tick"]) * tick_seconds

@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -65,41 +67,40 @@ def _measure_communication(
     # The programs never run: unoptimized machine code saves compile time and does not change the collectives.
     flags = "--xla_backend_optimization_level=0"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flags} --xla_force_host_platform_device_count={cell.devices}"
-    settings, measurements = config.cell_settings(cell), []
-    for system in cell.systems:
-        try:
-            variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-            worker = Worker(*cell.job(config, system), variables, config.time_limit)
-            try:
-                programs = worker.run()["programs"]
-            finally:
-                worker.close()
-        except WorkerFailed as error:
-            console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
-            measurements.append(Measurement(system, settings, commit, error=str(error)[:MAX_ERROR]))
-        else:
-            measurements.append(Measurement(system, settings, commit, metadata=worker.metadata, programs=programs))
-    return measurements
+    variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    fields_of = lambda found: {"programs": found["programs"]}
+    return _measure_once(config, cell, commit, console, fields_of, config.time_limit, variables)
 
 
 def _measure_live(config: BenchmarkConfig, cell: LiveCell, commit: str, console: Console) -> list[Measurement]:
-    """Live play in real time, one system after another and each once: its notes and moments are the samples."""
+    """Live play in real time: the notes of one run are the samples."""
+    fields_of = lambda found: {"live": found["live"], "peak_megabytes": [found["peak_megabytes"]]}
+    return _measure_once(config, cell, commit, console, fields_of, config.time_limit + cell.events)
+
+
+def _measure_once(
+    config: BenchmarkConfig,
+    cell: Cell,
+    commit: str,
+    console: Console,
+    fields_of: Callable[[dict[str, Any]], dict[str, Any]],
+    limit: float,
+    variables: Mapping[str, str] | None = None,
+) -> list[Measurement]:
+    """One run of each system, one after another. fields_of: the fields of a Measurement from what a worker has found."""
     settings, measurements = config.cell_settings(cell), []
     for system in cell.systems:
         try:
-            worker = Worker(*cell.job(config, system), limit=config.time_limit + cell.events)
+            worker = Worker(*cell.job(config, system), variables, limit)
             try:
-                found = worker.run()
+                found = fields_of(worker.run())
             finally:
                 worker.close()
         except WorkerFailed as error:
             console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
             measurements.append(Measurement(system, settings, commit, error=str(error)[:MAX_ERROR]))
         else:
-            peak = [found["peak_megabytes"]]
-            measurements.append(
-                Measurement(system, settings, commit, metadata=worker.metadata, live=found["live"], peak_megabytes=peak)
-            )
+            measurements.append(Measurement(system, settings, commit, metadata=worker.metadata, **found))
     return measurements
 
 

@@ -26,6 +26,7 @@ from sage_jax.tokenizers.base import Tokenizer
 
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
+LIVE_CHUNK = 16  # the same where a player waits for the next note
 CAPACITY_MULTIPLE = 64
 STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
 

@@ -64,8 +64,7 @@ class Answer(Mode):
     def _begin(self, now: float, first: float, pause_end: float) -> None:
         """Begins to draft an answer whose first note is at `first` seconds or soon after."""
         seat = self.seat
-        for note in seat.player.write(now, all_of_them=True):
-            seat.context.set(note, is_own=False)
+        seat.collect(now, all_of_them=True)
         self._state, self._called, self._pause_end = State.DRAFTING, None, pause_end
         self._tick = seat.clock.tick_from(first)
         self._stop = seat.clock.bar_start(seat.clock.bar_of(self._tick) + seat.settings.answer_bars)
@@ -146,8 +145,7 @@ class Answer(Mode):
     def struck(self, at: float, now: float) -> None:
         if self._state is not State.LISTENING:
             self._state = State.LISTENING
-            self.seat.writer.leave()
-            self.seat.withdraw(-(10**9))
+            super().stop()
 
     def take_over(self, at: float) -> None:
         if self._state is State.LISTENING:

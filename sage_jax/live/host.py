@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sage_jax.decoding.engine import LIVE_CHUNK
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.errors import UserError
 from sage_jax.live.clock import MusicalClock
-from sage_jax.live.seat import NEVER, Seat
+from sage_jax.live.modes import NEVER
+from sage_jax.live.seat import Seat
 from sage_jax.live.session import LiveSession
 from sage_jax.live.settings import LiveSettings
 from sage_jax.tokenizers.incremental import event_encoder
@@ -16,7 +18,6 @@ from sage_jax.tokenizers.incremental import event_encoder
 if TYPE_CHECKING:
     from sage_jax.api import Model
 
-LIVE_CHUNK = 16  # events of one prefill where a player waits for the next note
 WINDOW_FRACTION = 0.4  # of the context with which a full row goes on: less to read at once than elsewhere
 AT_ONCE = -NEVER
 SHORTEST_WAIT, LONGEST_WAIT = 0.001, 1.0  # seconds between two rounds if there was nothing to do in the first one

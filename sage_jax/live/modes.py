@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from sage_jax.live.queue import EARLIEST
+
 if TYPE_CHECKING:
     from sage_jax.live.seat import Seat
 
@@ -84,4 +86,4 @@ class Mode:
         """Takes back everything that is planned."""
         seat = self.seat
         seat.writer.leave()
-        seat.withdraw(-(10**9))
+        seat.withdraw(EARLIEST)

@@ -13,6 +13,7 @@ from sage_jax.live.clock import MusicalClock
 SKIPPED_AFTER = 0.1  # seconds of lateness after which a note-on is dropped
 TOLERANCE = 0.002  # seconds that do not count as late: those that it takes to wake up
 SHORTEST, LONGEST = 0.02, 16.0  # seconds that a note sounds
+EARLIEST = -(10**9)  # a tick before all others
 KEPT_TICKS = 1000  # for which the queue remembers which plan covered them
 RECENT, RECENT_MISSES = 20_000, 32  # notes of which the lateness is kept, and whether there was any
 
@@ -85,7 +86,7 @@ class NoteQueue:
         self._ids, self._orders = itertools.count(), itertools.count()
         self._pending: list[_Pending] = []
         self._covered: list[tuple[int, int, int]] = []  # start, stop, version
-        self._frontier = -(10**9)  # every tick before it has been polled
+        self._frontier = EARLIEST  # every tick before it has been polled
         self._sounding: dict[tuple[int, int], _Sounding] = {}
         self._last_on: dict[tuple[int, int], float] = {}
         self._last_off: dict[tuple[int, int], float] = {}
@@ -137,7 +138,7 @@ class NoteQueue:
         """Takes back what was planned from the tick `start` on, or everything; what was given out sounds to its end."""
         with self._lock:
             self.changes += 1
-            low = -(10**9) if start is None else start
+            low = EARLIEST if start is None else start
             self._pending = [each for each in self._pending if each.tick < low]
             low = max(low, self._frontier)
             self._covered = [(first, min(last, low), version) for first, last, version in self._covered if first < low]
@@ -236,7 +237,7 @@ class NoteQueue:
     def restart(self, clock: MusicalClock) -> None:
         """Goes on with another clock, for a new piece. What sounds must have been ended."""
         with self._lock:
-            self.clock, self._frontier, self._covered, self._outcome = clock, -(10**9), [], Outcome([], [])
+            self.clock, self._frontier, self._covered, self._outcome = clock, EARLIEST, [], Outcome([], [])
             self.played = []
 
     @property

@@ -28,7 +28,7 @@ class Ping(NamedTuple):
 class RemoteClock:
     """The offset of another clock from this one: that of the quickest of its last ten pings, and how it drifts.
 
-    The quickest round trip has the least room for error: half of it (as in NTP, RFC 5905).
+    The error is at most half of the round trip, so that the quickest one is the most exact (as in NTP, RFC 5905).
     """
 
     def __init__(self):

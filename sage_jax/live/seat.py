@@ -10,7 +10,7 @@ from sage_jax.live.accompany import Accompany
 from sage_jax.live.answer import Answer
 from sage_jax.live.clock import MusicalClock
 from sage_jax.live.context import Context
-from sage_jax.live.modes import NEVER, Mode
+from sage_jax.live.modes import Mode
 from sage_jax.live.player_notes import WATERMARK, PlayerNotes
 from sage_jax.live.queue import NoteQueue
 from sage_jax.live.settings import LiveSettings
@@ -118,8 +118,8 @@ class Seat:
     def _reads(self, now: float) -> bool:
         """Whether something has changed that is to be read now."""
         due = self.player.due()
-        for note in self.player.write(now) if due is not None and due <= now else ():
-            self.context.set(note, is_own=False)
+        if due is not None and due <= now:
+            self.collect(now)
         if self.context.dirty is None:
             self._changed_at = None
             return False
@@ -138,11 +138,6 @@ class Seat:
         self._changed_at = None
         self.mode.resume(self.now())
 
-    @property
-    def has_work(self) -> bool:
-        """Whether the session has not read all that the context has."""
-        return self.context.dirty is not None
-
     def deadline(self, now: float) -> float:
         """When the next piece of work should be done."""
         return self.mode.deadline(now)
@@ -158,6 +153,11 @@ class Seat:
         return wake
 
     # For the modes
+
+    def collect(self, now: float, all_of_them: bool = False) -> None:
+        """Brings the player's notes into the context: those that are due, or all of them."""
+        for note in self.player.write(now, all_of_them):
+            self.context.set(note, is_own=False)
 
     def withdraw(self, start: int) -> None:
         """Takes back what the model has planned from the tick `start` on, from the queue and from the context."""
@@ -177,6 +177,3 @@ class Seat:
     def close(self) -> None:
         """Frees the row."""
         self.decoding.close()
-
-
-__all__ = ["NEVER", "Seat"]

@@ -41,8 +41,7 @@ class Trade(Mode):
         if self.in_time(start, now) >= stop:
             return
         self._start, self._stop = start, stop
-        for note in seat.player.write(now, all_of_them=True):
-            seat.context.set(note, is_own=False)
+        seat.collect(now, all_of_them=True)
         seat.meters.counts["answers"] += 1
         self._from = start
         seat.writer.leave()

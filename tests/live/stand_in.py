@@ -6,6 +6,9 @@ import threading
 import time
 
 from sage_jax.errors import UserError
+from sage_jax.live.clock import Position
+from sage_jax.live.queue import Message
+from sage_jax.live.settings import LiveSettings
 from sage_jax.music.notes import Piece
 
 TICKS = 12
@@ -15,44 +18,6 @@ ABOUT = {
     "ticks_per_quarter": TICKS,
     "sampling": {"temperature": 1.0, "top_p": 0.98, "min_p": 0.0},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    mode: str = "answer"
-    qpm: float = 120.0
-    meter: tuple[int, int] = (4, 4)
-    instruments: tuple[int, ...] | None = None
-    player_program: int = 0
-    pause: float = 1.0
-    answer_bars: int = 4
-    trade_bars: int = 2
-    lead: float = 4.0
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    is_on: bool
-    note: int
-    due: float
-    tick: int
-    program: int
-    pitch: int
-    velocity: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-    at: float
-    tick: float
-    qpm: float
-    bar: int
-    bar_tick: int
-    meter: tuple[int, int]
 
 
 @dataclasses.dataclass
@@ -71,10 +36,10 @@ class StandInHost:
     def now(self) -> float:
         return time.monotonic()
 
-    def open(self, settings: Settings = Settings(), on_change=None) -> "StandInSession":
+    def open(self, settings: LiveSettings | None = None, on_change=None) -> "StandInSession":
         if len(self.opened) - self.closed >= self.sessions:
             raise UserError(f"all {self.sessions} places are taken; try again later")
-        self.opened.append(StandInSession(self, settings, on_change or (lambda: None)))
+        self.opened.append(StandInSession(self, settings or LiveSettings(), on_change or (lambda: None)))
         return self.opened[-1]
 
     def close(self) -> None:
