@@ -81,10 +81,12 @@ class LivePlay:
         """What each player plays."""
         job, parts, grid = self._job, [], self._ticks_per_quarter
         ticks = int(job["seconds"] * job["qpm"] * grid / 60)
+        numerator, denominator = job["meter"]
+        bar = bar_ticks(numerator, denominator, grid)
         paths = [path for _, path in list_corpus(job["corpus"])]
         for number in range(job["sessions"]):
             piece = read_midi(paths[number % len(paths)], grid)
-            parts.append(keys_of(piece, bar_ticks(*job["meter"], grid), ticks, job["mode"], job["trade_bars"]))
+            parts.append(keys_of(piece, bar, ticks, job["mode"], job["trade_bars"]))
         return parts
 
     def _summary(self, played: list[Played], watch: "Watch") -> dict[str, Any]:
