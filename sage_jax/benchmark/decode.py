@@ -155,7 +155,8 @@ class Decoder:
     def _controls(self, row: int) -> Controls:
         key = jax.random.key_data(jax.random.fold_in(jax.random.key(self._seed), row))
         most = self._start + self._events + self._lag
-        return Controls.of(np.array(key), SAMPLING, Limits(allow_eos=False), max_length=most)
+        tracks = self._tokenizer.grid.tracks_per_program
+        return Controls.of(np.array(key), SAMPLING, Limits(allow_eos=False), max_length=most, tracks_per_program=tracks)
 
     def _whole(self, prompt: np.ndarray) -> np.ndarray:
         """The prompt, whose last event repeats where the cache has noise instead of a prompt."""

@@ -48,7 +48,7 @@ def keys_of(piece: Piece, bar_length: int, ticks: int, mode: str, trade_bars: in
     length, keys, number = max(piece.end, 1), [], 0
     notes = piece.notes[np.argsort(piece.notes["onset"], kind="stable")]
     while number * length < ticks:
-        for onset, program, pitch, duration, velocity in notes.tolist():
+        for onset, program, pitch, duration, velocity, _ in notes.tolist():
             played = onset + number * length  # in the player's own time, which stands still in rests
             bar, place = divmod(played, bar_length)
             turn, inside = divmod(bar, phrase)

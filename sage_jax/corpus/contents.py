@@ -11,7 +11,6 @@ from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers.note_events import (
     FIRST_DRUM,
     FIRST_PITCH,
-    FIRST_PROGRAM,
     INSTRUMENT,
     METER_CHANGE,
     PITCH,
@@ -34,8 +33,8 @@ class Contents:
         """The contents of pieces as events [N, 5] of `tokenizer`."""
         counts, meters = np.zeros((DRUMS + 1) * PITCHES, np.int64), set()
         for events in pieces:
-            notes = events[events[:, INSTRUMENT] >= FIRST_PROGRAM].astype(np.int64)
-            program = notes[:, INSTRUMENT] - FIRST_PROGRAM
+            notes = events[tokenizer.is_note(events)].astype(np.int64)
+            program = tokenizer.program_of(notes[:, INSTRUMENT])
             pitch = notes[:, PITCH] - np.where(program == DRUMS, FIRST_DRUM, FIRST_PITCH)
             counts += np.bincount(program * PITCHES + pitch, minlength=len(counts))
             meters |= set(events[events[:, INSTRUMENT] == METER_CHANGE, PITCH].tolist())

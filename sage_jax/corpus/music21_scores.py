@@ -13,7 +13,7 @@ from sage_jax.corpus.workers import Failure, run_tasks
 from sage_jax.errors import UserError
 from sage_jax.files import replacing, user_cache
 from sage_jax.music.midi import save_midi
-from sage_jax.music.notes import DEFAULT_METER, METER, NOTE, TEMPO, Piece
+from sage_jax.music.notes import DEFAULT_METER, METER, TEMPO, Piece, note_array
 
 TICKS_PER_QUARTER = 480
 VELOCITY = 80
@@ -92,7 +92,7 @@ def score_to_piece(score) -> Piece:
     tempos = {_ticks(mark.offset): qpm for mark in marks if (qpm := mark.getQuarterBPM())}
     tempos = {0: DEFAULT_QPM, **tempos}
     return Piece(
-        np.array(notes, NOTE),
+        note_array(notes),
         np.array(sorted(tempos.items()), TEMPO),
         np.array(_meters(score.parts[0]), METER),
         TICKS_PER_QUARTER,

@@ -10,10 +10,8 @@ import math
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DRUMS
 from sage_jax.tokenizers.config import RepresentationConfig
 from sage_jax.tokenizers.note_events import (
-    DRUM_KIT,
     FIRST,
     FIRST_PITCH,
     FIRST_PROGRAM,
@@ -38,7 +36,8 @@ class AugmentConfig:
 
     velocity_scale, velocity_offset: (lowest, highest) factor, and then offset in MIDI velocities, of all velocities of a crop.
     tempo_scale: (lowest, highest) factor of all its tempos. Factors are drawn evenly in their logarithm.
-    drop_instruments: the probability that an instrument is left out; one always stays, and later music takes the place.
+    drop_instruments: the probability that an instrument, or one of its tracks that the vocabulary keeps apart, is left out; one
+      always stays, and later music takes the place.
     exchange_programs: the probability that a program is replaced by another one of its family, such as a grand by an electric
       piano. Two programs are never made one.
     cut_start: the share of crops that begin at any bar line in the first half of a piece, also where less than a whole crop
@@ -91,7 +90,8 @@ class Augmentation:
         self._limits = None
         if ranges is not None:  # by instrument id; wide for all that is no pitched note
             self._limits = np.tile(np.array([[-1000], [1000]], np.int16), self._sizes[INSTRUMENT])
-            self._limits[:, FIRST_PROGRAM:DRUM_KIT] = FIRST_PITCH + ranges[:DRUMS].T
+            pitched = np.arange(FIRST_PROGRAM, tokenizer.first_drum_track)
+            self._limits[:, pitched] = FIRST_PITCH + ranges[tokenizer.program_of(pitched)].T
 
     def __call__(self, crop: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
         """At most `length` events of `crop` [M, 5], which is up to `spare` times longer, changed."""
@@ -148,14 +148,16 @@ class Augmentation:
 
     def _exchange(self, columns: np.ndarray, rng: np.random.Generator) -> None:
         """Exchanges programs in place, and sorts the notes of each onset by their new programs."""
-        programs = np.flatnonzero(np.bincount(columns[INSTRUMENT], minlength=DRUM_KIT)[FIRST_PROGRAM:DRUM_KIT])
+        tokenizer, drums = self._tokenizer, self._tokenizer.first_drum_track
+        pitched = np.flatnonzero(np.bincount(columns[INSTRUMENT], minlength=drums)[FIRST_PROGRAM:drums]) + FIRST_PROGRAM
+        programs, tracks = np.unique(tokenizer.program_of(pitched)), np.arange(tokenizer.tracks_per_program)
         taken, table = set(programs.tolist()), np.arange(self._sizes[INSTRUMENT], dtype=columns.dtype)
         for program in programs[rng.random(len(programs)) < self.config.exchange_programs].tolist():
             first = program - program % FAMILY
             free = [other for other in range(first, first + FAMILY) if other not in taken]
             if free:
                 other = free[rng.integers(len(free))]
-                table[FIRST_PROGRAM + program] = FIRST_PROGRAM + other
+                table[tokenizer.instrument_of(program, tracks)] = tokenizer.instrument_of(other, tracks)
                 taken.add(other)
         if len(taken) == len(programs):
             return

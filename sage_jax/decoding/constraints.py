@@ -19,7 +19,8 @@ class Constraints(struct.Struct):
 
     first_bar, stop_bar: int32 [B], events are in bars [first_bar, stop_bar), counted from the first bar in the cache.
     first_tick, stop_tick: int32 [B], and in ticks [first_tick, stop_tick), counted from the start of that bar.
-    allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129], the MIDI programs that may be, drums last.
+    allow_eos: bool [B], whether EOS may be generated. programs: bool [B, 129 T], the tracks that may play: T of each MIDI
+    program, drums last. T is the tokenizer's tracks_per_program.
     pitches: int32 [B, 129, 2], the lowest and the highest MIDI pitch of each program. allow_changes: bool [B], whether changes
     of tempo and meter may be generated. begin_before: int32 [B], the first event from first_tick on is before this tick; it
     holds while the last event is before first_tick. The grammar of NoteEvents alone has these three.
@@ -40,8 +41,8 @@ class Constraints(struct.Struct):
 class Limits:
     """The constraints of one row, on the host. Raises UserError naming the field.
 
-    Fields as in `Constraints`, with None for no limit. programs: MIDI programs, 128 for drums; None for all. pitches: (lowest,
-    highest) by program, for programs that have a limit.
+    Fields as in `Constraints`, with None for no limit. programs: MIDI programs, 128 for drums, each with all its tracks, or
+    pairs of a program and a track; None for all. pitches: (lowest, highest) by program, for programs that have a limit.
     """
 
     first_bar: int = 0
@@ -49,7 +50,7 @@ class Limits:
     first_tick: int = 0
     stop_tick: int | None = None
     allow_eos: bool = True
-    programs: Sequence[int] | None = None
+    programs: Sequence[int | tuple[int, int]] | None = None
     pitches: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     allow_changes: bool = True
     begin_before: int | None = None
@@ -64,16 +65,25 @@ class Limits:
         for program, (low, high) in self.pitches.items():
             if not 0 <= low <= high <= 127:
                 raise UserError(f"pitches has {(low, high)} for program {program}; give MIDI pitches, the lowest one first")
-        for program in (*(self.programs or ()), *self.pitches):
+        for program in (*(program for program, _ in self.tracks or ()), *self.pitches):
             if not 0 <= program <= DRUMS:
                 raise UserError(f"programs has {program!r}; give General MIDI programs from 0 to 127, or 128 for drums")
 
     @property
-    def constraints(self) -> Constraints:
-        """The same limits as numpy arrays of one row."""
+    def tracks(self) -> list[tuple[int, int | None]] | None:
+        """(program, track) of each of `programs`; track None for all tracks of the program. None for no limit."""
+        if self.programs is None:
+            return None
+        return [each if isinstance(each, tuple) else (each, None) for each in self.programs]
+
+    def constraints(self, tracks_per_program: int = 1) -> Constraints:
+        """The same limits as numpy arrays of one row. Raises UserError for a track that the vocabulary lacks."""
         number = lambda value: struct.one_row(FAR if value is None else min(value, FAR), np.int32)
-        playable = np.full(DRUMS + 1, self.programs is None)
-        playable[[] if self.programs is None else list(self.programs)] = True
+        playable = np.full((DRUMS + 1, tracks_per_program), self.programs is None)
+        for program, track in self.tracks or ():
+            if track is not None and not 0 <= track < tracks_per_program:
+                raise UserError(f"programs has {(program, track)!r}; give tracks from 0 to {tracks_per_program - 1}")
+            playable[program, slice(None) if track is None else track] = True
         pitches = np.tile([0, 127], (DRUMS + 1, 1))
         for program, low_high in self.pitches.items():
             pitches[program] = low_high
@@ -83,7 +93,7 @@ class Limits:
             first_tick=number(self.first_tick),
             stop_tick=number(self.stop_tick),
             allow_eos=struct.one_row(self.allow_eos, bool),
-            programs=struct.one_row(playable, bool),
+            programs=struct.one_row(playable.ravel(), bool),
             pitches=struct.one_row(pitches, np.int32),
             allow_changes=struct.one_row(self.allow_changes, bool),
             begin_before=number(self.begin_before),

@@ -37,6 +37,7 @@ class Decoder:
         if self.lag and not isinstance(self.grammar, Grammar):
             raise TypeError(f"the delay pattern generates NoteEvents, and the tokenizer is {type(tokenizer).__name__}")
         self.fused = FusedStep(config, self.grammar, programs) if config.decode_impl == "fused" else None
+        self._tokenizer = tokenizer
         empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
         self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
 
@@ -53,7 +54,8 @@ class Decoder:
         """A state without sessions: `rows` rows of `capacity` events."""
         A = self.config.num_attributes
         key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-        controls = Controls.of(np.zeros(key.shape, key.dtype), SamplingConfig(), Limits())
+        tracks = self._tokenizer.grid.tracks_per_program
+        controls = Controls.of(np.zeros(key.shape, key.dtype), SamplingConfig(), Limits(), tracks_per_program=tracks)
         start = pack(self.grammar.start(rows))
         return DecodeState(
             cache=Cache.empty(self.config, rows, capacity),

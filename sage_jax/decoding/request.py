@@ -147,4 +147,6 @@ class Progress:
             begin_before=shifted(limits.begin_before, window.tick),
         )
         length = min(limit, self.most(window, lag))
-        return Controls.of(self._key, self.request.sampling, limits, offset=window.offset, max_length=length)
+        tracks = self.tokenizer.grid.tracks_per_program
+        sampling, offset = self.request.sampling, window.offset
+        return Controls.of(self._key, sampling, limits, offset=offset, max_length=length, tracks_per_program=tracks)

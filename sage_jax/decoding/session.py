@@ -11,7 +11,7 @@ from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import UNBOUNDED, Scheduler
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, NOTE, Piece
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece, note_array
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
 from sage_jax.tokenizers.note_events import INSTRUMENT, REST
@@ -98,12 +98,12 @@ class Session:
         return self.clock.state.tick
 
     def push(self, notes: Notes) -> None:
-        """Adds notes, each (onset tick, program, pitch, duration in ticks, velocity); the vocabulary rounds the last two.
+        """Adds notes, as for `note_array`; the vocabulary rounds durations and velocities.
 
         They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
         roll back to its tick first.
         """
-        whole, rows = self._events, _note_rows(notes)
+        whole, rows = self._events, note_array(notes)
         if not len(rows):
             return
         keep = len(whole)
@@ -127,7 +127,7 @@ class Session:
             raise UserError(f"start is {start}; give a tick of at least 0")
         keep = max(self.clock.copy().rollback_to(start), self._opening)
         changes = [(tick, 0, meter) for tick, meter in meters] + [(tick, 1, qpm) for tick, qpm in tempos]
-        rows = _note_rows(notes)
+        rows = note_array(notes)
         if keep < len(self._events) or changes or len(rows):
             self._push(keep, rows, sorted(changes), is_rollback=keep < len(self._events))
 
@@ -236,8 +236,3 @@ class Session:
         # A draw that was left may have gone on, so that its row's window has moved: the events are then read again.
         history = None if is_rollback else kept
         self._scheduler.revise(self._row, len(kept), pushed, request, history)
-
-
-def _note_rows(notes: Notes) -> np.ndarray:
-    """NOTE [N]."""
-    return np.atleast_1d(np.array(notes, NOTE))

@@ -34,11 +34,19 @@ class Controls(struct.Struct):
 
     @classmethod
     def of(
-        cls, key: np.ndarray, sampling: SamplingConfig, limits: Limits, *, offset: int = 0, max_length: int = 1 << 30
+        cls,
+        key: np.ndarray,
+        sampling: SamplingConfig,
+        limits: Limits,
+        *,
+        offset: int = 0,
+        max_length: int = 1 << 30,
+        tracks_per_program: int = 1,
     ) -> "Controls":
-        """One row, as numpy arrays. key: uint32 [...], the data of a PRNG key."""
+        """One row, as numpy arrays. key: uint32 [...], the data of a PRNG key. tracks_per_program: that of the grid."""
         numbers = (struct.one_row(value, np.int32) for value in (offset, max_length))
-        return cls(*[struct.one_row(key, key.dtype), *numbers, SamplingParams.of(sampling), limits.constraints])
+        settings = SamplingParams.of(sampling), limits.constraints(tracks_per_program)
+        return cls(*[struct.one_row(key, key.dtype), *numbers, *settings])
 
 
 @struct.dataclass

@@ -81,7 +81,7 @@ class MarkovChain:
     def _notes_alone(self, events: np.ndarray) -> np.ndarray:
         """The notes and rests of `events`; the bar advance of a dropped event is added to the next one."""
         kind = events[:, ev.INSTRUMENT]
-        kept = (kind >= ev.FIRST_PROGRAM) | (kind == ev.REST)
+        kept = self._tokenizer.is_note(events) | (kind == ev.REST)
         size = self._tokenizer.max_position
         advance = np.where(events[:, ev.ONSET] >= ev.FIRST, (events[:, ev.ONSET] - ev.FIRST) // size, 0).astype(np.int64)
         bars = np.cumsum(advance)[kept]

@@ -1,6 +1,5 @@
 """The files that an evaluation writes: prompts for other systems, MIDI examples, and numbers as JSON."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -71,4 +70,4 @@ def _joined(prompt: Prompt, continuation: Piece) -> Piece:
     """The prompt followed by the continuation, which is cut at the end of the task, as one piece."""
     notes = cut(continuation, prompt.length).notes.copy()
     notes["onset"] += prompt.end
-    return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))
+    return prompt.prompt.with_notes(np.concatenate([prompt.prompt.notes, notes]))

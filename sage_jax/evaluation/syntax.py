@@ -19,7 +19,7 @@ class SyntaxErrors:
     """Counts that add up over pieces.
 
     tokens, notes: totals. invalid: tokens that are illegal at their position. reversals: events earlier than their predecessor.
-    duplicates: notes with the onset, instrument and pitch of another note.
+    duplicates: notes with the onset, program, track and pitch of another note.
     unplayable: pitches under 12 or over 119, and drum keys without a General MIDI sound.
     """
 
@@ -91,5 +91,5 @@ def note_errors(piece: Piece) -> SyntaxErrors:
     drum = notes["program"] == DRUMS
     low, high = (np.where(drum, keys, others) for keys, others in zip(DRUM_KEYS, PITCHED_KEYS, strict=True))
     unplayable = (notes["pitch"] < low) | (notes["pitch"] > high)
-    distinct = len(np.unique(notes[["onset", "program", "pitch"]]))
+    distinct = len(np.unique(notes[["onset", "program", "track", "pitch"]]))
     return SyntaxErrors(notes=len(notes), duplicates=len(notes) - distinct, unplayable=int(unplayable.sum()))

@@ -13,7 +13,7 @@ from sage_jax.live.clock import MusicalClock, Position
 from sage_jax.live.queue import RECENT_MISSES, Message, NoteQueue
 from sage_jax.live.settings import LiveSettings
 from sage_jax.live.statistics import LiveStatistics, Meters, percentiles
-from sage_jax.music.notes import DRUMS, NOTE, Piece
+from sage_jax.music.notes import DRUMS, Piece, note_array
 
 if TYPE_CHECKING:
     from sage_jax.live.host import LiveHost
@@ -202,7 +202,7 @@ class LiveSession:
         model = list(self.queue.played)
         apart = _apart({note.program for note in model}, taken)
         rows += [(max(note.tick, 0), apart[note.program], note.pitch, note.duration, note.velocity) for note in model]
-        return self.clock.piece(np.array(rows, NOTE))
+        return self.clock.piece(note_array(rows))
 
     def close(self) -> None:
         """Ends the session; the last poll has the note-offs of all that sounds. Frees the row."""

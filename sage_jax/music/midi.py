@@ -189,7 +189,7 @@ def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:
 def piece_to_bytes(piece: Piece) -> bytes:
     """The bytes of a MIDI file with `piece`. Raises ValueError for a rest that is too long for MIDI."""
     scale = max(1, OUTPUT_TICKS_PER_QUARTER // piece.ticks_per_quarter)
-    onset, program, pitch, duration, velocity = (piece.notes[name].astype(np.int64) for name in NOTE_FIELDS)
+    onset, program, pitch, duration, velocity, _ = (piece.notes[name].astype(np.int64) for name in NOTE_FIELDS)
     notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity]).T
     tempos = [(tick * scale, qpm) for tick, qpm in piece.tempos.tolist()]
     meters = [(tick * scale, numerator, denominator) for tick, numerator, denominator in piece.meters.tolist()]

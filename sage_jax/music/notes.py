@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
-DRUMS = 128  # program number of drum notes; General MIDI programs are 0..127
+from sage_jax.music.tracks import DRUMS, MOST_TRACKS, Track, complete_tracks, with_further_tracks
+
 DEFAULT_QPM = 120.0
 DEFAULT_METER = (4, 4)
 
-NOTE_FIELDS = ("onset", "program", "pitch", "duration", "velocity")
+# A track is the number of one of the program's tracks, from 0. It comes last, as rows without it are of track 0.
+NOTE_FIELDS = ("onset", "program", "pitch", "duration", "velocity", "track")
 NOTE = np.dtype([(field, "i4") for field in NOTE_FIELDS])
 TEMPO = np.dtype([("tick", "i4"), ("qpm", "f8")])
 METER = np.dtype([("tick", "i4"), ("numerator", "i4"), ("denominator", "i4")])
@@ -19,10 +22,11 @@ METER = np.dtype([("tick", "i4"), ("numerator", "i4"), ("denominator", "i4")])
 class Piece:
     """Notes with a tempo map and time signatures. Onsets, durations and ticks share one grid and count from 0.
 
-    notes: NOTE array in canonical order (onset, program, pitch, duration, velocity); program DRUMS for drums.
+    notes: NOTE array in canonical order (onset, program, track, pitch, duration, velocity); program DRUMS for drums.
     tempos: TEMPO array in quarters per minute; the first entry is at tick 0.
     meters: METER array; the first entry is at tick 0. Each entry starts a bar and may cut the previous bar short (a pickup).
     ticks_per_quarter: resolution of the grid.
+    tracks: all tracks, in the order of the file; those that have notes if none are given. Equal pieces may have other ones.
     Raises ValueError for arrays that break these rules.
     """
 
@@ -30,11 +34,13 @@ class Piece:
     tempos: np.ndarray
     meters: np.ndarray
     ticks_per_quarter: int = 12
+    tracks: tuple[Track, ...] = ()
 
     def __post_init__(self):
         if self.ticks_per_quarter < 1:
             raise ValueError(f"ticks_per_quarter is {self.ticks_per_quarter}; it must be at least 1")
-        for name, dtype in (("notes", NOTE), ("tempos", TEMPO), ("meters", METER)):
+        object.__setattr__(self, "notes", note_array(self.notes))
+        for name, dtype in (("tempos", TEMPO), ("meters", METER)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         check_notes(self.notes)
         _check_changes("tempos", self.tempos)
@@ -47,22 +53,28 @@ class Piece:
         if (whole % self.meters["denominator"]).any():
             raise ValueError(f"a bar is not a whole number of ticks at {self.ticks_per_quarter} ticks per quarter")
         object.__setattr__(self, "notes", canonical(self.notes))
+        object.__setattr__(self, "tracks", complete_tracks(self.notes, self.tracks))
 
     @classmethod
     def from_notes(cls, notes, ticks_per_quarter: int = 12, qpm: float = DEFAULT_QPM, meter=DEFAULT_METER) -> "Piece":
-        """A piece with one tempo and one time signature; `notes` are (onset, program, pitch, duration, velocity) rows."""
-        if not isinstance(notes, np.ndarray):
-            notes = np.array([tuple(note) for note in notes], NOTE)
-        return cls(notes, np.array([(0, qpm)], TEMPO), np.array([(0, *meter)], METER), ticks_per_quarter)
+        """A piece with one tempo and one time signature. notes: as for `note_array`."""
+        return cls(note_array(notes), np.array([(0, qpm)], TEMPO), np.array([(0, *meter)], METER), ticks_per_quarter)
 
     @classmethod
-    def from_changes(cls, notes: np.ndarray, tempos: np.ndarray, meters: np.ndarray, ticks_per_quarter: int) -> "Piece":
+    def from_changes(
+        cls,
+        notes: np.ndarray,
+        tempos: np.ndarray,
+        meters: np.ndarray,
+        ticks_per_quarter: int,
+        tracks: tuple[Track, ...] = (),
+    ) -> "Piece":
         """A piece from tempo and meter changes in order of time.
 
         The defaults hold before the first change. Of several changes at one tick the last one holds.
         """
         tempos, meters = _complete_changes(tempos, (0, DEFAULT_QPM)), _complete_changes(meters, (0, *DEFAULT_METER))
-        return cls(notes, tempos, meters, ticks_per_quarter)
+        return cls(notes, tempos, meters, ticks_per_quarter, tracks)
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Piece):
@@ -72,8 +84,7 @@ class Piece:
         )
 
     def __repr__(self) -> str:
-        programs = len(np.unique(self.notes["program"]))
-        return f"Piece({len(self.notes)} notes, {programs} instruments, {self.num_bars} bars)"
+        return f"Piece({len(self.notes)} notes, {len(self.tracks)} tracks, {self.num_bars} bars)"
 
     @property
     def end(self) -> int:
@@ -120,14 +131,19 @@ class Piece:
         onset = self.notes["onset"]
         notes = self.notes[(onset >= low) & (onset < high)].copy()
         notes["onset"] -= low
-        return Piece(notes, _window(self.tempos, low, high), _window(self.meters, low, high), self.ticks_per_quarter)
+        tempos, meters = (_window(changes, low, high) for changes in (self.tempos, self.meters))
+        return dataclasses.replace(self, notes=notes, tempos=tempos, meters=meters)
 
     def cut_at(self, tick: int) -> "Piece":
         """The notes and changes before `tick` > 0. Notes that sound longer end at `tick`."""
         notes = self.notes[self.notes["onset"] < tick].copy()
         notes["duration"] = np.minimum(notes["duration"], tick - notes["onset"])
         tempos, meters = (changes[changes["tick"] < tick] for changes in (self.tempos, self.meters))
-        return Piece(notes, tempos, meters, self.ticks_per_quarter)
+        return dataclasses.replace(self, notes=notes, tempos=tempos, meters=meters)
+
+    def with_notes(self, notes: np.ndarray) -> "Piece":
+        """The piece with other notes, a NOTE array, and the tracks that they have beyond its own."""
+        return dataclasses.replace(self, notes=notes, tracks=with_further_tracks(self.tracks, notes))
 
     def transpose(self, semitones: int) -> "Piece":
         """The piece with all notes except drums moved by `semitones`. Raises ValueError if a pitch leaves 0..127."""
@@ -182,8 +198,27 @@ def bar_ticks(numerator, denominator, ticks_per_quarter: int):
     return 4 * ticks_per_quarter * numerator // denominator
 
 
+def note_array(rows: Any) -> np.ndarray:
+    """`rows` as a NOTE array [N].
+
+    rows: an array or a record with fields of NOTE, or sequences (onset, program, pitch, duration, velocity), or one tuple of
+    them. A sixth value is the track; without it the track is 0. Raises ValueError for rows of another length.
+    """
+    if isinstance(rows, np.ndarray | np.void) and rows.dtype.names:
+        rows = np.atleast_1d(rows)
+        if rows.dtype == NOTE:
+            return rows
+        notes = np.zeros(len(rows), NOTE)
+        for field in rows.dtype.names:
+            notes[field] = rows[field]
+        return notes
+    if isinstance(rows, tuple) and rows and np.ndim(rows[0]) == 0 and not isinstance(rows[0], np.void):
+        rows = [rows]
+    return np.array([(*row, 0) if len(row) == len(NOTE_FIELDS) - 1 else tuple(row) for row in rows], NOTE)
+
+
 def canonical(notes: np.ndarray) -> np.ndarray:
-    """`notes` sorted by onset, program, pitch, duration, velocity."""
+    """`notes` sorted by onset, program, track, pitch, duration, velocity."""
     order = sort_keys(notes)
     step = np.diff(order)
     if step.min(initial=1) > 0:
@@ -202,8 +237,9 @@ def canonical(notes: np.ndarray) -> np.ndarray:
 
 
 def sort_keys(notes: np.ndarray) -> np.ndarray:
-    """One number per note, int64 [N], in the order of onset, program and pitch."""
-    return (notes["onset"].astype(np.int64) * (DRUMS + 1) + notes["program"]) * 128 + notes["pitch"]
+    """One number per note, int64 [N], in the order of onset, program, track and pitch."""
+    program = notes["onset"].astype(np.int64) * (DRUMS + 1) + notes["program"]
+    return (program * MOST_TRACKS + notes["track"]) * 128 + notes["pitch"]
 
 
 def _complete_changes(changes: np.ndarray, default: tuple) -> np.ndarray:
@@ -229,7 +265,7 @@ def check_notes(notes: np.ndarray) -> None:
     columns = np.ascontiguousarray(notes).view(np.int32).reshape(-1, len(NOTE_FIELDS)).T.copy()  # much quicker than by field
     lows: dict[str, int] = dict(zip(NOTE_FIELDS, columns.min(axis=1).tolist(), strict=True))
     highs: dict[str, int] = dict(zip(NOTE_FIELDS, columns.max(axis=1).tolist(), strict=True))
-    for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127)):
+    for field, low, high in (("program", 0, DRUMS), ("pitch", 0, 127), ("velocity", 1, 127), ("track", 0, MOST_TRACKS - 1)):
         if lows[field] < low or highs[field] > high:
             raise ValueError(f"a note's {field} is outside {low}..{high}")
     if lows["onset"] < 0 or lows["duration"] < 1:

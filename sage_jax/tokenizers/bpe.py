@@ -36,14 +36,14 @@ class RemiBpe:
 
     The ids of REMI+ come first, then one for each merge. Without merges the steps are the tokens of REMI+.
 
-    grid: the ticks, durations, velocities, tempos and meters.
+    grid: the ticks, durations, velocities, tempos and meters, with one track per program.
     merges: pairs of ids, in the order in which they were learned and are applied.
     within: the scope of merges, "note", "beat" or "bar". Merges never cross the boundary of a scope.
         note: a note's Program, Pitch, Velocity and Duration, with its Position if it has one; a Position and its Tempo; a Bar
             and its TimeSig.
         beat: all that begins in one beat (one unit of the meter's denominator), for the first beat with Bar and TimeSig.
         bar: a bar.
-    per_track: groups the notes of each bar by track (`BarTrackRemi`); merges never cross tracks either.
+    per_track: groups the notes of each bar by program (`BarTrackRemi`); merges never cross programs either.
 
     The head of a stream (BOS, Bar, TimeSig, Position 0, Tempo) and EOS are never merged. So a head is five steps.
     """
@@ -58,6 +58,8 @@ class RemiBpe:
     def __post_init__(self):
         if self.within not in WITHIN:
             raise UserError(f"within is {self.within!r}; choose {', '.join(WITHIN)}")
+        if self.grid.tracks_per_program > 1:
+            raise UserError(f"tokenizer.tracks_per_program is {self.grid.tracks_per_program}; remi needs 1")
         for pair in self.merges:
             if len(pair) != 2 or not all(isinstance(each, int) and EOS < each for each in pair):
                 raise ValueError(f"a merge is {pair!r}; it must be two ids above the special ones")

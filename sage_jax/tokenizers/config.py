@@ -25,6 +25,8 @@ STEPS_PER_EVENT = {"events": 1.0, "remi": 5.0, "mmt": 1.0}
 class RepresentationConfig:
     """The settings of a tokenizer. Raises UserError, naming the field, for a setting that is out of range.
 
+    Methods take the grid of the shards. Only events keep the tracks of a program apart where the grid does.
+
     name: "events" for NoteEvents, "remi" for REMI+, "mmt" for the rows of the Multitrack Music Transformer.
     merges: for remi, the number of ids that byte-pair encoding adds.
     merge_scope: for remi, "note", "beat" or "bar"; merges never cross its boundary (`RemiBpe.within`).
@@ -66,8 +68,8 @@ class RepresentationConfig:
         if self.merges:
             raise ValueError("merges must be learned; call learn")
         if self.name == "mmt":
-            return Mmt(grid, self.max_beats)
-        return RemiBpe(grid, (), self.merge_scope, self.per_track) if self.name == "remi" else grid
+            return Mmt(_merged(grid), self.max_beats)
+        return RemiBpe(_merged(grid), (), self.merge_scope, self.per_track) if self.name == "remi" else grid
 
     def learn(self, grid: NoteEvents, pieces: Iterable[Piece], folder: pathlib.Path) -> Tokenizer:
         """The tokenizer. Merges are read from MERGES_FILE in `folder`; if it is absent, they are learned from `pieces`.
@@ -76,7 +78,7 @@ class RepresentationConfig:
         """
         if not self.merges:
             return self.make(grid)
-        path = folder / MERGES_FILE
+        grid, path = _merged(grid), folder / MERGES_FILE
         if not path.exists():
             learned = RemiBpe.learn(pieces, merges=self.merges, grid=grid, within=self.merge_scope, per_track=self.per_track)
             learned.save(path)
@@ -84,6 +86,11 @@ class RepresentationConfig:
         if (loaded.vocab_sizes, loaded.within, loaded.per_track) != (self.vocab_sizes(grid), self.merge_scope, self.per_track):
             raise UserError(f"{path} holds merges of other settings; delete it, or choose another --workdir")
         return loaded
+
+
+def _merged(grid: NoteEvents) -> NoteEvents:
+    """`grid` with one track per program."""
+    return dataclasses.replace(grid, tracks_per_program=1)
 
 
 def retokenize(events: np.ndarray, grid: NoteEvents, tokenizer: Tokenizer) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from sage_jax.errors import UserError
 from sage_jax.music.notes import DEFAULT_METER, METER, Piece, bar_ticks, canonical, sort_keys
 from sage_jax.music.quantization_stats import QuantizationStats
+from sage_jax.music.tracks import Track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Grid:
     max_bar_step: the most bars that one onset token of NoteEvents can advance, 1 to 16.
     max_bar_quarters: the length of the longest bar in quarters, 4 to 16.
     num_velocities: the number of bins of MIDI velocity, 1 to 127.
+    tracks_per_program: the tracks of one program that stay apart, 1 to 16. The last of them takes in all tracks beyond it.
     """
 
     ticks_per_quarter: int = 12
     max_bar_step: int = 3
     max_bar_quarters: int = 8
     num_velocities: int = 32
+    tracks_per_program: int = 1
 
     def __post_init__(self):
         for field, low, high in (
@@ -33,6 +36,7 @@ class Grid:
             ("max_bar_step", 1, 16),
             ("max_bar_quarters", 4, 16),
             ("num_velocities", 1, 127),
+            ("tracks_per_program", 1, 16),
         ):
             value = getattr(self, field)
             if not isinstance(value, int) or not low <= value <= high:
@@ -102,7 +106,7 @@ class Grid:
         """The nearest piece that the vocabulary can encode; adds the quantization error to `loss`.
 
         end: tempo and meter changes from this tick on are dropped; None for the end of the last note. Of notes with the same
-        onset, program and pitch, the longest is kept. Raises ValueError for another number of ticks per quarter.
+        onset, program, track and pitch, the longest is kept. Raises ValueError for another number of ticks per quarter.
         """
         if piece.ticks_per_quarter != self.ticks_per_quarter:
             raise ValueError(f"the piece has {piece.ticks_per_quarter} ticks per quarter, not {self.ticks_per_quarter}")
@@ -118,6 +122,7 @@ class Grid:
         loss.velocities_changed += int((velocity_error > 0).sum())
         loss.velocity_error += float(velocity_error.sum())
         loss.velocity_error_max = max(loss.velocity_error_max, float(velocity_error.max(initial=0)))
+        notes, tracks = self.merge_tracks(notes, piece.tracks, loss)
         same = np.diff(sort_keys(notes)) == 0
         if same.any():
             loss.duplicate_notes += int(np.count_nonzero(same))
@@ -128,7 +133,25 @@ class Grid:
         tempos, meters = (changes[changes["tick"] < max(end, 1)] for changes in (piece.tempos, piece.meters))
         loss.changes_after_the_end += len(piece.tempos) - len(tempos) + len(piece.meters) - len(meters)
         meters = self._quantize_meters(meters, end, loss)
-        return dataclasses.replace(piece, notes=notes, tempos=self._quantize_tempos(tempos, loss), meters=meters)
+        tempos = self._quantize_tempos(tempos, loss)
+        return dataclasses.replace(piece, notes=notes, tempos=tempos, meters=meters, tracks=tracks)
+
+    def merge_tracks(
+        self, notes: np.ndarray, tracks: tuple[Track, ...], loss: QuantizationStats
+    ) -> tuple[np.ndarray, tuple[Track, ...]]:
+        """The notes, sorted, and the tracks once each program's tracks from `tracks_per_program` - 1 on are one.
+
+        notes: changed in place. A merged track has the name of the first one in it.
+        """
+        last = self.tracks_per_program - 1
+        if all(track.track <= last for track in tracks):
+            return notes, tracks
+        notes["track"] = np.minimum(notes["track"], last)
+        names: dict[tuple[int, int], str] = {}
+        for program, track, name in tracks:
+            names.setdefault((program, min(track, last)), name)
+        loss.tracks_merged += len(tracks) - len(names)
+        return canonical(notes), tuple(Track(*key, name) for key, name in names.items())
 
     def _quantize_tempos(self, tempos: np.ndarray, loss: QuantizationStats) -> np.ndarray:
         nearest = tempos.copy()

@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, NOTE, check_notes
+from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, check_notes, note_array
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.note_events import NoteEvents
 
-Row = tuple[int, int, int, int, int]  # onset, program, pitch, duration, velocity
+# Onset, program, pitch, duration, velocity and, unless it is 0, the track.
+Row = tuple[int, int, int, int, int] | tuple[int, int, int, int, int, int]
 Notes = np.ndarray | np.void | Row | Sequence[Row]
 
 Event = tuple[int, ...]  # NUM_ATTRIBUTES ids
@@ -23,7 +24,7 @@ SPECIAL: dict[int, Kind] = {ev.BOS: "begin", ev.EOS: "end"}  # by onset id
 
 
 class TimedNote(NamedTuple):
-    """A note in ticks and in seconds. The first five fields are those of NOTE.
+    """A note in ticks and in seconds. The first six fields are those of NOTE.
 
     start, end: seconds from the start of the piece. `end` assumes that the tempo at the onset lasts. If a later event changes
     the tempo inside the note, `EventClock.seconds(onset + duration)` gives the new end.
@@ -34,6 +35,7 @@ class TimedNote(NamedTuple):
     pitch: int
     duration: int
     velocity: int
+    track: int
     start: float
     end: float
 
@@ -109,7 +111,7 @@ class EventDecoder(_Coder):
 
 
 class EventEncoder(_Coder):
-    """Encodes notes and changes in canonical order: by tick, and at one tick the meter, the tempo, notes by program and pitch.
+    """Encodes notes and changes in canonical order: by tick, and at one tick the meter, the tempo, notes by track and pitch.
 
     No event depends on later items, so a push returns all events of its items, with the rests before them. The first push also
     returns BOS. Where the items don't begin with a meter and a tempo at tick 0, it returns 4/4 and 120 quarters per minute.
@@ -121,11 +123,8 @@ class EventEncoder(_Coder):
     """
 
     def push(self, notes: Notes) -> np.ndarray:
-        """The events, int16 [n, 5], that `notes` add.
-
-        notes: a NOTE array [N] or record, or a tuple (onset, program, pitch, duration, velocity), or a list of tuples.
-        """
-        rows = _note_array(notes)
+        """The events, int16 [n, 5], that `notes` add. notes: as for `note_array`."""
+        rows = note_array(notes)
         check_notes(rows)
         return self._add(rows["onset"].tolist(), self.tokenizer.note_ids(rows).tolist())
 
@@ -198,7 +197,7 @@ class EventEncoder(_Coder):
         last = "EOS" if state.ended else f"the {_kind(state.instrument)} at tick {state.tick}"
         raise UserError(
             f"the {_kind(instrument)} at tick {tick} {relation} the last event, {last}; call rollback_to({tick}), then push "
-            "everything from that tick on in order: by tick, meter before tempo before notes, notes by program and pitch"
+            "everything from that tick on in order: by tick, meter before tempo before notes, notes by program, track and pitch"
         )
 
 
@@ -223,9 +222,3 @@ def _incremental(tokenizer: Tokenizer) -> NoteEvents:
 
 def _kind(instrument: int) -> Kind:
     return KINDS.get(instrument, "note")
-
-
-def _note_array(notes: Notes) -> np.ndarray:
-    if isinstance(notes, np.ndarray | np.void):
-        return np.atleast_1d(np.asarray(notes, NOTE))
-    return np.array([notes] if isinstance(notes, tuple) else [tuple(note) for note in notes], NOTE)

@@ -49,7 +49,7 @@ class Mmt:
     Bars are `bar_ticks` long from the beginning on. For a piece in another meter than 4/4, make an Mmt of its bar length. The
     bars of a piece whose meter changes cannot be counted correctly.
 
-    grid: must have 12 ticks per quarter.
+    grid: must have 12 ticks and one track per program.
     max_beats: the number of beats, 64 to 1025; `quantize` drops notes at later beats.
     bar_ticks: the length of a bar in ticks; no id depends on it.
 
@@ -63,6 +63,8 @@ class Mmt:
     def __post_init__(self):
         if self.grid.ticks_per_quarter != RESOLUTION:
             raise UserError(f"tokenizer.ticks_per_quarter is {self.grid.ticks_per_quarter}; mmt needs {RESOLUTION}")
+        if self.grid.tracks_per_program > 1:
+            raise UserError(f"tokenizer.tracks_per_program is {self.grid.tracks_per_program}; mmt needs 1")
         if not isinstance(self.max_beats, int) or not 64 <= self.max_beats <= 1025:
             raise UserError(f"mmt.max_beats is {self.max_beats!r}; give a whole number from 64 to 1025")
         if not isinstance(self.bar_ticks, int) or self.bar_ticks not in self.grid.meter_ticks:
@@ -94,7 +96,7 @@ class Mmt:
         loss = QuantizationStats() if loss is None else loss
         known = (INSTRUMENT_OF[piece.notes["program"]] > 0) & (piece.notes["onset"] < self.max_beats * RESOLUTION)
         loss.notes_dropped += int((~known).sum())
-        notes = piece.notes[known]
+        notes, _ = self.grid.merge_tracks(piece.notes[known], piece.tracks, loss)
         # The nearest duration; of two equally near, the shorter one.
         duration = DURATIONS[np.searchsorted((DURATIONS[1:] + DURATIONS[:-1]) / 2, notes["duration"])]
         error = np.abs(duration - notes["duration"])

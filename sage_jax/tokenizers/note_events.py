@@ -23,8 +23,7 @@ FIRST = 4  # the id of an attribute's first value
 
 # Instrument ids. Events at the same onset are in the order of these ids.
 REST, METER_CHANGE, TEMPO_CHANGE = FIRST, FIRST + 1, FIRST + 2
-FIRST_PROGRAM = FIRST + 3
-DRUM_KIT = FIRST_PROGRAM + DRUMS
+FIRST_PROGRAM = FIRST + 3  # and up: the tracks of each program, see `NoteEvents.instrument_of`
 
 # Pitch ids: pitches, then drum sounds, then tempos, then meters.
 FIRST_PITCH = FIRST
@@ -38,11 +37,12 @@ class NoteEvents(Grid, BarWindows):
 
     - onset: the bars advanced since the last event and the position in the bar, as one token. A rest of more than
       `max_bar_step` bars is a chain of REST events.
-    - instrument: a program, the drum kit, or a meta instrument (rest, meter change, tempo change).
+    - instrument: a track of a program, of drums, or a meta instrument (rest, meter change, tempo change).
     - pitch: the pitch or drum sound of a note, or the value of a meter or tempo change.
     - duration, velocity: indices into the tables of the grid.
 
-    Each attribute has its own ids. Events are sorted by onset, instrument and pitch; no two notes have the same three. A meter
+    Each attribute has its own ids. Events are sorted by onset, instrument and pitch; no two notes have the same three. Each
+    program has the ids of `tracks_per_program` tracks, so that the default of one merges all its tracks. A meter
     change begins a bar at its own onset, so that a bar it cuts short (a pickup) keeps its length. For every piece q that
     `quantize` returned, decode(encode(q)) == q.
 
@@ -64,11 +64,34 @@ class NoteEvents(Grid, BarWindows):
         """The number of ids of each attribute."""
         return (
             FIRST + (self.max_bar_step + 1) * self.max_position,
-            DRUM_KIT + 1,
+            self.num_instruments,
             self.first_meter + len(self.meters),
             FIRST + len(self.durations),
             FIRST + self.num_velocities,
         )
+
+    @property
+    def num_instruments(self) -> int:
+        """One more than the last instrument id, which is that of the last track of drums."""
+        return FIRST_PROGRAM + (DRUMS + 1) * self.tracks_per_program
+
+    @property
+    def first_drum_track(self) -> int:
+        """The instrument id of the first track of drums. All ids from it on are drums."""
+        return self.instrument_of(DRUMS, 0)
+
+    def instrument_of(self, program, track):
+        """The instrument id of each program and track, ints of the same shape. A track is below `tracks_per_program`."""
+        return FIRST_PROGRAM + program * self.tracks_per_program + track
+
+    def program_of(self, instrument):
+        """The program of each note's instrument id, ints of the same shape; numpy or jax arrays, or numbers."""
+        number = instrument - FIRST_PROGRAM
+        return number if self.tracks_per_program == 1 else number // self.tracks_per_program
+
+    def track_of(self, instrument):
+        """The track of each note's instrument id among those of its program, ints of the same shape; as `program_of`."""
+        return (instrument - FIRST_PROGRAM) % self.tracks_per_program
 
     # Pieces to events
 
@@ -109,8 +132,10 @@ class NoteEvents(Grid, BarWindows):
 
     def note_ids(self, notes: np.ndarray) -> np.ndarray:
         """The instrument, pitch, duration and velocity ids of `notes` [N], int [N, 4]. Raises ValueError as `encode`."""
+        if (notes["track"] >= self.tracks_per_program).any():
+            raise ValueError("a track is not in the vocabulary; quantize the piece first")
         ids = np.empty((len(notes), NUM_ATTRIBUTES - INSTRUMENT), np.int16)
-        ids[:, 0] = FIRST_PROGRAM + notes["program"]
+        ids[:, 0] = self.instrument_of(notes["program"], notes["track"])
         ids[:, 1] = np.where(notes["program"] == DRUMS, FIRST_DRUM, FIRST_PITCH) + notes["pitch"]
         ids[:, 2] = FIRST + self.duration_index(notes["duration"])
         ids[:, 3] = FIRST + self.velocity_index(notes["velocity"])
@@ -163,7 +188,8 @@ class NoteEvents(Grid, BarWindows):
     def notes_of(self, events: np.ndarray, ticks: np.ndarray) -> np.ndarray:
         """The notes of note events [N, 5] whose onsets are `ticks` [N], NOTE [N]."""
         notes, pitch = np.zeros(len(events), NOTE), events[:, PITCH]
-        notes["onset"], notes["program"] = ticks, events[:, INSTRUMENT] - FIRST_PROGRAM
+        notes["onset"], notes["program"] = ticks, self.program_of(events[:, INSTRUMENT])
+        notes["track"] = self.track_of(events[:, INSTRUMENT])
         notes["pitch"] = pitch - np.where(pitch >= FIRST_DRUM, FIRST_DRUM, FIRST_PITCH)
         notes["duration"] = self.durations[events[:, DURATION] - FIRST]
         notes["velocity"] = self.velocities[events[:, VELOCITY] - FIRST]
@@ -201,7 +227,7 @@ class NoteEvents(Grid, BarWindows):
     def pitch_fits(self, kind: np.ndarray, pitch: np.ndarray) -> np.ndarray:
         """Whether each pitch id is valid with its instrument id, bool [N]; instrument ids must be REST or higher."""
         low, high = np.array(self.pitch_ranges).T
-        row = pitch_range_of(kind)
+        row = self.pitch_range_of(kind)
         return (pitch >= low[row]) & (pitch < high[row])
 
     @property
@@ -215,6 +241,10 @@ class NoteEvents(Grid, BarWindows):
             (FIRST_PITCH, FIRST_DRUM),
             (FIRST_DRUM, FIRST_TEMPO),
         )
+
+    def pitch_range_of(self, kind):
+        """The row of `pitch_ranges` for each instrument id, int [...]; numpy or jax arrays."""
+        return (kind - REST).clip(0, 3) + (kind >= self.first_drum_track)
 
     # Events without decoding
 
@@ -279,28 +309,32 @@ class NoteEvents(Grid, BarWindows):
         head = [[BOS] * NUM_ATTRIBUTES] + [[FIRST, kind, value, NONE, NONE] for kind, value in state.items()]
         return np.concatenate([head, body[stated:]])[:length].astype(np.int16)
 
-    @staticmethod
-    def transpose(events: np.ndarray, semitones: int) -> np.ndarray:
+    def is_pitched(self, events: np.ndarray) -> np.ndarray:
+        """Which of `events` [..., 5] are notes, drum notes excluded, bool [...]."""
+        return self.is_note(events) & (events[..., INSTRUMENT] < self.first_drum_track)
+
+    def transpose(self, events: np.ndarray, semitones: int) -> np.ndarray:
         """`events` [..., 5] with the pitched notes moved by `semitones`. Raises ValueError if one leaves MIDI's range."""
-        pitched = (events[..., INSTRUMENT] >= FIRST_PROGRAM) & (events[..., INSTRUMENT] != DRUM_KIT)
+        pitched = self.is_pitched(events)
         moved, pitches = events.copy(), events[..., PITCH][pitched] + semitones
         if ((pitches < FIRST_PITCH) | (pitches >= FIRST_DRUM)).any():
             raise ValueError(f"transposition by {semitones} semitones takes a note out of MIDI's range")
         moved[..., PITCH][pitched] = pitches
         return moved
 
-    @staticmethod
-    def pitch_range(events: np.ndarray) -> tuple[int, int] | None:
+    def pitch_range(self, events: np.ndarray) -> tuple[int, int] | None:
         """The lowest and the highest MIDI pitch of the pitched notes in `events` [..., 5]; None without pitched notes."""
-        pitched = (events[..., INSTRUMENT] >= FIRST_PROGRAM) & (events[..., INSTRUMENT] != DRUM_KIT)
-        pitches = events[..., PITCH][pitched]
+        pitches = events[..., PITCH][self.is_pitched(events)]
         return (int(pitches.min()) - FIRST_PITCH, int(pitches.max()) - FIRST_PITCH) if len(pitches) else None
 
     # Identity
 
     def to_dict(self) -> dict:
         """The settings and the name of the tokenizer, JSON-ready."""
-        return {"tokenizer": "note_events", **dataclasses.asdict(self)}
+        settings = dataclasses.asdict(self)
+        if self.tracks_per_program == 1:
+            del settings["tracks_per_program"]  # younger than shards and weights whose fingerprints must stay
+        return {"tokenizer": "note_events", **settings}
 
     @classmethod
     def from_dict(cls, values: dict) -> "NoteEvents":
@@ -316,11 +350,6 @@ class NoteEvents(Grid, BarWindows):
         tables = (self.durations.tolist(), self.velocities.tolist(), self.tempos.tolist(), self.meters)
         text = json.dumps([self.to_dict(), self.vocab_sizes, tables], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def pitch_range_of(kind):
-    """The row of `NoteEvents.pitch_ranges` for each instrument id, int [...]; numpy or jax arrays."""
-    return (kind - REST).clip(0, 3) + (kind == DRUM_KIT)
 
 
 DEFAULT_GRID = NoteEvents()

@@ -21,6 +21,13 @@ def test_counts_are_those_of_the_pieces():
     assert found.to_dict()["instruments"]["128"][2] == expected[DRUMS].sum() and [3, 4] in found.to_dict()["meters"]
 
 
+def test_tracks_of_a_program_count_together():
+    tokenizer = NoteEvents(tracks_per_program=3)
+    piece = Piece.from_notes([(0, program, 60 + track, 12, 65, track) for program in (40, DRUMS) for track in range(3)])
+    found = Contents.of([tokenizer.encode(tokenizer.quantize(piece))], tokenizer).to_dict()["instruments"]
+    assert found == {"40": [60, 62, 3], "128": [60, 62, 3]}
+
+
 def test_ranges_leave_out_the_rarest_notes_of_an_instrument():
     counts = np.zeros((DRUMS + 1, 128), int)
     counts[5, 40:61], counts[5, 100], counts[7, 3] = 1000, 1, 2

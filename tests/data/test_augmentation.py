@@ -15,7 +15,7 @@ from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.pieces import pieces
 from tests.training.tiny import tiny_config
 
-TOKENIZER = NoteEvents()
+TOKENIZER, FOUR_TRACKS = NoteEvents(), NoteEvents(tracks_per_program=4)
 EVERYTHING = AugmentConfig(
     velocity_scale=(0.5, 1.5),
     velocity_offset=(-20, 20),
@@ -26,8 +26,8 @@ EVERYTHING = AugmentConfig(
 )
 
 
-def encoded(piece: Piece) -> np.ndarray:
-    return TOKENIZER.encode(TOKENIZER.quantize(piece))
+def encoded(piece: Piece, tokenizer: NoteEvents = TOKENIZER) -> np.ndarray:
+    return tokenizer.encode(tokenizer.quantize(piece))
 
 
 def crops(piece, config, count=40, context_events=64, transpose=(0, 0), ranges=None):
@@ -40,13 +40,31 @@ def crops(piece, config, count=40, context_events=64, transpose=(0, 0), ranges=N
 
 
 @settings(max_examples=30)
-@given(pieces(max_notes=40), st.integers(5, 80), st.integers(0, 2**32 - 1))
-def test_a_changed_crop_is_what_encoding_it_again_gives(piece, context_events, seed):
-    crop = RandomCrop(TOKENIZER, context_events, (-5, 6), Augmentation(EVERYTHING, TOKENIZER))
-    events = crop(Region(encoded(piece), 0, 1), np.random.default_rng(seed))
+@given(pieces(max_notes=40), st.sampled_from([TOKENIZER, FOUR_TRACKS]), st.integers(5, 80), st.integers(0, 2**32 - 1))
+def test_a_changed_crop_is_what_encoding_it_again_gives(piece, tokenizer, context_events, seed):
+    crop = RandomCrop(tokenizer, context_events, (-5, 6), Augmentation(EVERYTHING, tokenizer))
+    events = crop(Region(encoded(piece, tokenizer), 0, 1), np.random.default_rng(seed))
     assert len(events) <= context_events + 1
-    again = TOKENIZER.encode(TOKENIZER.decode(events))[:-1].tolist()
-    assert again == events[: TOKENIZER.sounding(events)[-1] + 1].tolist()  # but for rests at the end, and EOS
+    again = tokenizer.encode(tokenizer.decode(events))[:-1].tolist()
+    assert again == events[: tokenizer.sounding(events)[-1] + 1].tolist()  # but for rests at the end, and EOS
+
+
+def test_all_tracks_of_a_program_are_exchanged_for_the_same_one_and_keep_to_its_range():
+    """Two violins become two violas, each with the notes of its track."""
+    piece = Piece.from_notes([(12 * n, program, 60 + 2 * track, 12, 64, track) for n in range(9) for program, track in
+                              ((40, 0), (40, 1), (72, 0), (DRUMS, 1))])  # fmt: skip
+    ranges = np.tile([0, 127], (DRUMS + 1, 1))
+    ranges[40] = 58, 64
+    augmentation = Augmentation(AugmentConfig(exchange_programs=1.0, keep_ranges=True), FOUR_TRACKS, ranges)
+    events = encoded(piece, FOUR_TRACKS)
+    assert augmentation.shifts(events) == (-2, 2)
+    for seed in range(5):
+        notes = FOUR_TRACKS.decode(augmentation(events, len(events), np.random.default_rng(seed))).notes
+        found = {tuple(row) for row in notes[["program", "track", "pitch"]].tolist()}
+        (violas,) = {program for program, track, pitch in found if program < 48}
+        (winds,) = {program for program, track, pitch in found if 48 <= program < DRUMS}
+        assert 41 <= violas < 48 and 73 <= winds < 80
+        assert found == {(violas, 0, 60), (violas, 1, 62), (winds, 0, 60), (DRUMS, 1, 62)}
 
 
 BAND = Piece.from_notes(

@@ -25,9 +25,9 @@ WILD = SamplingConfig(temperature=3.0)
 CONTEXT, CAPACITY, CHUNK = 127, 128, 8
 
 
-def constraints_of(rows: int, first_bar=0, allow_eos: bool = False, programs=None, **fields) -> Constraints:
-    """Constraints of `rows` rows. first_bar and the other bounds: a number or one for each row."""
-    one = jax.tree.map(jnp.asarray, Limits(allow_eos=allow_eos, programs=programs).constraints)
+def constraints_of(rows: int, first_bar=0, allow_eos: bool = False, programs=None, tracks: int = 1, **fields) -> Constraints:
+    """Constraints of `rows` rows. first_bar and the other bounds: a number or one for each row. tracks: of each program."""
+    one = jax.tree.map(jnp.asarray, Limits(allow_eos=allow_eos, programs=programs).constraints(tracks))
     each = jax.tree.map(lambda leaf: jnp.repeat(leaf, rows, axis=0), one)
     bounds = dict(first_bar=first_bar, **fields)
     return each.replace(**{name: jnp.broadcast_to(jnp.asarray(bound, jnp.int32), rows) for name, bound in bounds.items()})
@@ -88,11 +88,11 @@ def controls_of(seed: int = 0, sampling: SamplingConfig = WILD, **fields) -> Con
     return Controls.of(Request(PROMPTS[0], seed=seed).key, sampling, Limits(allow_eos=False), **fields)
 
 
-def assert_canonical(whole: np.ndarray) -> None:
+def assert_canonical(whole: np.ndarray, tokenizer: NoteEvents = TOKENIZER) -> None:
     """Checks that `whole` round-trips through the tokenizer, except for final rests, with unique notes in order of time."""
-    piece = TOKENIZER.decode(whole)
-    again = TOKENIZER.encode(piece)[:-1]
+    piece = tokenizer.decode(whole)
+    again = tokenizer.encode(piece)[:-1]
     assert np.array_equal(again, whole[: len(again)]) and (whole[len(again) :, ev.INSTRUMENT] == ev.REST).all()
     assert len(whole) - len(again) < 5
-    keys = piece.notes[["onset", "program", "pitch"]]
+    keys = piece.notes[["onset", "program", "track", "pitch"]]
     assert len(np.unique(keys)) == len(keys) and (np.diff(piece.notes["onset"]) >= 0).all()

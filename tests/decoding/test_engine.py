@@ -99,7 +99,7 @@ def _is_canonical(before, event, attribute, value) -> bool:
     """Whether `value` as the next attribute of `event` can keep the sequence canonical."""
     kinds = [5, 6, *range(7, 136)] if attribute == 0 else [value if attribute == 1 else int(event[1])]
     for kind in reversed(kinds):
-        _, high = TOKENIZER.pitch_ranges[int(ev.pitch_range_of(np.array(kind)))]
+        _, high = TOKENIZER.pitch_ranges[int(TOKENIZER.pitch_range_of(np.array(kind)))]
         note = kind >= ev.FIRST_PROGRAM
         tail = (ev.FIRST, ev.FIRST) if note else (ev.NONE, ev.NONE)
         pitch = value if attribute == 2 else int(event[2]) if attribute > 2 else high - 1

@@ -28,7 +28,7 @@ def changed(piece: Piece, **fields) -> Piece:
     for field, values in fields.items():
         notes[field] = values
     inside = (notes["pitch"] >= 0) & (notes["pitch"] <= 127) & (notes["onset"] >= 0)
-    return dataclasses.replace(piece, notes=notes[inside])
+    return piece.with_notes(notes[inside])
 
 
 def transposed(piece: Piece, semitones: int) -> Piece:

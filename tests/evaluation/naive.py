@@ -28,7 +28,7 @@ def _step(ticks: int, piece: Piece) -> int:
 def _notes(piece: Piece, end: int) -> dict[tuple[int, int, bool], int]:
     """Maps (onset, pitch, drum) to the end of the longest such note."""
     notes = {}
-    for onset, program, pitch, duration, _ in piece.notes.tolist():
+    for onset, program, pitch, duration, *_ in piece.notes.tolist():
         start = _step(onset, piece)
         if start < end:
             key = (start, pitch, program == DRUMS)

@@ -1,6 +1,5 @@
 """Candidate files are matched by number; missing and unreadable ones are scored as silence and reported."""
 
-import dataclasses
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from tests.evaluation.test_generation import PROMPTS
 def whole(prompt, reference: Piece) -> Piece:
     notes = reference.notes.copy()
     notes["onset"] += prompt.end
-    return dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))
+    return prompt.prompt.with_notes(np.concatenate([prompt.prompt.notes, notes]))
 
 
 def test_candidates_are_read_by_number(tmp_path):

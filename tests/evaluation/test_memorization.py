@@ -26,7 +26,7 @@ def brute_force(training: list[Piece], piece: Piece) -> int:
 
     def moves(piece: Piece) -> list[tuple]:
         found, before, last = [], 0, None
-        for place, (onset, program, pitch, _, _) in enumerate(piece.notes.tolist()):
+        for place, (onset, program, pitch, *_) in enumerate(piece.notes.tolist()):
             value = pitch if program == DRUMS else None if last is None else pitch - last
             if place:
                 found.append((onset - before, program, value))

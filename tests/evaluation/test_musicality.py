@@ -25,7 +25,7 @@ def as_muspy(piece: Piece):
 
     tracks = []
     for program in np.unique(piece.notes["program"]).tolist():
-        notes = [muspy.Note(onset, pitch, duration, velocity) for onset, _, pitch, duration, velocity in
+        notes = [muspy.Note(onset, pitch, duration, velocity) for onset, _, pitch, duration, velocity, _ in
                  piece.notes[piece.notes["program"] == program].tolist()]  # fmt: skip
         tracks.append(muspy.Track(0 if program == DRUMS else program, program == DRUMS, notes=notes))
     return muspy.Music(resolution=piece.ticks_per_quarter, tracks=tracks)

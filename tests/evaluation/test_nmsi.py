@@ -142,7 +142,7 @@ def test_the_references_bars_apply_to_both():
 def test_equal_notes_count_once_as_the_longest():
     piece = melody()
     again = changed(piece, program=np.full(len(piece.notes), 40), duration=np.full(len(piece.notes), 3))
-    twice = dataclasses.replace(piece, notes=np.concatenate([piece.notes, again.notes]))
+    twice = piece.with_notes(np.concatenate([piece.notes, again.notes]))
     assert parts(piece, twice)["nmsi"] == pytest.approx(100)
 
 

@@ -70,5 +70,5 @@ def test_every_prompt_can_be_scored_and_continued(piece, max_prompts):
         assert not exclusion_reason(prompt.reference, prompt.bars) and not exclusion_reason(prompt.next_bars, prompt.bars)
         notes = prompt.reference.notes.copy()
         notes["onset"] += prompt.end
-        whole = dataclasses.replace(prompt.prompt, notes=np.concatenate([prompt.prompt.notes, notes]))
+        whole = prompt.prompt.with_notes(np.concatenate([prompt.prompt.notes, notes]))
         assert np.array_equal(prompt.continuation(whole).notes, prompt.reference.notes)

@@ -92,7 +92,7 @@ class MadeUp:
             elif not self.notes or row[:3] > self.notes[-1][:3]:
                 self.notes.append(row)
                 self.most = max(self.most, len(self.notes))
-                yield DecodedEvent("note", tick, 0.0, 0, TimedNote(*row, start=0.0, end=0.0))
+                yield DecodedEvent("note", tick, 0.0, 0, TimedNote(*row, track=0, start=0.0, end=0.0))
 
     def close(self) -> None:
         assert not self.is_closed

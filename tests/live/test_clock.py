@@ -1,13 +1,12 @@
 """Musical time and seconds, both ways, and the offset of another clock."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_jax.live.clock import MusicalClock
 from sage_jax.live.remote_clock import PINGS, RemoteClock
-from sage_jax.music.notes import NOTE
+from sage_jax.music.notes import note_array
 
 TEMPOS = st.floats(20, 320)
 METERS = st.sampled_from([(4, 4), (3, 4), (6, 8), (5, 4)])
@@ -42,7 +41,7 @@ def test_bars_of_every_meter(meter, changes, tick):
         assert begins >= clock.tick_from(at) and clock.bar_start(clock.bar_of(begins)) == begins
     bar = clock.bar_of(tick)
     assert clock.bar_start(bar) <= tick < clock.bar_start(bar + 1)
-    piece = clock.piece(np.array([(tick, 0, 60, 12, 80)], NOTE))
+    piece = clock.piece(note_array([(tick, 0, 60, 12, 80)]))
     assert piece.bar_of(tick) == bar and piece.bar_start(bar + 2) == clock.bar_start(bar + 2)
 
 

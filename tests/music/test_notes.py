@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sage_jax.errors import UserError
 from sage_jax.music.midi import BadMidi, from_midi, read_midi, save_midi, to_midi
-from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece
+from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece, note_array
 from sage_jax.music.quantization_stats import QuantizationStats
 from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.pieces import pieces
@@ -56,7 +56,7 @@ def test_midi_round_trip(tmp_path_factory, piece):
 def test_bars_pickups_and_seconds():
     meters = np.array([(0, 1, 4), (12, 4, 4), (100, 6, 8)], METER)  # the 4/4 bars end at tick 100, within a bar
     tempos = np.array([(0, 60), (12, 120)], TEMPO)
-    piece = Piece(np.array([(0, 0, 60, 12, 64), (130, 0, 60, 12, 64)], NOTE), tempos, meters)
+    piece = Piece(note_array([(0, 0, 60, 12, 64), (130, 0, 60, 12, 64)]), tempos, meters)
     assert piece.bar_lines().tolist() == [0, 12, 60, 100, 136]
     assert piece.num_bars == 5
     assert piece.seconds([0, 12, 24, 36]).tolist() == [0.0, 1.0, 1.5, 2.0]
@@ -96,7 +96,7 @@ def test_transpose_skips_drums_and_checks_the_range():
 )
 def test_invalid_pieces_raise(notes, tempos, meters, message):
     with pytest.raises(ValueError, match=message):
-        Piece(np.array(notes, NOTE), np.array(tempos, TEMPO), np.array(meters, METER))
+        Piece(note_array(notes), np.array(tempos, TEMPO), np.array(meters, METER))
 
 
 def test_one_beat_bars_are_regrouped_and_pickups_kept():

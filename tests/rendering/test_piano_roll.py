@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from matplotlib.image import imread
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece
+from sage_jax.music.notes import DRUMS, METER, TEMPO, Piece, note_array
 from sage_jax.rendering import piano_roll
 from sage_jax.rendering.piano_roll import draw_piano_roll, drum_rows, instrument_colours, unison_lanes
 from tests.music.pieces import pieces
@@ -92,7 +92,7 @@ def test_drum_rows():
 
 def test_beats_are_counted_from_their_bar():
     tempos, meters = np.array([(0, 120)], TEMPO), np.array([(0, 4, 4), (20, 3, 4), (56, 6, 8)], METER)
-    piece = Piece(np.array([(0, 0, 60, 80, 90)], NOTE), tempos, meters)
+    piece = Piece(note_array([(0, 0, 60, 80, 90)]), tempos, meters)
     beats = piano_roll._beats(piece, piano_roll.TimeAxis.fit(piece, None))
     assert beats.tolist() == [0, 12, 20, 32, 44, 56, 62, 68, 74, 80, 86]
 

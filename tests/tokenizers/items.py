@@ -9,6 +9,7 @@ from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.pieces import pieces
 
 TOKENIZERS = [NoteEvents(), NoteEvents(24, 1, 4, 8), NoteEvents(4, max_bar_step=16), NoteEvents(48, num_velocities=127)]
+TOKENIZERS += [NoteEvents(tracks_per_program=2), NoteEvents(tracks_per_program=4)]
 
 Item = tuple[str, tuple]
 
@@ -21,12 +22,13 @@ def quantized_pieces(draw) -> tuple[NoteEvents, Piece]:
 
 
 def items(piece: Piece) -> list[Item]:
-    """(kind, row) of each item: by tick, meter before tempo before notes, notes by program and pitch."""
+    """(kind, row) of each item: by tick, meter before tempo before notes, notes by program, track and pitch."""
     rows = [("meter", row) for row in piece.meters.tolist()]
     rows += [("tempo", row) for row in piece.tempos.tolist()]
     rows += [("note", row) for row in piece.notes.tolist()]
     rank = {"meter": 0, "tempo": 1, "note": 2}
-    return sorted(rows, key=lambda item: (item[1][0], rank[item[0]], item[1][1:] if item[0] == "note" else ()))
+    in_track = lambda row: (row[1], row[5], row[2])
+    return sorted(rows, key=lambda item: (item[1][0], rank[item[0]], in_track(item[1]) if item[0] == "note" else ()))
 
 
 def push(encoder: EventEncoder, rows: list[Item]) -> np.ndarray:

@@ -8,7 +8,8 @@ import pytest
 from sage_jax.errors import UserError
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers.bpe import RemiBpe
-from sage_jax.tokenizers.config import MERGES_FILE, RepresentationConfig, from_dict
+from sage_jax.tokenizers.config import MERGES_FILE, RepresentationConfig, from_dict, retokenize
+from sage_jax.tokenizers.mmt import Mmt
 from sage_jax.tokenizers.note_events import NoteEvents
 
 GRID = NoteEvents()
@@ -35,6 +36,24 @@ def test_a_tokenizer_is_made_saved_and_loaded(config, tmp_path):
 
 def test_the_default_tokenizer_is_the_grid_itself(tmp_path):
     assert RepresentationConfig().learn(GRID, [], tmp_path) is GRID and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{config.merges}")
+def test_only_events_keep_the_tracks_of_a_program_apart(config, tmp_path):
+    """Of shards that do. Their notes in unison are one note then."""
+    grid = NoteEvents(tracks_per_program=4)
+    piece = Piece.from_notes([(6 * n, 0, 36 + n % 5, 6, 64, track) for n in range(96) for track in range(2)])
+    events = grid.encode(grid.quantize(piece))
+    made = config.learn(grid, [GRID.quantize(piece)], tmp_path)
+    found = made.decode(retokenize(events, grid, made))
+    assert made.grid.tracks_per_program == (4 if config.name == "events" else 1)
+    assert len(found.notes) == (192 if config.name == "events" else 96) and made.vocab_sizes == config.vocab_sizes(grid)
+
+
+def test_remi_and_mmt_refuse_a_grid_that_keeps_tracks_apart():
+    for make, name in ((RemiBpe, "remi"), (Mmt, "mmt")):
+        with pytest.raises(UserError, match=f"tokenizer.tracks_per_program is 2; {name} needs 1"):
+            make(NoteEvents(tracks_per_program=2))
 
 
 def test_the_capacity_of_a_crop_follows_from_its_events():

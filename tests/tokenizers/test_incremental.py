@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece
+from sage_jax.music.notes import DRUMS, METER, TEMPO, Piece, note_array
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.bpe import RemiBpe
 from sage_jax.tokenizers.event_clock import EventClock
@@ -56,7 +56,7 @@ def test_a_beginning_without_meter_and_tempo_gets_the_defaults(encoded):
 
 def test_notes_can_be_pushed_as_rows_records_and_arrays():
     rows = [(0, 0, 60, 12, 65), (0, 0, 64, 12, 65), (500, DRUMS, 36, 1, 97)]
-    notes = np.array(rows, NOTE)
+    notes = note_array(rows)
     expected = TOKENIZER.encode(Piece.from_notes(rows))[:-1]
     for pushes in (rows, [rows], [[list(row) for row in rows]], notes, [notes], [notes[:2], notes[2:]], [[], list(notes)]):
         encoder = EventEncoder(TOKENIZER)
@@ -75,7 +75,7 @@ def test_events_one_by_one_mean_what_they_mean_in_the_piece(encoded):
     decoded = [decoder.push(event) for event in events]
     assert decoded[0].kind == "begin" and decoded[-1].kind == "end"
     notes = [event.note for event in decoded if event.kind == "note"]
-    assert [note[:5] for note in notes if note] == piece.notes.tolist()
+    assert [note[:6] for note in notes if note] == piece.notes.tolist()
     assert [(event.tick, event.qpm) for event in decoded if event.kind == "tempo"] == piece.tempos.tolist()
     meters = [(event.tick, *event.meter) for event in decoded if event.kind == "meter"]
     assert meters == piece.meters.tolist()
@@ -104,12 +104,12 @@ def test_the_end_of_a_note_follows_the_tempo_known_at_its_event(encoded, data):
 def test_a_known_note_in_ticks_and_seconds():
     """A tempo change inside the note moves its end, which the clock then knows."""
     piece = Piece(
-        np.array([(12, 40, 60, 24, 65)], NOTE), np.array([(0, 120), (24, 60)], TEMPO), np.array([(0, 1, 4), (12, 3, 4)], METER)
+        note_array([(12, 40, 60, 24, 65)]), np.array([(0, 120), (24, 60)], TEMPO), np.array([(0, 1, 4), (12, 3, 4)], METER)
     )
     decoder = event_decoder(TOKENIZER)
     decoded = [decoder.push(event) for event in TOKENIZER.encode(piece)]
     assert [event.kind for event in decoded] == ["begin", "meter", "tempo", "meter", "note", "tempo", "end"]
-    assert decoded[4].note == TimedNote(12, 40, 60, 24, 65, 0.5, 1.5)
+    assert decoded[4].note == TimedNote(12, 40, 60, 24, 65, 0, 0.5, 1.5)
     assert decoded[3].meter == (3, 4) and decoded[3].bar == 1 and decoded[4].bar == 1
     assert decoded[5].qpm == 60 and decoded[5].seconds == 1.0 and decoder.clock.seconds(36) == 2.0
     assert decoder.push(np.zeros(5)).kind == "padding"

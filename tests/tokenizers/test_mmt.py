@@ -80,7 +80,7 @@ def test_quantization_error_is_counted():
     changes = dict(tempos=np.array([(0, 60.0), (48, 90.0)], TEMPO), meters=np.array([(0, 3, 4), (36, 4, 4)], METER))
     loss = QuantizationStats()
     quantized = MMT.quantize(dataclasses.replace(Piece.from_notes(rows), **changes), loss)
-    assert quantized.notes.tolist() == [(0, 0, 60, 12, 64), (24, 0, 60, 384, 64)]
+    assert quantized.notes.tolist() == [(0, 0, 60, 12, 64, 0), (24, 0, 60, 384, 64, 0)]
     assert (quantized.tempos.tolist(), quantized.meters.tolist()) == ([(0, 120.0)], [(0, 4, 4)])
     assert (loss.notes_dropped, loss.duplicate_notes, loss.durations_clipped) == (3, 1, 1)
     assert (loss.duration_error_ticks, loss.duration_error_ticks_max) == (616, 615)
@@ -208,7 +208,7 @@ def test_encode_refuses_a_piece_that_is_not_quantized():
         notes = good.notes.copy()
         notes[field][-1] = value
         with pytest.raises(ValueError, match="quantize the piece first"):
-            MMT.encode(dataclasses.replace(good, notes=notes))
+            MMT.encode(dataclasses.replace(good, notes=notes, tracks=()))
     with pytest.raises(ValueError, match="occurs twice"):
         MMT.encode(dataclasses.replace(good, notes=good.notes[[0, 0]]))
     with pytest.raises(ValueError, match="tempo or meter"):

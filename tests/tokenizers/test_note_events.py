@@ -6,14 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_jax.errors import UserError
-from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece
+from sage_jax.music.notes import DRUMS, METER, TEMPO, Piece, note_array
 from sage_jax.music.quantization_stats import QuantizationStats
 from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.bpe import RemiBpe
+from sage_jax.tokenizers.mmt import Mmt
 from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.pieces import pieces
 
 TOKENIZER = NoteEvents()
 TOKENIZERS = [TOKENIZER, NoteEvents(max_bar_step=1, num_velocities=8), NoteEvents(max_bar_quarters=4)]
+TOKENIZERS += [NoteEvents(tracks_per_program=tracks) for tracks in (2, 4, 16)]
 
 
 @settings(max_examples=120)
@@ -45,8 +48,9 @@ def test_quantize_is_idempotent_and_counts_changes(piece, tokenizer):
     changes = len(piece.tempos) + len(piece.meters)
     kept = len(quantized.tempos) + len(quantized.meters) + loss.tempos_merged + loss.meters_merged + loss.changes_after_the_end
     assert changes == kept if not loss.meters_split else changes <= kept
-    keys = quantized.notes[["onset", "program", "pitch"]]
+    keys = quantized.notes[["onset", "program", "track", "pitch"]]
     assert len(np.unique(keys)) == len(keys)
+    assert len(piece.tracks) == len(quantized.tracks) + loss.tracks_merged
 
 
 SPLITS = {
@@ -100,28 +104,28 @@ def test_crop_is_bounded_and_begins_with_meter_and_tempo(piece, length):
 
 
 @settings(max_examples=50)
-@given(pieces(), st.integers(-12, 12))
-def test_transpose_equals_transposing_the_piece(piece, semitones):
-    quantized = TOKENIZER.quantize(piece)
-    events = TOKENIZER.encode(quantized)
+@given(pieces(), st.sampled_from([TOKENIZER, NoteEvents(tracks_per_program=4)]), st.integers(-12, 12))
+def test_transpose_equals_transposing_the_piece(piece, tokenizer, semitones):
+    quantized = tokenizer.quantize(piece)
+    events = tokenizer.encode(quantized)
     pitches = quantized.notes["pitch"][quantized.notes["program"] != DRUMS]
-    span = TOKENIZER.pitch_range(events)
+    span = tokenizer.pitch_range(events)
     assert span == ((int(pitches.min()), int(pitches.max())) if len(pitches) else None)
     if len(pitches) and not 0 <= pitches.min() + semitones <= pitches.max() + semitones <= 127:
         with pytest.raises(ValueError, match="semitones"):
-            TOKENIZER.transpose(events, semitones)
+            tokenizer.transpose(events, semitones)
     else:
-        assert TOKENIZER.decode(TOKENIZER.transpose(events, semitones)) == quantized.transpose(semitones)
+        assert tokenizer.decode(tokenizer.transpose(events, semitones)) == quantized.transpose(semitones)
 
 
 def test_known_events():
     """Two bars by hand: a pickup of one beat, a chord, a drum, a rest of nine bars and a tempo change."""
-    notes = np.array([(0, 0, 60, 12, 65), (12, 0, 64, 24, 65), (12, DRUMS, 36, 1, 97), (12 + 9 * 48 + 6, 33, 36, 48, 65)], NOTE)
-    piece = Piece(notes, np.array([(0, 120), (60, 90)], TEMPO), np.array([(0, 1, 4), (12, 4, 4)], METER))
+    notes = [(0, 0, 60, 12, 65), (12, 0, 64, 24, 65), (12, DRUMS, 36, 1, 97), (12 + 9 * 48 + 6, 33, 36, 48, 65)]
+    piece = Piece(note_array(notes), np.array([(0, 120), (60, 90)], TEMPO), np.array([(0, 1, 4), (12, 4, 4)], METER))
     step = TOKENIZER.max_position
     one, four = (TOKENIZER.first_meter + TOKENIZER.meters.index(meter) for meter in ((1, 4), (4, 4)))
     tempo = {qpm: ev.FIRST_TEMPO + TOKENIZER.tempos.tolist().index(qpm) for qpm in (90, 120)}
-    piano, bass, drums = ev.FIRST_PROGRAM, ev.FIRST_PROGRAM + 33, ev.DRUM_KIT
+    piano, bass, drums = ev.FIRST_PROGRAM, ev.FIRST_PROGRAM + 33, TOKENIZER.first_drum_track
     soft, loud = (ev.FIRST + TOKENIZER.velocities.tolist().index(velocity) for velocity in (65, 97))
     length = {ticks: ev.FIRST + TOKENIZER.durations.tolist().index(ticks) for ticks in (1, 12, 24, 48)}
     expected = [
@@ -186,7 +190,7 @@ def test_encode_refuses_a_piece_that_is_not_quantized():
     ("event", "message"),
     [
         ([ev.FIRST, ev.FIRST_PROGRAM, ev.FIRST_DRUM, ev.FIRST, ev.FIRST], "pitch"),
-        ([ev.FIRST, ev.DRUM_KIT, ev.FIRST_PITCH, ev.FIRST, ev.FIRST], "pitch"),
+        ([ev.FIRST, TOKENIZER.first_drum_track, ev.FIRST_PITCH, ev.FIRST, ev.FIRST], "pitch"),
         ([ev.FIRST, ev.METER_CHANGE, ev.FIRST_PITCH, ev.NONE, ev.NONE], "pitch"),
         ([ev.FIRST, ev.FIRST_PROGRAM, ev.FIRST_PITCH, ev.NONE, ev.FIRST], "duration"),
         ([ev.FIRST, ev.NONE, ev.NONE, ev.NONE, ev.NONE], "instrument"),
@@ -198,9 +202,50 @@ def test_decode_refuses_invalid_events(event, message):
         TOKENIZER.decode(np.array([event]))
 
 
+PINNED = {
+    NoteEvents(): "0a9043a29dcc",
+    NoteEvents(24, 2, 6, 16): "49f49eea1e79",
+    RemiBpe(): "2b1d1258edc6",
+    Mmt(): "49e898ebbf6a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tokenizer", PINNED)
+def test_fingerprints_do_not_change_between_versions(tokenizer):
+    """Shards, checkpoints and weights store them."""
+    assert tokenizer.fingerprint == PINNED[tokenizer] and "tracks_per_program" not in str(tokenizer.to_dict())
+
+
+def test_tracks_of_a_program_stay_apart_up_to_the_last_that_the_vocabulary_has():
+    """In unison, so that each merged track loses its notes; the longest stays."""
+    piece = Piece.from_notes([(0, program, 60, 12 + track, 65, track) for program in (40, DRUMS) for track in range(3)])
+    for tracks, expected in ((1, [(0, 14)]), (2, [(0, 12), (1, 14)]), (4, [(0, 12), (1, 13), (2, 14)])):
+        tokenizer, loss = NoteEvents(tracks_per_program=tracks), QuantizationStats()
+        quantized = tokenizer.quantize(piece, loss)
+        assert quantized.notes[["track", "duration"]].tolist() == expected * 2
+        assert (loss.tracks_merged, loss.duplicate_notes) == (2 * (3 - len(expected)), 2 * (3 - len(expected)))
+        events = tokenizer.encode(quantized)[3:-1]
+        assert tokenizer.program_of(events[:, ev.INSTRUMENT]).tolist() == quantized.notes["program"].tolist()
+        assert tokenizer.track_of(events[:, ev.INSTRUMENT]).tolist() == quantized.notes["track"].tolist()
+        assert (tokenizer.is_pitched(events) == (quantized.notes["program"] == 40)).all()
+        assert tokenizer.vocab_sizes[ev.INSTRUMENT] == tokenizer.instrument_of(DRUMS, tracks - 1) + 1
+    with pytest.raises(ValueError, match="a track is not in the vocabulary"):
+        NoteEvents(tracks_per_program=2).encode(piece)
+
+
+def test_a_slice_keeps_the_numbers_of_its_tracks():
+    """So what a window or a player's notes are does not depend on which other tracks sound in them."""
+    tokenizer = NoteEvents(tracks_per_program=4)
+    piece = Piece.from_notes([(0, 40, 60, 12, 65), (48, 40, 60, 12, 65, 1)])
+    late = piece.slice_bars(1, 2)
+    assert late.tracks == piece.tracks and tokenizer.quantize(late).notes["track"].tolist() == [1]
+
+
 def test_settings_round_trip_and_differ_in_fingerprint():
     for tokenizer in TOKENIZERS:
         assert NoteEvents.from_dict(tokenizer.to_dict()) == tokenizer
     assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS}) == len(TOKENIZERS)
     with pytest.raises(UserError, match="tokenizer.max_bar_step"):
         NoteEvents(max_bar_step=0)
+    with pytest.raises(UserError, match="tokenizer.tracks_per_program is 17; give a whole number from 1 to 16"):
+        NoteEvents(tracks_per_program=17)

@@ -104,7 +104,7 @@ class Grammar:
         return self.playable(constraints) & (ids > ev.REST) & (later | ~same_onset[:, None])
 
     def playable(self, constraints: Constraints) -> jax.Array:
-        """bool [B, V] instrument ids: the allowed programs, changes where they are, and every other id."""
+        """bool [B, V] instrument ids: the allowed tracks, changes where they are, and every other id."""
         others = jnp.arange(ev.FIRST_PROGRAM)[None, :] < ev.METER_CHANGE
         return jnp.concatenate([others | constraints.allow_changes[:, None], constraints.programs], axis=1)
 
@@ -149,12 +149,13 @@ class Grammar:
 
     def pitch_range(self, instrument: jax.Array, constraints: Constraints) -> tuple[jax.Array, jax.Array]:
         """[low, high) of the pitch ids of each instrument [B]."""
-        row = ev.pitch_range_of(instrument)
+        row = self.tokenizer.pitch_range_of(instrument)
         (low, high), *others = self.tokenizer.pitch_ranges
         lows, highs = jnp.full_like(row, low), jnp.full_like(row, high)
         for number, (low, high) in enumerate(others, 1):
             lows, highs = jnp.where(row == number, low, lows), jnp.where(row == number, high, highs)
-        lowest, highest = self.pitch_limits(jnp.maximum(instrument - ev.FIRST_PROGRAM, 0), constraints)
+        program = self.tokenizer.program_of(jnp.maximum(instrument, ev.FIRST_PROGRAM))
+        lowest, highest = self.pitch_limits(program, constraints)
         is_note = instrument >= ev.FIRST_PROGRAM
         return jnp.where(is_note, lows + lowest, lows), jnp.where(is_note, lows + highest + 1, highs)
 
