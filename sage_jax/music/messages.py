@@ -13,7 +13,7 @@ import numpy as np
 
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x80, 0x90, 0xB0, 0xC0
 SYSEX, ESCAPE, META = 0xF0, 0xF7, 0xFF
-TEXT, PORT, END_OF_TRACK, TEMPO, METER, KEY = 0x01, 0x21, 0x2F, 0x51, 0x58, 0x59
+TEXT, TRACK_NAME, PORT, END_OF_TRACK, TEMPO, METER, KEY = 0x01, 0x03, 0x21, 0x2F, 0x51, 0x58, 0x59
 META_LENGTHS = {PORT: 1, END_OF_TRACK: 0, TEMPO: 3, METER: 4, KEY: 2}  # content of meta events, in bytes
 
 # A delta time of at most four bytes, then a channel message of two data bytes, with or without its status byte.

@@ -12,19 +12,21 @@ import operator
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pretty_midi
 
 from sage_jax.errors import UserError
 from sage_jax.files import replacing
+from sage_jax.music.file_tracks import clean
 from sage_jax.music.messages import MidiError
-from sage_jax.music.notes import DRUMS, NOTE_FIELDS, Piece
+from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.music.quantization import to_piece
 from sage_jax.music.quantization_stats import QuantizationStats
 from sage_jax.music.reading import ParsedMidi, read_bytes
 from sage_jax.music.system_events import MICROSECONDS_PER_MINUTE
+from sage_jax.music.tracks import Track, numbered
 from sage_jax.music.writing import midi_bytes
 
 MAX_BYTES = 8 << 20  # about three million events
@@ -97,7 +99,9 @@ def parse_pretty_midi(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
     whole = {name: np.rint(getattr(read, name)) for name in ("start", "end", "tempo_ticks")}
     whole["qpm"] = MICROSECONDS_PER_MINUTE / np.rint(MICROSECONDS_PER_MINUTE / read.qpm)
     meters = [(round(tick), *meter) for tick, *meter in read.meters]
-    return dataclasses.replace(midi, **whole, pitch=read.pitch, velocity=read.velocity, program=read.program, meters=meters)
+    tracks, index = tracks_read(midi, [(track.program, track.name) for track in read.tracks])
+    notes = dict(pitch=read.pitch, velocity=read.velocity, track=index[read.track], tracks=tracks)
+    return dataclasses.replace(midi, **whole, **notes, meters=meters)
 
 
 @contextlib.contextmanager
@@ -116,11 +120,29 @@ def bad_midi(path) -> Iterator[None]:
 
 
 def to_bytes(midi: ParsedMidi) -> bytes:
-    """An unambiguous MIDI file with the same notes, tempos, meters and ticks. Raises ValueError if MIDI cannot hold them."""
-    notes = np.stack([midi.start, midi.end, midi.program, midi.pitch, midi.velocity]).astype(np.int64).T
+    """An unambiguous MIDI file with the same notes, tempos, meters and ticks. Raises ValueError if MIDI cannot hold them.
+
+    The name of each track is its index in `midi.tracks`.
+    """
+    notes = np.stack([midi.start, midi.end, midi.track, midi.pitch, midi.velocity]).astype(np.int64).T
     tempos = zip(midi.tempo_ticks.astype(np.int64).tolist(), midi.qpm.tolist(), strict=True)
     meters = [(int(tick), numerator, denominator) for tick, numerator, denominator in midi.meters]
-    return midi_bytes(notes, tempos, meters, midi.ticks_per_quarter)
+    return midi_bytes(notes, _named_by_index(midi.tracks), tempos, meters, midi.ticks_per_quarter)
+
+
+def tracks_read(midi: ParsedMidi, found: Sequence[tuple[int, str]]) -> tuple[tuple[Track, ...], np.ndarray]:
+    """The tracks of `midi`, with the programs that a reader of `to_bytes(midi)` found, and the index of each track found.
+
+    found: program and name of each of the reader's tracks.
+    """
+    tracks, index = list(midi.tracks), [int(name) for _, name in found]
+    for place, (program, _) in zip(index, found, strict=True):
+        tracks[place] = tracks[place]._replace(program=program)
+    return tuple(tracks), np.array(index, np.int64)
+
+
+def _named_by_index(tracks: Sequence[Track]) -> list[Track]:
+    return [track._replace(name=str(index)) for index, track in enumerate(tracks)]
 
 
 def _load_pretty_midi(data: bytes) -> pretty_midi.PrettyMIDI:
@@ -145,7 +167,7 @@ def from_midi(
 def pretty_midi_to_parsed(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
     """pretty_midi's objects as arrays. Times are in ticks of its resolution and may be fractional."""
     tracks = [track for track in midi.instruments if track.notes]
-    programs = [DRUMS if track.is_drum else int(track.program) for track in tracks]
+    sources = [(DRUMS if track.is_drum else int(track.program), clean(track.name)) for track in tracks]
     fields = operator.attrgetter("start", "end", "pitch", "velocity")
     values = itertools.chain.from_iterable(fields(note) for track in tracks for note in track.notes)
     start, end, pitch, velocity = np.fromiter(values, np.float64).reshape(-1, 4).T
@@ -158,11 +180,11 @@ def pretty_midi_to_parsed(midi: pretty_midi.PrettyMIDI) -> ParsedMidi:
         end=to_ticks(end),
         pitch=pitch.astype(np.int64),
         velocity=velocity.astype(np.int64),
-        program=np.repeat(np.array(programs, np.int64), [len(track.notes) for track in tracks]),
+        track=np.repeat(np.arange(len(tracks)), [len(track.notes) for track in tracks]),
+        tracks=numbered(sources),
         tempo_ticks=to_ticks.ticks,
         qpm=to_ticks.qpm,
         meters=[(float(to_ticks(meter.time)), meter.numerator, meter.denominator) for meter in midi.time_signature_changes],
-        tracks=len(tracks),
         controls=sum({id(each): len(each) for each in controls}.values()),
         oddities=collections.Counter(),
     )
@@ -181,19 +203,35 @@ class _TickClock:
         return self.ticks[row] + (seconds - self.times[row]) * self.per_second[row]
 
 
-def to_midi(piece: Piece) -> pretty_midi.PrettyMIDI:
-    """`piece` as pretty_midi's objects: a track for each program, and further tracks for overlapping notes of one pitch."""
-    return _load_pretty_midi(piece_to_bytes(piece))
+def to_midi(piece: Piece, split_overlaps: bool = False) -> pretty_midi.PrettyMIDI:
+    """`piece` as pretty_midi's objects, an instrument for each track that has notes.
+
+    split_overlaps: whether overlapping notes of one pitch go to further instruments, for players that can't play them on one.
+    """
+    tracks = piece.tracks
+    midi = _load_pretty_midi(piece_to_bytes(dataclasses.replace(piece, tracks=tuple(_named_by_index(tracks)))))
+    parts: dict[int, pretty_midi.Instrument] = {}
+    for part in midi.instruments:
+        index = int(part.name)
+        part.name = tracks[index].name
+        if parts.setdefault(index, part) is not part and not split_overlaps:
+            parts[index].notes += part.notes
+    midi.instruments = midi.instruments if split_overlaps else list(parts.values())
+    return midi
 
 
 def piece_to_bytes(piece: Piece) -> bytes:
     """The bytes of a MIDI file with `piece`. Raises ValueError for a rest that is too long for MIDI."""
+    index = {track[:2]: place for place, track in enumerate(piece.tracks)}
+    own = [index[each] for each in piece.notes[["program", "track"]].tolist()]
     scale = max(1, OUTPUT_TICKS_PER_QUARTER // piece.ticks_per_quarter)
-    onset, program, pitch, duration, velocity, _ = (piece.notes[name].astype(np.int64) for name in NOTE_FIELDS)
-    notes = np.stack([onset * scale, (onset + duration) * scale, program, pitch, velocity]).T
+    onset, pitch, duration, velocity = (
+        piece.notes[name].astype(np.int64) for name in ("onset", "pitch", "duration", "velocity")
+    )
+    notes = np.stack([onset * scale, (onset + duration) * scale, np.array(own, np.int64), pitch, velocity]).T
     tempos = [(tick * scale, qpm) for tick, qpm in piece.tempos.tolist()]
     meters = [(tick * scale, numerator, denominator) for tick, numerator, denominator in piece.meters.tolist()]
-    return midi_bytes(notes, tempos, meters, piece.ticks_per_quarter * scale)
+    return midi_bytes(notes, piece.tracks, tempos, meters, piece.ticks_per_quarter * scale)
 
 
 def at_resolution(piece: Piece, ticks_per_quarter: int, *, loss: QuantizationStats | None = None) -> Piece:

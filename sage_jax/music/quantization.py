@@ -13,7 +13,7 @@ def to_piece(midi: ParsedMidi, ticks_per_quarter: int = 12, *, loss: Quantizatio
     """The piece in `midi`, with notes moved to the nearest tick.
 
     loss: counters to which every change is added.
-    Tracks with one program are merged. Four or more consecutive one-beat bars (1/4, common in converted scores) become bars of
+    Four or more consecutive one-beat bars (1/4, common in converted scores) become bars of
     four beats. A meter whose bar is not a whole number of ticks becomes 4/4. Pedal and pitch bends are dropped.
     Raises ValueError for a note beyond 2**30 ticks.
     """
@@ -24,7 +24,7 @@ def to_piece(midi: ParsedMidi, ticks_per_quarter: int = 12, *, loss: Quantizatio
     end = int((notes["onset"] + notes["duration"]).max()) if len(notes) else 0
     tempos = _tempos(midi, scale, loss)
     meters = _meters(midi, scale, ticks_per_quarter, end, loss)
-    return Piece(notes, tempos, meters, ticks_per_quarter)
+    return Piece(notes, tempos, meters, ticks_per_quarter, midi.tracks)
 
 
 def _nearest(ticks: np.ndarray) -> np.ndarray:
@@ -33,8 +33,7 @@ def _nearest(ticks: np.ndarray) -> np.ndarray:
 
 
 def _notes(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarray:
-    loss.tracks += midi.tracks
-    loss.tracks_merged += midi.tracks - int(np.count_nonzero(np.bincount(midi.program)))
+    loss.tracks += len(midi.tracks)
     loss.controls_dropped += midi.controls
     if not len(midi.start):
         return np.zeros(0, NOTE)
@@ -46,7 +45,7 @@ def _notes(midi: ParsedMidi, scale: float, loss: QuantizationStats) -> np.ndarra
     notes = np.zeros(len(start), NOTE)
     notes["onset"], notes["duration"] = start, duration
     notes["pitch"], notes["velocity"] = midi.pitch, np.clip(midi.velocity, 1, 127)
-    notes["program"] = midi.program
+    notes["program"], notes["track"] = midi.program, np.array([track.track for track in midi.tracks])[midi.track]
 
     moved = np.abs(onset - start)
     qpm = midi.qpm

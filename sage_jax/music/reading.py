@@ -3,6 +3,7 @@
 - Tracks of a format 1 file play together: tempo, meter, program, bank and drum parts apply from any track. A program change in
   the note's own track has priority. A note keeps its initial program. Patterns of a format 2 file follow each other.
 - A note-off ends the earliest sounding note with its pitch, channel and track. Without one a note lasts to the track's end.
+- A track is a (MIDI track, channel, program) that has notes, see file_tracks.py.
 - Drums are channel 10, drum kits selected by bank, and parts that a GS or XG system-exclusive message makes drums.
   Drum banks are 120 (General MIDI 2), 126 and 127 (XG; melodic in a GS file). A bank applies from the next program change on.
 - Impossible meta events (a tempo of 0, a meter without beats, too few bytes) are skipped and counted.
@@ -13,10 +14,11 @@ import dataclasses
 
 import numpy as np
 
+from sage_jax.music.file_tracks import file_tracks
 from sage_jax.music.messages import CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, SYSEX, Messages, MidiError, scan
-from sage_jax.music.note_programs import BANK_SELECT, NotePrograms, begins_of_runs, lines
-from sage_jax.music.notes import DRUMS
+from sage_jax.music.note_programs import BANK_SELECT, NotePrograms, lines
 from sage_jax.music.system_events import SystemEvents
+from sage_jax.music.tracks import Track
 
 MAX_QUARTERS = 200_000  # latest onset and longest duration of a note: a day of music at 120 quarters per minute
 
@@ -25,10 +27,10 @@ MAX_QUARTERS = 200_000  # latest onset and longest duration of a note: a day of 
 class ParsedMidi:
     """The notes, tempos and meters of a MIDI file, in its own ticks.
 
-    start, end: float64 [N], ticks of the notes, in any order. pitch, velocity, program: int64 [N]; program DRUMS for drums.
+    start, end: float64 [N], ticks of the notes, in any order. pitch, velocity: int64 [N].
+    track: int64 [N], indices in `tracks`. tracks: those that have notes, in the order of the file; program DRUMS for drums.
     tempo_ticks, qpm: float64 [C], the tempo map from tick 0 on.
     meters: (tick, numerator, denominator) in order of time. DEFAULT_METER holds before the first one.
-    tracks: number of (track, channel, program) combinations that have notes.
     controls: number of control changes (including pedal, without bank selects), pressures and pitch bends.
     oddities: counts of what was changed or skipped, by the names of QuantizationStats' counters.
     """
@@ -38,13 +40,18 @@ class ParsedMidi:
     end: np.ndarray
     pitch: np.ndarray
     velocity: np.ndarray
-    program: np.ndarray
+    track: np.ndarray
+    tracks: tuple[Track, ...]
     tempo_ticks: np.ndarray
     qpm: np.ndarray
     meters: list[tuple[float, int, int]]
-    tracks: int
     controls: int
     oddities: collections.Counter
+
+    @property
+    def program(self) -> np.ndarray:
+        """The program of each note, int64 [N]."""
+        return np.array([track.program for track in self.tracks], np.int64)[self.track]
 
 
 def read_bytes(data: bytes) -> ParsedMidi:
@@ -81,6 +88,7 @@ def interpret(messages: Messages) -> ParsedMidi:
     end = np.minimum(np.maximum(end, start + 1), start + limit)
     note_line = key >> 7
     program = NotePrograms(messages, system, tick, limit).of_notes(on_row, note_line)
+    track, tracks = file_tracks(messages, note_line, program)
     last = int(end.max(initial=1))
     tempos = _clean_changes(system.tempos(track_starts, oddities), "tempos", last, oddities)
     meters = _clean_changes(system.meters(track_starts, oddities), "meters", last, oddities)
@@ -92,19 +100,14 @@ def interpret(messages: Messages) -> ParsedMidi:
         end=end.astype(np.float64),
         pitch=key & 127,
         velocity=messages.data2[on_row].astype(np.int64),
-        program=program,
+        track=track,
+        tracks=tracks,
         tempo_ticks=np.array([at for at, _ in tempos], np.float64),
         qpm=np.array([qpm for _, qpm in tempos], np.float64),
         meters=meters,
-        tracks=_count_distinct(note_line * (DRUMS + 1) + program),
         controls=int(np.count_nonzero(is_control & ~is_bank)),
         oddities=+oddities,
     )
-
-
-def _count_distinct(values: np.ndarray) -> int:
-    """The number of distinct values, quick where equal values are mostly neighbors."""
-    return len(set(values[begins_of_runs(values)].tolist())) if len(values) else 0
 
 
 def _clean_changes(rows: list[tuple], name: str, end: int, oddities: collections.Counter) -> list[tuple]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sage_jax.errors import UserError
 from sage_jax.music.messages import MidiError
-from sage_jax.music.midi import MAX_BYTES, bad_midi, parse_direct, to_bytes
+from sage_jax.music.midi import MAX_BYTES, bad_midi, parse_direct, to_bytes, tracks_read
 from sage_jax.music.notes import DRUMS
 from sage_jax.music.reading import ParsedMidi
 from sage_jax.music.system_events import MICROSECONDS_PER_MINUTE
@@ -39,9 +39,11 @@ def parse_symusic(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
         if midi.end.max(initial=0) >= MAX_TICK:
             raise MidiError("too_long", f"it has {midi.end.max():,.0f} ticks, above symusic's limit of {MAX_TICK:,}")
         score: Any = symusic.Score.from_midi(to_bytes(midi))  # symusic's annotations lack the attributes of a score
-    tracks = [(DRUMS if track.is_drum else track.program, track.notes.numpy()) for track in score.tracks]
+    sources = [(DRUMS if track.is_drum else track.program, track.name) for track in score.tracks]
+    tracks, index = tracks_read(midi, sources)
+    parts = [track.notes.numpy() for track in score.tracks]
     start, duration, pitch, velocity = (
-        np.concatenate([notes[name] for _, notes in tracks] or [np.zeros(0)], dtype=dtype, casting="unsafe")
+        np.concatenate([notes[name] for notes in parts] or [np.zeros(0)], dtype=dtype, casting="unsafe")
         for name, dtype in (("time", np.float64), ("duration", np.float64), ("pitch", np.int64), ("velocity", np.int64))
     )
     tempos, meters = score.tempos.numpy(), score.time_signatures.numpy()
@@ -51,7 +53,8 @@ def parse_symusic(path, *, max_bytes: int = MAX_BYTES) -> ParsedMidi:
         end=start + duration,
         pitch=pitch,
         velocity=velocity,
-        program=np.repeat(np.array([program for program, _ in tracks], np.int64), [len(notes["time"]) for _, notes in tracks]),
+        track=np.repeat(index, [len(notes["time"]) for notes in parts]),
+        tracks=tracks,
         tempo_ticks=tempos["time"].astype(np.float64),
         qpm=MICROSECONDS_PER_MINUTE / tempos["mspq"],
         meters=list(zip(*(meters[name].tolist() for name in ("time", "numerator", "denominator")), strict=True)),

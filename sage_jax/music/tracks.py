@@ -1,6 +1,7 @@
 """The tracks of a piece: which of them play one program, and their names."""
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,16 @@ def default_name(program: int, track: int = 0) -> str:
     """The General MIDI name of a program, with a number from the second track on: "Violin", "Violin 2"."""
     name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
     return f"{name} {track + 1}" if track else name
+
+
+def numbered(sources: Iterable[tuple[int, str]]) -> tuple[Track, ...]:
+    """Tracks with these programs and names, numbered in order. An empty name becomes the default one."""
+    counts = collections.Counter()
+    tracks = []
+    for program, name in sources:
+        tracks.append(Track(program, counts[program], name or default_name(program, counts[program])))
+        counts[program] += 1
+    return tuple(tracks)
 
 
 def tracks_with_notes(notes: np.ndarray) -> list[tuple[int, int]]:

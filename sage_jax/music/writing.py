@@ -1,7 +1,11 @@
 """Writes notes, tempos and meters as an unambiguous standard MIDI file.
 
-Each program has its own channel and port; drums use channel 10. Overlapping notes of one pitch go to separate tracks. So every
-reader recovers the same notes.
+Each program has its own channel and port, and further tracks of one program have their own as long as there are any; drums use
+channel 10. Overlapping notes of one pitch go to separate MIDI tracks. So every reader recovers the same notes. Players, other
+than readers, can't tell the same pitch of two tracks on one channel apart.
+
+Each MIDI track has the name of its track, and a text event, "sage_jax track=N", with the number of the track among those of its
+program. MIDI tracks with the same number and program are one track.
 """
 
 import functools
@@ -11,67 +15,74 @@ import struct
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pretty_midi
 
-from sage_jax.music.messages import END_OF_TRACK, METER, NOTE_OFF, NOTE_ON, PORT, PROGRAM, TEMPO
-from sage_jax.music.notes import DRUMS
+from sage_jax.music.file_tracks import MARK, clean
+from sage_jax.music.messages import END_OF_TRACK, METER, NOTE_OFF, NOTE_ON, PORT, PROGRAM, TEMPO, TEXT, TRACK_NAME
 from sage_jax.music.system_events import CHANNELS, DRUM_CHANNEL, MICROSECONDS_PER_MINUTE
+from sage_jax.music.tracks import DRUMS, Track
 
-TRACK_NAME = 0x03
 MAX_TRACKS = 2**16 - 1
 MAX_DELTA = 2**28  # exclusive limit of a delta time in ticks: four bytes with seven bits each
 OFF_VELOCITY = 64
 
 
 def midi_bytes(
-    notes: np.ndarray, tempos: Iterable[tuple[int, float]], meters: Iterable[tuple[int, int, int]], ticks_per_quarter: int
+    notes: np.ndarray,
+    tracks: Sequence[Track],
+    tempos: Iterable[tuple[int, float]],
+    meters: Iterable[tuple[int, int, int]],
+    ticks_per_quarter: int,
 ) -> bytes:
     """The bytes of a format 1 file.
 
-    notes: int64 [N, 5], columns start, end, program, pitch and velocity; times in ticks.
+    notes: int64 [N, 5], columns start, end, index in `tracks`, pitch and velocity; times in ticks. Tracks without notes are not
+    written.
     tempos: (tick, quarters per minute). meters: (tick, numerator, denominator).
     Raises ValueError for a rest that is too long for MIDI and for more voices than a file has tracks.
     """
     changes = [(tick, _meta(METER, bytes([num, den.bit_length() - 1, 24, 8]))) for tick, num, den in meters]
     changes += [(tick, _meta(TEMPO, round(MICROSECONDS_PER_MINUTE / qpm).to_bytes(3, "big"))) for tick, qpm in tempos]
-    tracks, now = [b""], 0
+    chunks, now = [b""], 0
     for tick, event in sorted(changes, key=lambda change: change[0]):
-        tracks[0] += _variable_length(tick - now) + event
+        chunks[0] += _variable_length(tick - now) + event
         now = tick
-    start, end, program, pitch, _ = notes.T
-    voice = voices(start, end, program * 128 + pitch)
+    start, end, index, pitch, _ = notes.T
+    voice = voices(start, end, index * 128 + pitch)
     num_voices = int(voice.max(initial=0)) + 1
     if num_voices > MAX_TRACKS:
         raise ValueError(f"{num_voices:,} voices are too many for a MIDI file")
-    key = program * num_voices + voice
+    key = index * num_voices + voice
     used = np.bincount(key) > 0
-    track = (np.cumsum(used) - 1)[key]
-    programs = (np.flatnonzero(used) // num_voices).tolist()  # of each track
-    assigned = _assign_channels(sorted(set(programs)))
-    channels = np.array([assigned[number][1] for number in programs], np.int64)
-    bodies = _track_bodies(notes, track, channels)
-    tracks += [_track_header(number, *assigned[number]) + body for number, body in zip(programs, bodies, strict=True)]
-    if len(tracks) > MAX_TRACKS:
-        raise ValueError(f"{len(tracks):,} voices are too many for a MIDI file")
-    header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), ticks_per_quarter)
-    ended = (track + b"\0" + _meta(END_OF_TRACK, b"") for track in tracks)
-    return header + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in ended)
+    written = [tracks[place] for place in (np.flatnonzero(used) // num_voices).tolist()]  # the track of each chunk
+    assigned = _assign_channels(list(dict.fromkeys(written)))
+    channels = np.array([assigned[track][1] for track in written], np.int64)
+    bodies = _track_bodies(notes, (np.cumsum(used) - 1)[key], channels)
+    chunks += [_track_header(track, *assigned[track]) + body for track, body in zip(written, bodies, strict=True)]
+    if len(chunks) > MAX_TRACKS:
+        raise ValueError(f"{len(chunks):,} voices are too many for a MIDI file")
+    header = b"MThd" + struct.pack(">IHHH", 6, 1, len(chunks), ticks_per_quarter)
+    ended = (chunk + b"\0" + _meta(END_OF_TRACK, b"") for chunk in chunks)
+    return header + b"".join(b"MTrk" + struct.pack(">I", len(chunk)) + chunk for chunk in ended)
 
 
-def _assign_channels(programs: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Assigns a (port, channel) to each program."""
-    pitched = [program for program in programs if program != DRUMS]
+def _assign_channels(tracks: Sequence[Track]) -> dict[Track, tuple[int, int]]:
+    """A (port, channel) for each track. The first track of each program has its own, and so have others while there are any."""
+    pitched = [track for track in tracks if track.program != DRUMS]
+    firsts = {track.program: track for track in reversed(pitched)}
+    others = [track for track in pitched if firsts[track.program] != track]
     free = [channel for channel in range(CHANNELS) if channel != DRUM_CHANNEL]
-    assigned = {program: (index // len(free), free[index % len(free)]) for index, program in enumerate(pitched)}
-    return assigned | {DRUMS: (0, DRUM_CHANNEL)}
+    size = max(len(firsts), len(free))
+    alone = [*sorted(firsts.values()), *others][:size]
+    assigned = {track: (place // len(free), free[place % len(free)]) for place, track in enumerate(alone)}
+    shared = {program: assigned[track] for program, track in firsts.items()} | {DRUMS: (0, DRUM_CHANNEL)}
+    return {track: assigned.get(track, shared[track.program]) for track in tracks}
 
 
-@functools.cache
-def _track_header(program: int, port: int, channel: int) -> bytes:
-    """The first events of a track: name, port and program change."""
-    name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
-    events = [_meta(TRACK_NAME, name.encode("ascii")), _meta(PORT, bytes([port]))]
-    events.append(bytes([PROGRAM | channel, program % DRUMS]))
+@functools.lru_cache(1024)
+def _track_header(track: Track, port: int, channel: int) -> bytes:
+    """The first events of a MIDI track: name, mark, port and program change."""
+    events = [_meta(TRACK_NAME, clean(track.name).encode("utf-8")), _meta(TEXT, MARK.format(track.track).encode())]
+    events += [_meta(PORT, bytes([port])), bytes([PROGRAM | channel, track.program % DRUMS])]
     return b"".join(b"\0" + event for event in events)
 
 
@@ -146,7 +157,7 @@ def voices(start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def _meta(kind: int, content: bytes) -> bytes:
-    return bytes([0xFF, kind, len(content)]) + content
+    return bytes([0xFF, kind]) + _variable_length(len(content)) + content
 
 
 def _variable_length(value: int) -> bytes:

@@ -101,7 +101,7 @@ def synthesise(piece: Piece, is_dry: bool = False, niceness: int = 0) -> np.ndar
     is_dry: without reverberation and chorus. niceness: of the process that renders; a high one leaves others alone.
     """
     render = _synthesiser(niceness)
-    midi = to_midi(piece)
+    midi = to_midi(piece, split_overlaps=True)
     end = float(piece.seconds(piece.end)) + RELEASE
     total = np.zeros((round(end * SAMPLE_RATE), 2), np.float32)
     tracks = midi.instruments

@@ -1,5 +1,6 @@
 """Pieces: bars, tempo, slices. MIDI files: round trips and errors."""
 
+import dataclasses
 import io
 import itertools
 import subprocess
@@ -13,17 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_jax.errors import UserError
+from sage_jax.music.file_tracks import clean
 from sage_jax.music.midi import BadMidi, from_midi, read_midi, save_midi, to_midi
 from sage_jax.music.notes import DRUMS, METER, NOTE, TEMPO, Piece, note_array
 from sage_jax.music.quantization_stats import QuantizationStats
+from sage_jax.music.tracks import default_name, numbered
 from sage_jax.tokenizers.note_events import NoteEvents
 from tests.music.pieces import pieces
 
 
 @settings(max_examples=60)
-@given(pieces(), st.integers(1, 40))
-def test_written_piece_reads_back_equal(tmp_path_factory, piece, programs):
-    """Holds for 1 to 40 programs, overlaps and equal notes. Reading drops changes after the last note, so they are removed."""
+@given(pieces(), st.integers(1, 40), st.randoms(), st.lists(st.text(max_size=200), min_size=1))
+def test_written_piece_reads_back_equal(tmp_path_factory, piece, programs, random, names):
+    """Holds for 1 to 40 programs, overlaps, equal notes, and tracks in any order with any names.
+
+    Reading drops changes after the last note, so they are removed. Names lose control characters and repeated spaces.
+    """
     notes = piece.notes.copy()
     notes["program"] = np.arange(len(notes)) % programs * 3
     notes["program"][notes["program"] == 39] = DRUMS
@@ -32,10 +38,21 @@ def test_written_piece_reads_back_equal(tmp_path_factory, piece, programs):
     tempos = tempos[np.append(True, np.diff(tempos["qpm"]) != 0)]
     meters = np.array([(0, 3, 4), (40, 6, 8)], METER)[: 2 if piece.end > 40 else 1]
     piece = Piece(notes, tempos, meters)
+    tracks = [track._replace(name=names[index % len(names)]) for index, track in enumerate(piece.tracks)]
+    random.shuffle(tracks)
+    piece = dataclasses.replace(piece, tracks=tuple(tracks))
     path = tmp_path_factory.getbasetemp() / "written.mid"
     save_midi(piece, path)
-    assert read_midi(path) == piece
-    assert from_midi(to_midi(piece)) == piece
+    found = read_midi(path)
+    assert found == piece
+    assert found.tracks == tuple(track._replace(name=clean(track.name) or default_name(*track[:2])) for track in tracks)
+    # An object of pretty_midi has no numbers of tracks: they are counted.
+    counted = numbered((track.program, clean(track.name)) for track in tracks)
+    number_of = {track[:2]: counted[place].track for place, track in enumerate(tracks)}
+    notes = piece.notes.copy()
+    notes["track"] = [number_of[each] for each in notes[["program", "track"]].tolist()]
+    from_objects = from_midi(to_midi(piece))
+    assert from_objects == Piece(notes, tempos, meters) and from_objects.tracks == counted
 
 
 @settings(max_examples=60)
@@ -120,6 +137,7 @@ def test_quantization_stats_are_counted():
     loss = QuantizationStats()
     piece = NoteEvents().quantize(from_midi(midi, loss=loss), loss)
     assert piece.notes["program"].tolist() == [0, DRUMS] and piece.notes["onset"].tolist() == [12, 12]
+    assert [track[:2] for track in from_midi(midi).tracks] == [(0, 0), (0, 1), (DRUMS, 0)]
     assert (loss.notes, loss.tracks, loss.tracks_merged, loss.duplicate_notes, loss.controls_dropped) == (3, 3, 1, 1, 1)
     assert loss.onset_error_ticks_max == pytest.approx(0.25) and loss.onset_error_ms_max == pytest.approx(250 / 12)
     assert loss.to_dict()["onset_error_ticks_mean"] == pytest.approx(0.25)
