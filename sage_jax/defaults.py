@@ -18,7 +18,9 @@ def default_config(size: str = "base") -> dict[str, Any]:
 def base() -> dict[str, Any]:
     """Every field with its value for the 12-layer model of width 512."""
     config: dict[str, Any] = {}
-    config["tokenizer"] = dict(ticks_per_quarter=12, max_bar_step=3, max_bar_quarters=8, num_velocities=32)
+    config["tokenizer"] = dict(
+        ticks_per_quarter=12, max_bar_step=3, max_bar_quarters=8, num_velocities=32, tracks_per_program=1
+    )
     config["representation"] = dict(
         name="events", merges=0, merge_scope="bar", per_track=False, max_beats=256, steps_per_event=0.0
     )

@@ -12,8 +12,10 @@ from rich.progress import track
 from sage_jax.corpus.workers import Failure, run_tasks
 from sage_jax.errors import UserError
 from sage_jax.files import replacing, user_cache
+from sage_jax.music.file_tracks import clean
 from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import DEFAULT_METER, METER, TEMPO, Piece, note_array
+from sage_jax.music.tracks import numbered
 
 TICKS_PER_QUARTER = 480
 VELOCITY = 80
@@ -39,7 +41,7 @@ def write_scores() -> pathlib.Path:
     spec = importlib.util.find_spec("music21")
     if spec is None or spec.origin is None:
         raise UserError("data.corpus music21 needs the package music21; install it with pip install -e '.[music21]'")
-    folder = user_cache() / "sage_jax" / f"music21-{importlib.metadata.version('music21')}"
+    folder = user_cache() / "sage_jax" / f"music21-tracks-{importlib.metadata.version('music21')}"
     complete = folder / "complete"
     if not complete.exists():
         source = pathlib.Path(spec.origin).parent / "corpus"
@@ -83,9 +85,11 @@ def score_to_piece(score) -> Piece:
 
     After a measure of the first part with less than full length, such as a pickup, the meter is repeated.
     """
+    names = [clean(part.partName or "") for part in score.parts]
+    tracks = numbered(zip(_programs(names), names, strict=True))
     notes = [
-        (onset, program, pitch, duration, VELOCITY)
-        for part, program in zip(score.parts, _programs(score.parts), strict=True)
+        (onset, program, pitch, duration, VELOCITY, track)
+        for part, (program, track, _) in zip(score.parts, tracks, strict=True)
         for onset, pitch, duration in _notes(part)
     ]
     marks = score.flatten().getElementsByClass("MetronomeMark")
@@ -96,6 +100,7 @@ def score_to_piece(score) -> Piece:
         np.array(sorted(tempos.items()), TEMPO),
         np.array(_meters(score.parts[0]), METER),
         TICKS_PER_QUARTER,
+        tracks,
     )
 
 
@@ -121,11 +126,10 @@ def _notes(part) -> list[list[int]]:
     return rows
 
 
-def _programs(parts) -> list[int]:
-    names = [(part.partName or "").lower() for part in parts]
+def _programs(names: list[str]) -> list[int]:
     if len(names) == 4 and not any(names):
         return list(VOICES.values())
-    return [next((program for key, program in PROGRAMS.items() if key in name), STRINGS) for name in names]
+    return [next((program for key, program in PROGRAMS.items() if key in name.lower()), STRINGS) for name in names]
 
 
 def _meters(part) -> list[tuple[int, int, int]]:

@@ -19,7 +19,8 @@ from sage_jax.tokenizers.note_events import EOS
 class Continuations:
     """Continuations (takes) of one prompt.
 
-    pieces: prompt and continuation together. notes: number of new notes in each. ended: whether the model ended each piece.
+    pieces: prompt and continuation together, with the prompt's tracks. notes: number of new notes in each. ended: whether the
+    model ended each piece.
     prompt_end: tick at which the prompt's last bar ends. prompt_events: number of its events. context_events: number of events
     that the model read of it, including the head of the window. decode_seconds: without prefill and compilation.
     """
@@ -85,7 +86,7 @@ def continue_piece(
     requests = [Request(events, limits, sampling, max_events, seed, number) for number in range(num_samples)]
     takes = sorted(scheduler.run(requests), key=lambda take: take.request.number)
     engine.reset()
-    pieces = [tokenizer.decode(np.concatenate([events, take.events])) for take in takes]
+    pieces = [tokenizer.decode(np.concatenate([events, take.events])).with_tracks_of(prompt) for take in takes]
     return Continuations(
         pieces=[piece.cut_at(piece.bar_start(stop_bar)) for piece in pieces],
         notes=[int(tokenizer.num_notes(take.events).sum()) for take in takes],

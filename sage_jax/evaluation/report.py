@@ -155,7 +155,7 @@ def _syntax(evaluation: Evaluation) -> str:
         [
             "## Syntax",
             markdown_table(header, rows),
-            "MIDI files have no tokens, so their token columns are empty. A duplicate has the onset, instrument and pitch of "
+            "MIDI files have no tokens, so their token columns are empty. A duplicate has the onset, track and pitch of "
             "another note. Unplayable notes have a pitch under 12 or over 119, or a drum key without a General MIDI sound. An "
             "empty output is a continuation without notes, or a missing or unreadable file; it is scored as silence.",
         ]

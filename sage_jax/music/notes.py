@@ -145,6 +145,10 @@ class Piece:
         """The piece with other notes, a NOTE array, and the tracks that they have beyond its own."""
         return dataclasses.replace(self, notes=notes, tracks=with_further_tracks(self.tracks, notes))
 
+    def with_tracks_of(self, other: "Piece") -> "Piece":
+        """The piece with the tracks of `other`, and then those that its own notes have beyond them."""
+        return dataclasses.replace(self, tracks=with_further_tracks(other.tracks, self.notes))
+
     def transpose(self, semitones: int) -> "Piece":
         """The piece with all notes except drums moved by `semitones`. Raises ValueError if a pitch leaves 0..127."""
         notes = self.notes.copy()

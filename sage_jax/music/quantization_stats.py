@@ -55,7 +55,7 @@ class QuantizationStats:
     meters_replaced: int = 0  # meters that the vocabulary cannot express; they become 4/4
     changes_after_the_end: int = 0  # tempo or meter changes after the last note; dropped
     tracks: int = 0
-    tracks_merged: int = 0  # tracks that share their program with another track of the file
+    tracks_merged: int = 0  # with another track of their program
     controls_dropped: int = 0  # control changes (including pedal), pressures and pitch bends
     riff_files: int = 0  # files inside a RIFF wrapper
     foreign_chunks: int = 0  # chunks other than tracks
@@ -115,7 +115,7 @@ def stats_rows(loss: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     duplicates, dropped = loss["duplicate_notes"], loss["notes_dropped"]
     yield (
         "dropped",
-        f"{duplicates:,} duplicate notes ({duplicates / max(loss['notes'], 1):.2%}; same onset, instrument and pitch), "
+        f"{duplicates:,} duplicate notes ({duplicates / max(loss['notes'], 1):.2%}; same onset, track and pitch), "
         f"{dropped:,} notes outside the vocabulary",
         duplicates + dropped > 0,
     )

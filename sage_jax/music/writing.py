@@ -1,8 +1,8 @@
 """Writes notes, tempos and meters as an unambiguous standard MIDI file.
 
 Each program has its own channel and port, and further tracks of one program have their own as long as there are any; drums use
-channel 10. Overlapping notes of one pitch go to separate MIDI tracks. So every reader recovers the same notes. Players, other
-than readers, can't tell the same pitch of two tracks on one channel apart.
+channel 10. Overlapping notes of one pitch go to separate MIDI tracks. So every reader recovers the same notes. A player may
+mix up note-offs of the same pitch in two tracks on one channel; a reader matches them by track.
 
 Each MIDI track has the name of its track, and a text event, "sage_jax track=N", with the number of the track among those of its
 program. MIDI tracks with the same number and program are one track.

@@ -1,4 +1,4 @@
-"""Piano rolls of pieces as PNG files: one colour per instrument, drums in a separate panel."""
+"""Piano rolls of pieces as PNG files: one colour per track, drums in a separate panel."""
 
 import dataclasses
 import math
@@ -6,7 +6,6 @@ import os
 import warnings
 
 import numpy as np
-import pretty_midi
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 
 from sage_jax.files import replacing
 from sage_jax.music.notes import DRUMS, Piece
+from sage_jax.music.tracks import default_name
 
 WIDTH, HEIGHT, DPI = 1600, 700, 100  # pixels
 LEFT, RIGHT, TOP, BOTTOM, GAP = 84, 232, 88, 40, 10  # margins of the panels and the gap between them, pixels
@@ -24,6 +24,7 @@ PALETTE = (
     "#2f6fc4", "#e5791a", "#2a9d57", "#d03a4b", "#8658c4", "#0f9fb4", "#b8860b", "#dd559c", "#6f7d1c", "#8a4b32",
     "#6db4ee", "#f3a963", "#83cb74", "#ef8585", "#b79be6", "#62cfc6", "#d8b93c", "#f0a3cc", "#1d4b77", "#7b2150",
 )  # fmt: skip
+TRACK_FIELDS, LONGEST_NAME = ["program", "track"], 24  # characters of a name in the legend
 INK, FAINT, DRUM_INK = "#22262e", "#8a919e", "#3b424f"
 PROMPT_PAPER, BLACK_KEY = "#f6efdc", "#f3f5f8"
 MIN_OPACITY = 0.32  # of velocity 1; velocity 127 is opaque
@@ -47,7 +48,7 @@ def draw_piano_roll(piece: Piece, path: str | os.PathLike, *, prompt_end: int | 
     is_drum = piece.notes["program"] == DRUMS
     pitched, drums = piece.notes[~is_drum], piece.notes[is_drum]
     time = TimeAxis.fit(piece, prompt_end)
-    colours = instrument_colours(pitched)
+    colours = track_colours(pitched)
 
     families = drum_rows(drums["pitch"])
     panels, bottom = [], BOTTOM
@@ -63,7 +64,7 @@ def draw_piano_roll(piece: Piece, path: str | os.PathLike, *, prompt_end: int | 
     if prompt_end:
         _draw_prompt(panels, prompt_end, time)
     _draw_titles(figure, piece, title)
-    _draw_legend(figure, piece.notes, colours)
+    _draw_legend(figure, piece, colours)
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -89,11 +90,11 @@ class TimeAxis:
         return pixels * self.end / (WIDTH - LEFT - RIGHT)
 
 
-def instrument_colours(notes: np.ndarray) -> dict[int, str]:
-    """Program -> colour, assigned in order of the first onset, so that all continuations of a prompt share its colours."""
-    programs, first = np.unique(notes["program"], return_index=True)
-    order = programs[np.argsort(first, kind="stable")].tolist()
-    return {program: PALETTE[index % len(PALETTE)] for index, program in enumerate(order)}
+def track_colours(notes: np.ndarray) -> dict[tuple[int, int], str]:
+    """(program, track) -> colour, in order of the first onset, so that all continuations of a prompt share its colours."""
+    tracks, first = np.unique(notes[TRACK_FIELDS], return_index=True)
+    order = tracks[np.argsort(first, kind="stable")].tolist()
+    return {track: PALETTE[index % len(PALETTE)] for index, track in enumerate(order)}
 
 
 def drum_rows(keys: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,15 +105,16 @@ def drum_rows(keys: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def unison_lanes(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(lane, number of lanes) of each note: instruments that play the same pitch at the same time share its height."""
+    """(lane, number of lanes) of each note: tracks that play the same pitch at the same time share its height."""
     order = np.lexsort((notes["onset"], notes["pitch"]))
     pitch, onset = notes["pitch"][order].astype(np.int64), notes["onset"][order].astype(np.int64)
     offset = pitch << 40  # so that notes of different pitches never overlap
     ends = np.maximum.accumulate(offset + onset + notes["duration"][order])
     groups = np.cumsum(np.append(True, (offset + onset)[1:] >= ends[:-1])) - 1  # chains of overlapping notes
 
-    voices, voice = np.unique(groups * (DRUMS + 1) + notes["program"][order], return_inverse=True)
-    group = voices // (DRUMS + 1)
+    _, track = np.unique(notes[TRACK_FIELDS][order], return_inverse=True)
+    voices, voice = np.unique(groups * len(notes) + track, return_inverse=True)
+    group = voices // len(notes)
     lane, lanes = np.empty(len(notes), np.int64), np.empty(len(notes), np.int64)
     lane[order] = (np.arange(len(voices)) - np.searchsorted(group, group))[voice]
     lanes[order] = np.bincount(group)[groups]
@@ -138,7 +140,7 @@ def _boxes(left: np.ndarray, bottom: np.ndarray, right: np.ndarray, top: np.ndar
     return list(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1).astype(np.float64))
 
 
-def _draw_notes(axes: Axes, notes: np.ndarray, colours: dict[int, str], time: TimeAxis) -> None:
+def _draw_notes(axes: Axes, notes: np.ndarray, colours: dict[tuple[int, int], str], time: TimeAxis) -> None:
     axes.set_xlim(0, time.end)
     if not len(notes):
         axes.set(yticks=[], ylim=(0, 1))
@@ -160,7 +162,7 @@ def _draw_notes(axes: Axes, notes: np.ndarray, colours: dict[int, str], time: Ti
     bottom = notes["pitch"] - 0.44 + 0.88 * lane / lanes
     right = notes["onset"] + np.maximum(notes["duration"], time.ticks(1.5))
     faces = np.empty((len(notes), 4))
-    faces[:, :3] = [to_rgb(colours[program]) for program in notes["program"].tolist()]
+    faces[:, :3] = [to_rgb(colours[track]) for track in notes[TRACK_FIELDS].tolist()]
     faces[:, 3] = _opacity(notes["velocity"])
     edges = np.concatenate([0.62 * faces[:, :3], faces[:, 3:]], axis=1)
     narrow = time.pixels(float(np.median(notes["duration"]))) < 4
@@ -257,20 +259,25 @@ def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:
     figure.text(1 - 20 / WIDTH, 1 - 30 / HEIGHT, "   ".join(facts), fontsize=10, color=FAINT, va="center", ha="right")
 
 
-def _draw_legend(figure: Figure, notes: np.ndarray, colours: dict[int, str]) -> None:
-    """Draws the legend: instruments and their note counts, from high to low mean pitch, drums last."""
-    programs, counts = np.unique(notes["program"], return_counts=True)
-    heights = [DRUMS * (program == DRUMS) or -notes["pitch"][notes["program"] == program].mean() for program in programs]
+def _draw_legend(figure: Figure, piece: Piece, colours: dict[tuple[int, int], str]) -> None:
+    """Draws the legend: tracks and their note counts, from high to low mean pitch, and last all drums."""
+    own = piece.notes[TRACK_FIELDS]
+    own["track"][own["program"] == DRUMS] = 0
+    tracks, each, counts = np.unique(own, return_inverse=True, return_counts=True)
+    names = {track[:2]: track.name for track in piece.tracks}
+    means = np.bincount(each, piece.notes["pitch"], len(tracks)) / counts
+    heights = np.where(tracks["program"] == DRUMS, DRUMS, -means)
     order = np.argsort(heights, kind="stable")
     rows = min(len(order), 24)
     spacing = 25 if rows <= 20 else 24
     for row, index in enumerate(order[:rows]):
-        program, y = int(programs[index]), HEIGHT - TOP - 12 - spacing * row
-        name = "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(program)
-        colour = DRUM_INK if program == DRUMS else colours[program]
+        (program, number), y = tracks[index].tolist(), HEIGHT - TOP - 12 - spacing * row
+        track, is_drum = (program, number), program == DRUMS
+        name, colour = (default_name(DRUMS), DRUM_INK) if is_drum else (names[track], colours[track])
+        name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
         corner = ((WIDTH - RIGHT + 18) / WIDTH, (y - 6) / HEIGHT)
         figure.add_artist(Rectangle(corner, 14 / WIDTH, 12 / HEIGHT, facecolor=colour, edgecolor="none"))
         if row == rows - 1 and len(order) > rows:
             name = f"and {len(order) - rows + 1} more"
-        figure.text((WIDTH - RIGHT + 40) / WIDTH, y / HEIGHT, name, fontsize=9.5, color=INK, va="center")
+        figure.text((WIDTH - RIGHT + 40) / WIDTH, y / HEIGHT, name, fontsize=9.5, color=INK, va="center", parse_math=False)
         figure.text((WIDTH - 20) / WIDTH, y / HEIGHT, f"{counts[index]:,}", fontsize=9, color=FAINT, va="center", ha="right")

@@ -63,7 +63,7 @@ def music21(tmp_path, monkeypatch):
 @pytest.mark.process
 def test_scores_are_converted_once(music21):
     files = list_corpus("music21")
-    cache = music21 / "cache" / "sage_jax" / "music21-1.0"
+    cache = music21 / "cache" / "sage_jax" / "music21-tracks-1.0"
     assert [name for name, _ in files] == ["bach/bwv1.6.mid", "bach/bwv2.mid", "haydn/opus1/m1.mid"]
     assert (cache / "complete").read_text() == "left out: bach/bwv3broken.mxl: ValueError: no score\n"
     parsed = (music21 / "parsed").read_text()
@@ -95,3 +95,4 @@ def test_a_real_chorale():
     piece = scores.score_to_piece(corpus.parse("bach/bwv66.6", forceSource=True))
     assert len(piece.notes) == 163 and piece.num_bars == 10 and set(piece.notes["program"].tolist()) == {52, 53, 54, 91}
     assert piece.meters.tolist() == [(0, 4, 4), (480, 4, 4)]
+    assert [track.name for track in piece.tracks] == ["Soprano", "Alto", "Tenor", "Bass"]

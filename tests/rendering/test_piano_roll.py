@@ -1,14 +1,17 @@
 """Piano rolls: PNGs of the right size for all kinds of pieces, prompts, colours, lanes and beats."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from sage_jax.errors import UserError
 from sage_jax.music.notes import DRUMS, METER, TEMPO, Piece, note_array
 from sage_jax.rendering import piano_roll
-from sage_jax.rendering.piano_roll import draw_piano_roll, drum_rows, instrument_colours, unison_lanes
+from sage_jax.rendering.piano_roll import draw_piano_roll, drum_rows, track_colours, unison_lanes
 from tests.music.pieces import pieces
 
 BAR = 48
@@ -69,10 +72,22 @@ def test_louder_is_more_opaque(tmp_path):
 def test_colours_follow_the_first_onset_and_stay_in_continuations():
     prompt = Piece.from_notes([(0, 40, 70, 12, 80), (12, 0, 60, 12, 80)])
     longer = Piece.from_notes([*prompt.notes.tolist(), (24, 5, 50, 12, 80)])
-    assert list(instrument_colours(prompt.notes)) == [40, 0]
-    assert instrument_colours(prompt.notes).items() <= instrument_colours(longer.notes).items()
-    many = instrument_colours(Piece.from_notes([(i, i, 60, 1, 1) for i in range(20)]).notes)
+    assert list(track_colours(prompt.notes)) == [(40, 0), (0, 0)]
+    assert track_colours(prompt.notes).items() <= track_colours(longer.notes).items()
+    many = track_colours(Piece.from_notes([(i, i, 60, 1, 1) for i in range(20)]).notes)
     assert len(set(many.values())) == 20
+
+
+def test_tracks_of_a_program_have_colours_lanes_and_names_of_their_own(tmp_path):
+    drums = [(0, DRUMS, 38, 12, 80, track) for track in range(2)]
+    piece = Piece.from_notes([(0, 40, 60, 48, 80, track) for track in range(3)] + drums)
+    named = dataclasses.replace(piece, tracks=tuple(track._replace(name="a $name$ " * 9) for track in piece.tracks))
+    colours = track_colours(piece.notes[piece.notes["program"] == 40])
+    assert len(set(colours.values())) == 3
+    for roll in (picture(tmp_path, piece), picture(tmp_path, named)):
+        legend = {tuple(pixel) for pixel in roll[:, piano_roll.WIDTH - piano_roll.RIGHT + 25].round(3)[:, :3].tolist()}
+        inks = [to_rgb(colour) for colour in (*colours.values(), piano_roll.DRUM_INK)]
+        assert all(np.abs(np.array(list(legend)) - ink).max(axis=1).min() < 0.01 for ink in inks)
 
 
 def test_unison_notes_share_their_height():
