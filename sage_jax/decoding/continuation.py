@@ -1,7 +1,7 @@
 """Takes: several continuations of one prompt."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -68,14 +68,14 @@ def continue_piece(
     num_samples: int = 4,
     sampling: SamplingConfig = SamplingConfig(),
     seed: int = 0,
-    programs: list[int] | None = None,
+    programs: Sequence[int | tuple[int, int]] | None = None,
     pitches: Mapping[int, tuple[int, int]] | None = None,
 ) -> Continuations:
     """Continues `prompt` by `num_bars` bars, `num_samples` times, each by at most `max_events` events.
 
-    prompt: quantized, `prompt_bars` bars long; 0 bars to start from nothing. Of a prompt or a take that does not fit into the
-    engine's context, the model reads the last bars that fit into WINDOW_FRACTION of it. programs: MIDI programs that may be
-    generated (128 for drums); None for all. pitches: as in Limits. Notes are cut at the end of the last bar.
+    prompt: quantized, `prompt_bars` bars long; 0 bars to start from nothing. Of a prompt or a take that does not fit into
+    the engine's context, the model reads the last bars that fit into WINDOW_FRACTION of it. programs: as in Limits.
+    pitches: as in Limits. Notes are cut at the end of the last bar.
     """
     tokenizer = engine.tokenizer
     events = tokenizer.encode(prompt)[:-1]

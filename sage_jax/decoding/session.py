@@ -50,13 +50,13 @@ class Session:
         scheduler: Scheduler,
         *,
         sampling: SamplingConfig = SamplingConfig(),
-        programs: Sequence[int] | None = None,
+        programs: Sequence[int | tuple[int, int]] | None = None,
         qpm: float = DEFAULT_QPM,
         meter: tuple[int, int] = DEFAULT_METER,
         seed: int = 0,
         allow_changes: bool = True,
     ):
-        """programs: MIDI programs that the model may play, 128 for drums; None for all. allow_changes: whether it may change
+        """programs: what the model may play, as in Limits. allow_changes: whether it may change
         the tempo and the meter. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
         lacks."""
         tokenizer = scheduler.engine.tokenizer
@@ -162,7 +162,7 @@ class Session:
         until_tick: int | None = None,
         not_before: int | None = None,
         begin_before: int | None = None,
-        programs: Sequence[int] | None = None,
+        programs: Sequence[int | tuple[int, int]] | None = None,
         number: int = 0,
     ) -> Iterator[DecodedEvent]:
         """The model's next events, one by one, up to the beginning of the bar `until` or the tick `until_tick`.

@@ -54,10 +54,10 @@ POOLED = dict(architecture="pooled", kv_sharing="mqa")
 
 @functools.cache
 def tokenizer_of(name: str) -> Tokenizer:
-    """NoteEvents, REMI+ with merged tokens, or Mmt."""
+    """NoteEvents, with one or with four tracks per program, REMI+ with merged tokens, or Mmt."""
     if name == "remi":
         return RemiBpe.learn([RemiBpe().quantize(TOKENIZER.decode(each)) for each in PROMPTS], merges=25)
-    return {"events": TOKENIZER, "mmt": Mmt()}[name]
+    return {"events": TOKENIZER, "tracks": NoteEvents(tracks_per_program=4), "mmt": Mmt()}[name]
 
 
 @functools.cache

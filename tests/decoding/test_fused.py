@@ -16,22 +16,26 @@ from sage_jax.errors import UserError
 from sage_jax.models.attend import implementation_of
 from sage_jax.models.registry import abstract_params
 from sage_jax.tokenizers.mmt import Mmt
+from sage_jax.tokenizers.note_events import NoteEvents
 from tests.decoding.small import FLAT, NESTED, PROMPTS, TOKENIZER, controls_of
-from tests.models.small import join_values, parameters, tiny_config
+from tests.models.small import parameters, tiny_config
 
 H100 = types.SimpleNamespace(platform="gpu", core_count=132, compute_capability="9.0", device_kind="NVIDIA H100")
+FOUR_TRACKS = NoteEvents(tracks_per_program=4)
 STEPS, QUEUED = 5, 2  # of which the first two read queued events
 SIZES = dict(embed_dim=48, num_layers=2, head_dim=16, mlp_dim=96, dtype="bfloat16")
 
 
-def decoded(fields: dict, rows: int, impl: str) -> tuple[list[np.ndarray], Engine]:
+def decoded(fields: dict, rows: int, impl: str, tokenizer: NoteEvents) -> tuple[list[np.ndarray], Engine]:
     """What each event step shows, and the engine after them. Rows have prompts, seeds and lengths of their own."""
-    config = dataclasses.replace(tiny_config(**fields), **SIZES, decode_impl=impl)
+    config = dataclasses.replace(tiny_config(vocab_sizes=tokenizer.vocab_sizes, **fields), **SIZES, decode_impl=impl)
     device = types.SimpleNamespace(platform="cpu", core_count=H100.core_count)
-    engine = Engine(config, parameters(config), TOKENIZER, context=127, rows=rows, chunk=8, first_capacity=128, device=device)
+    engine = Engine(config, parameters(config), tokenizer, context=127, rows=rows, chunk=8, first_capacity=128, device=device)
+    whole, tracks = tokenizer.encode(TOKENIZER.decode(PROMPTS[1])), tokenizer.tracks_per_program
     for row in range(rows):
         length = 8 * (row + 1) + QUEUED
-        engine.edit(row, 0, PROMPTS[1][:length], controls_of(row, SamplingConfig(top_k=50, top_p=0.9)))
+        controls = controls_of(row, SamplingConfig(top_k=50, top_p=0.9), tracks_per_program=tracks)
+        engine.edit(row, 0, whole[:length], controls)
         for _ in range(row + 1):
             engine.prefill(row)
     return [np.array(engine.decode(1)) for _ in range(STEPS)], engine
@@ -39,12 +43,16 @@ def decoded(fields: dict, rows: int, impl: str) -> tuple[list[np.ndarray], Engin
 
 # Programs enough for several parts of the keys: one row joins them when it reads them, several rows in a phase of its own.
 @pytest.mark.parametrize(
-    ("rows", "fields"),
-    [(1, NESTED), (3, dict(kv_sharing="as_kvhs", attribute_scope="mixed")), (2, dict(attribute_scope="own"))],
+    ("rows", "fields", "tokenizer"),
+    [
+        (1, NESTED, FOUR_TRACKS),
+        (3, dict(kv_sharing="as_kvhs", attribute_scope="mixed"), TOKENIZER),
+        (2, dict(attribute_scope="own"), TOKENIZER),
+    ],
     ids=["nested", "mixed", "own"],
 )
-def test_it_is_the_models_event_step(rows, fields):
-    shown, expected = (decoded(fields, rows, impl) for impl in ("fused", "xla"))
+def test_it_is_the_models_event_step(rows, fields, tokenizer):
+    shown, expected = (decoded(fields, rows, impl, tokenizer) for impl in ("fused", "xla"))
     np.testing.assert_array_equal(shown[0], expected[0])
     state, other = shown[1].state, expected[1].state
     for one, two in zip(jax.tree.leaves(state.carry), jax.tree.leaves(other.carry), strict=True):
@@ -58,10 +66,10 @@ def test_it_is_the_models_event_step(rows, fields):
             np.testing.assert_allclose(*filled, atol=0.1)
 
 
-@pytest.mark.parametrize("fields", [NESTED, FLAT], ids=join_values)
-def test_it_is_lowered_to_one_kernel_of_a_gpu(fields):
-    config = dataclasses.replace(tiny_config(**fields), **SIZES, decode_impl="fused")
-    engine = Engine(config, abstract_params(config), TOKENIZER, context=127, device=H100)
+@pytest.mark.parametrize(("fields", "tokenizer"), [(NESTED, FOUR_TRACKS), (FLAT, TOKENIZER)], ids=["nested", "flat"])
+def test_it_is_lowered_to_one_kernel_of_a_gpu(fields, tokenizer):
+    config = dataclasses.replace(tiny_config(vocab_sizes=tokenizer.vocab_sizes, **fields), **SIZES, decode_impl="fused")
+    engine = Engine(config, abstract_params(config), tokenizer, context=127, device=H100)
     function, arguments, _ = engine.definition("event_step", 1, 128)
     device = AbstractDevice(H100.device_kind + " 80GB HBM3", H100.core_count, H100.platform)
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("device",), (AxisType.Auto,), abstract_device=device)):
