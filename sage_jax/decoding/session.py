@@ -55,15 +55,17 @@ class Session:
         meter: tuple[int, int] = DEFAULT_METER,
         seed: int = 0,
         allow_changes: bool = True,
+        reads_at_once: bool = True,
     ):
         """programs: MIDI programs that the model may play, 128 for drums; None for all. allow_changes: whether it may change
-        the tempo and the meter. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
+        the tempo and the meter. reads_at_once: whether the model reads notes when they are pushed. Else it reads them in the
+        scheduler's next turn, together with those of other sessions, which takes less time for each. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
         lacks."""
         tokenizer = scheduler.engine.tokenizer
         self._encoder = event_encoder(tokenizer)
         self.clock: EventClock = self._encoder.clock
         self._decoder = event_decoder(tokenizer, self.clock)
-        self._scheduler = scheduler
+        self._scheduler, self._reads_at_once = scheduler, reads_at_once
         # The row waits where nothing is to be drawn.
         self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0, allow_changes=allow_changes)
         if meter not in tokenizer.grid.meters:
@@ -100,7 +102,7 @@ class Session:
     def push(self, notes: Notes) -> None:
         """Adds notes, each (onset tick, program, pitch, duration in ticks, velocity); the vocabulary rounds the last two.
 
-        They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
+        They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
         roll back to its tick first.
         """
         whole, rows = self._events, _note_rows(notes)
@@ -236,6 +238,8 @@ class Session:
         # A draw that was left may have gone on, so that its row's window has moved: the events are then read again.
         history = None if is_rollback else kept
         self._scheduler.revise(self._row, len(kept), pushed, request, history)
+        if self._reads_at_once:
+            self._scheduler.read_queues()
 
 
 def _note_rows(notes: Notes) -> np.ndarray:
