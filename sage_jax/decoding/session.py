@@ -59,8 +59,8 @@ class Session:
     ):
         """programs: MIDI programs that the model may play, 128 for drums; None for all. allow_changes: whether it may change
         the tempo and the meter. reads_at_once: whether the model reads notes when they are pushed. Else it reads them in the
-        scheduler's next turn, together with those of other sessions, which takes less time for each. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
-        lacks."""
+        scheduler's next turn, together with those of other sessions, which takes less time for each. Raises UserError if all
+        rows are taken, and for a program, tempo or meter that the vocabulary lacks."""
         tokenizer = scheduler.engine.tokenizer
         self._encoder = event_encoder(tokenizer)
         self.clock: EventClock = self._encoder.clock
@@ -102,8 +102,8 @@ class Session:
     def push(self, notes: Notes) -> None:
         """Adds notes, each (onset tick, program, pitch, duration in ticks, velocity); the vocabulary rounds the last two.
 
-        They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
-        roll back to its tick first.
+        They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note
+        that sorts before the last event; roll back to its tick first.
         """
         whole, rows = self._events, _note_rows(notes)
         if not len(rows):
@@ -193,13 +193,14 @@ class Session:
         )
         if programs is not None:
             limits = dataclasses.replace(limits, programs=programs)
-        return self._draw(limits, number)
-
-    def _draw(self, limits: Limits, number: int) -> Iterator[DecodedEvent]:
+        # The row goes on at once: with several sessions, before the first of them waits for an event step.
         self._request = dataclasses.replace(self._request, number=number)
         self._revise(self._events, self._events[:0], limits)
+        return self._taken(self._row.request)
+
+    def _taken(self, request: Request) -> Iterator[DecodedEvent]:
+        """The events that the row brings as long as its request is `request`."""
         row = self._row
-        request = row.request
         while not (row.is_parked and not row.outbox):
             if row.request is not request:
                 raise UserError("the session has changed since this draw began; call draw again")
