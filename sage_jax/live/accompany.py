@@ -5,7 +5,7 @@ from sage_jax.live.modes import NEVER, Mode
 SILENT_BARS = 8  # of the player, after which the model stops
 AHEAD_LEADS, AHEAD_QUARTERS = 0.5, 1.0  # beyond the lead, what is drawn as a backup: in leads, and at least in quarters
 # The part of the lead for which a note may wait to be read with others, for each session. Reading takes as long as drawing
-# several notes of all sessions, so that more players are followed less closely rather than late.
+# several notes of all sessions, so that more players are followed less closely rather than late. No note waits beyond the lead.
 PATIENCE_LEADS = 1 / 16
 PATIENCE_READS = 3.0  # and as many times as long as reading all sessions takes: most of the time is left for drawing
 BEHIND_LEADS = 0.5  # the same part at most, and if the model has not drawn up to the horizon
