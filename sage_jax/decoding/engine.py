@@ -117,6 +117,7 @@ class Engine:
         """Compiles every program that a scheduler or a session can need; returns the seconds."""
         compiled = self.compile_seconds
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
+        self._number(1)  # and what makes an array of a number
         for name in ("empty", "edit", "read"):
             self._program(name, self.staging_rows, self._stage_capacity)
         for capacity in self.capacities:
