@@ -28,6 +28,7 @@ FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capac
 CHUNK = 32  # events that a prefill reads at once
 LIVE_CHUNK = 16  # the same where a player waits for the next note
 CAPACITY_MULTIPLE = 64
+GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many each takes a half and 0.4 of the time alone
 STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
 
 
@@ -116,11 +117,14 @@ class Engine:
         """Compiles every program that a scheduler or a session can need; returns the seconds."""
         compiled = self.compile_seconds
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
+        self._number(1)  # and what makes an array of a number
         for name in ("empty", "edit", "read"):
             self._program(name, self.staging_rows, self._stage_capacity)
         for capacity in self.capacities:
-            for name in ("empty", "decode", "edit", "release", "events", self._prefill_name):
+            for name in ("empty", "decode", "edit", "release", "events"):
                 self._program(name, self.rows, capacity)
+            for count in self.groups:
+                self._prefill_program(count, capacity)
             self._program("insert", self.rows, capacity, self.staging_rows)
         for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
             self._program("resize", self.rows, capacity, larger)
@@ -162,16 +166,33 @@ class Engine:
         return shown
 
     def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
-        """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on. See `Decoder.edit`."""
+        """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on; those before are not looked at.
+
+        See `Decoder.edit`.
+        """
         while self.capacity <= len(events):
             self.grow()
         self._state = self._edit(self.state, self.rows, self.capacity, slot, keep, events, controls)
 
-    def prefill(self, slot: int) -> None:
-        """Reads up to `chunk` queued events of the row. Its length + chunk must not exceed the capacity."""
-        program = self._program(self._prefill_name, self.rows, self.capacity)
-        slots = (np.int32(slot),) if self.rows > 1 else ()
-        self._state = program(self.params, self.state, *slots)
+    @property
+    def groups(self) -> list[int]:
+        """The numbers of rows for which there is a program of `prefill`."""
+        return sorted({min(size, self.rows) for size in GROUPS})
+
+    @property
+    def group(self) -> int:
+        """The most rows that one `prefill` reads."""
+        return self.groups[-1]
+
+    def prefill(self, *slots: int) -> None:
+        """Reads up to `chunk` queued events of each of the rows, at most `group` of them.
+
+        The length of each + chunk must not exceed the capacity.
+        """
+        count = next(size for size in self.groups if size >= len(slots))
+        program = self._prefill_program(count, self.capacity)
+        places = np.array([*slots, *slots[:1] * (count - len(slots))], np.int32)  # one that is read twice changes nothing
+        self._state = program(self.params, self.state, *((places,) if self.rows > 1 else ()))
 
     def release(self, slot: int) -> None:
         """Ends the row."""
@@ -221,10 +242,11 @@ class Engine:
             self._numbers[value] = jnp.int32(value)
         return self._numbers[value]
 
-    @property
-    def _prefill_name(self) -> str:
-        """The program that prefills a row of the batch: where there is one row, that of a staging area of one row."""
-        return "prefill" if self.rows > 1 else "read"
+    def _prefill_program(self, count: int, capacity: int) -> Callable:
+        """What prefills `count` rows of the batch: where there is one row, the program of a staging area of one row."""
+        if self.rows == 1:
+            return self._program("read", 1, capacity)
+        return self._program("prefill", self.rows, capacity, count)
 
     @property
     def _stage_capacity(self) -> int:
@@ -257,7 +279,8 @@ class Engine:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
 
         name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is
-        the body of decode. other: the larger capacity of a resize; the staging rows of an insert.
+        the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the rows
+        that a prefill reads, 0 for one.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
@@ -274,7 +297,8 @@ class Engine:
             resize = lambda params, state: decoder.empty(params, rows, other).insert(jnp.int32(0), state)
             return resize, (self.params, state), ()
         if name == "prefill":
-            return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, number), (1,)
+            slots = np.zeros(max(other, 1), np.int32)
+            return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, slots), (1,)
         if name == "read":
             return functools.partial(decoder.read, chunk=self.chunk), (self.params, state), (1,)
         if name == "edit":

@@ -63,6 +63,7 @@ class Scheduler:
         self._staged: list[Staged | None] = [None] * (1 if interleaved else engine.staging_rows)  # by place
         self._finished: list[Continuation] = []  # not yet returned by a turn
         self._lengths = np.zeros(engine.rows, np.int64)
+        self._known = np.zeros(engine.rows, np.int64)  # events of each row that are given, whether read or queued
         self._done = np.ones(engine.rows, bool)
         self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
         self.window_length = window_length or int(WINDOW_FRACTION * engine.limit)
@@ -104,6 +105,7 @@ class Scheduler:
         After single steps the outbox of each row has its new events.
         """
         began, compiled = time.perf_counter(), self.engine.compile_seconds
+        self.read_queues()
         if self.interleaved:
             self._prefill()
         else:
@@ -202,6 +204,7 @@ class Scheduler:
         row.window = window
         self.engine.insert_staged(slot, len(window.given), place)
         self._rows[slot], self._lengths[slot], self._done[slot] = row, len(window.given), False
+        self._known[slot] = len(window.given)
         self._staged[place] = None
 
     def _row(self, slot: int) -> Progress:
@@ -328,15 +331,13 @@ class Scheduler:
         self._rows[slot] = None
 
     def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None) -> None:
-        """Keeps the first `keep` events of a session, gives it events [N, A] after them, and goes on with the settings of
-        `request`.
+        """Keeps the first `keep` events of a session, queues events [N, A] after them, and goes on with the settings of
+        `request`. The next turn reads the queues of all rows together.
 
         history: the first `keep` events, which are read again if they are no longer in the row's window. Without them, raises
         UserError as `Progress.keep`; the session then stays as it is.
         """
         slot = self._rows.index(row)
-        self._read_all_but(0)
-        cached = self.engine.events(slot, self.engine.limit)
         try:
             kept = row.keep(keep)
         except UserError:
@@ -344,17 +345,44 @@ class Scheduler:
                 raise
             self._restart(row, slot, np.concatenate([history, events]), request)
             return
-        given = np.concatenate([cached[:kept], events]).astype(np.int16)
-        if len(given) > self.engine.limit - self._ahead:
-            self._restart(row, slot, row.whole(given[len(row.window.given) :]), request)
+        if kept + len(events) > self.engine.limit - self._ahead:
+            drawn = self.engine.events(slot, kept)[len(row.window.given) :]
+            self._restart(row, slot, row.whole(np.concatenate([drawn, events])), request)
             return
         self._renew(row, request)
+        known = kept + len(events)
+        given = np.zeros((known, self.engine.config.num_attributes), np.int16)
+        given[kept:] = events
         self.engine.edit(slot, kept, given, self._controls(row, row.window))
-        self._lengths[slot], self._done[slot] = min(self._lengths[slot], kept), False
-        unread = len(events)
-        while unread > SHORT and len(given) - unread + self.engine.chunk <= self.engine.capacity:
-            self.engine.prefill(slot)
-            unread -= self.engine.chunk
+        if kept < self._lengths[slot]:
+            self._lengths[slot] = max(min(kept, known - 1), 0)  # without a queue the last event is read again
+        self._known[slot], self._done[slot] = known, False
+
+    def read_queues(self) -> bool:
+        """Reads what sessions were given, several rows at once, but for the last few events; returns whether there was any.
+
+        A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
+        """
+        has_read = False
+        while slots := self._queued():
+            if not has_read:
+                self._read_all_but(0)  # else a step that began before would bring lengths of before
+                has_read = True
+            for first in range(0, len(slots), self.engine.group):
+                self.engine.prefill(*slots[first : first + self.engine.group])
+            self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
+        return has_read
+
+    def _queued(self) -> list[int]:
+        """The rows with a queue that is worth a prefill."""
+        chunk = self.engine.chunk
+        return [
+            slot
+            for slot, row in enumerate(self._rows)
+            if row is not None
+            and self._known[slot] - self._lengths[slot] > SHORT
+            and self._lengths[slot] + chunk <= self.engine.capacity
+        ]
 
     def _renew(self, row: Progress, request: Request) -> None:
         row.renew(request)

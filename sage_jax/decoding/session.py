@@ -55,15 +55,17 @@ class Session:
         meter: tuple[int, int] = DEFAULT_METER,
         seed: int = 0,
         allow_changes: bool = True,
+        reads_at_once: bool = True,
     ):
-        """programs: what the model may play, as in Limits. allow_changes: whether it may change
-        the tempo and the meter. Raises UserError if all rows are taken, and for a program, tempo or meter that the vocabulary
-        lacks."""
+        """programs: what the model may play, as in Limits. allow_changes: whether it may change the tempo and the meter.
+        reads_at_once: whether the model reads notes when they are pushed. Else it reads them in the scheduler's next turn,
+        together with those of other sessions, which takes less time for each. Raises UserError if all rows are taken, and for a
+        program, tempo or meter that the vocabulary lacks."""
         tokenizer = scheduler.engine.tokenizer
         self._encoder = event_encoder(tokenizer)
         self.clock: EventClock = self._encoder.clock
         self._decoder = event_decoder(tokenizer, self.clock)
-        self._scheduler = scheduler
+        self._scheduler, self._reads_at_once = scheduler, reads_at_once
         # The row waits where nothing is to be drawn.
         self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0, allow_changes=allow_changes)
         if meter not in tokenizer.grid.meters:
@@ -100,8 +102,8 @@ class Session:
     def push(self, notes: Notes) -> None:
         """Adds notes, as for `note_array`; the vocabulary rounds durations and velocities.
 
-        They are read now, so that the next `draw` begins at once. Raises UserError for a note that sorts before the last event;
-        roll back to its tick first.
+        They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note
+        that sorts before the last event; roll back to its tick first.
         """
         whole, rows = self._events, note_array(notes)
         if not len(rows):
@@ -191,13 +193,14 @@ class Session:
         )
         if programs is not None:
             limits = dataclasses.replace(limits, programs=programs)
-        return self._draw(limits, number)
-
-    def _draw(self, limits: Limits, number: int) -> Iterator[DecodedEvent]:
+        # The row goes on at once: with several sessions, before the first of them waits for an event step.
         self._request = dataclasses.replace(self._request, number=number)
         self._revise(self._events, self._events[:0], limits)
+        return self._taken(self._row.request)
+
+    def _taken(self, request: Request) -> Iterator[DecodedEvent]:
+        """The events that the row brings as long as its request is `request`."""
         row = self._row
-        request = row.request
         while not (row.is_parked and not row.outbox):
             if row.request is not request:
                 raise UserError("the session has changed since this draw began; call draw again")
@@ -236,3 +239,5 @@ class Session:
         # A draw that was left may have gone on, so that its row's window has moved: the events are then read again.
         history = None if is_rollback else kept
         self._scheduler.revise(self._row, len(kept), pushed, request, history)
+        if self._reads_at_once:
+            self._scheduler.read_queues()

@@ -85,6 +85,11 @@ class DecodeState(struct.Struct):
         """The row `slot` as a batch of one."""
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, slot, 1), self)
 
+    def rows(self, slots: jax.Array) -> "DecodeState":
+        """The rows `slots`, int32 [K], as a batch of K."""
+        parts = [self.row(slots[place]) for place in range(len(slots))]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
     def insert(self, slot: jax.Array, other: "DecodeState") -> "DecodeState":
         """`other` in the rows from `slot` on. Its events must fit; the capacities may differ."""
 

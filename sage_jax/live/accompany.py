@@ -5,9 +5,9 @@ from sage_jax.live.modes import NEVER, Mode
 SILENT_BARS = 8  # of the player, after which the model stops
 AHEAD_LEADS, AHEAD_QUARTERS = 0.5, 1.0  # beyond the lead, what is drawn as a backup: in leads, and at least in quarters
 # The part of the lead for which a note may wait to be read with others, for each session. Reading takes as long as drawing
-# several notes of all sessions, so that more players are followed less closely rather than late.
+# several notes of all sessions, so that more players are followed less closely rather than late. No note waits beyond the lead.
 PATIENCE_LEADS = 1 / 16
-PATIENCE_READS = 3.0  # and as many times as long as reading takes, so that most of the time is left for drawing
+PATIENCE_READS = 3.0  # and as many times as long as reading all sessions takes: most of the time is left for drawing
 BEHIND_LEADS = 0.5  # the same part at most, and if the model has not drawn up to the horizon
 
 
@@ -33,7 +33,14 @@ class Accompany(Mode):
     def _ahead(self) -> float:
         """Seconds from now that are drawn."""
         quarter = self.seat.clock.quarter_seconds
-        return self._lead + max(AHEAD_LEADS * self._lead, AHEAD_QUARTERS * quarter)
+        backup = max(AHEAD_LEADS * self._lead, AHEAD_QUARTERS * quarter)
+        return self._lead + backup / self._reads
+
+    @property
+    def _reads(self) -> int:
+        """How many times the model reads until it has read every session once."""
+        scheduler = self.seat.scheduler
+        return max(-(-scheduler.sessions // scheduler.engine.group), 1)
 
     @property
     def patience(self) -> float:
@@ -42,7 +49,8 @@ class Accompany(Mode):
         seat = self.seat
         is_behind = seat.clock.seconds(seat.writer.frontier) < seat.now() + self._lead
         leads = BEHIND_LEADS if is_behind else min(PATIENCE_LEADS * max(seat.scheduler.sessions, 1), BEHIND_LEADS)
-        return max(leads * self._lead, PATIENCE_READS * seat.meters.typical("rollback", 0.0))
+        reading = PATIENCE_READS * self._reads * seat.meters.typical("rollback", 0.0)
+        return max(leads * self._lead, min(reading, self._lead))
 
     def _is_wanted(self, now: float) -> bool:
         """Whether the player has played lately."""

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sage_jax.decoding.engine import LIVE_CHUNK
 from sage_jax.decoding.scheduler import Scheduler
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WINDOW_FRACTION = 0.4  # of the context with which a full row goes on: less to read at once than elsewhere
 AT_ONCE = -NEVER
 SHORTEST_WAIT, LONGEST_WAIT = 0.001, 1.0  # seconds between two rounds if there was nothing to do in the first one
+JOINS = 0.5  # the part of its patience after which a session is read with others
 MOST_COMMANDS = 64  # of a player in one round
 OPEN_TIMEOUT = 60.0  # seconds
 
@@ -28,8 +29,8 @@ OPEN_TIMEOUT = 60.0  # seconds
 class LiveHost:
     """Sessions of one model that are stepped together. Players' notes and polls come from any thread.
 
-    In each round every session with work does one piece of it, the one with the nearest deadline first. So a session waits at
-    most for one piece of each of the others. clock: seconds; monotonic. closes_when_empty: with its last session.
+    In each round the model reads what the players of some sessions did, for all of these together. Every other session draws an
+    event if it wants one, all in one event step. clock: seconds; monotonic. closes_when_empty: with its last session.
     """
 
     def __init__(
@@ -137,18 +138,42 @@ class LiveHost:
 
         The thread calls it; a test may do so instead of starting the host.
         """
-        has_worked = False
-        for session in list(self.sessions):
-            has_worked |= bool(self._guarded(session, self._take_inbox))
+        has_more = [self._guarded(session, self._take_inbox) for session in list(self.sessions)]
         self._admit()
         now = self.now()
-        seats = [(session.seat.deadline(now), number, session) for number, session in enumerate(self.sessions) if session.seat]
-        for _, _, session in sorted(seats, key=lambda each: each[:2]):
-            has_worked |= bool(self._guarded(session, self._work))
-        if has_worked:
+        for session in list(self.sessions):
+            self._work(session, lambda seat: seat.update(now))
+        readers = self._readers(now)
+        others = sorted((each for each in self.sessions if each not in readers), key=lambda each: seat_of(each).deadline(now))
+        has_drawn = [self._work(session, lambda seat: seat.step(self.now())) for session in others]
+        if readers:
+            self._read(readers)
+        if readers or any(has_more) or any(has_drawn):
             return AT_ONCE
         now = self.now()
-        return min((session.seat.wake(now) for session in self.sessions if session.seat), default=NEVER)
+        return min((seat_of(session).wake(now) for session in self.sessions), default=NEVER)
+
+    def _readers(self, now: float) -> list[LiveSession]:
+        """The sessions whose players are read in this round: those that should be, and then those that soon should be.
+
+        Reading for several rows at once takes hardly longer than for one. More of them wait for the next round, so that those
+        that draw wait less.
+        """
+        by_time = sorted(self.sessions, key=lambda each: seat_of(each).reads_at())
+        if not by_time or seat_of(by_time[0]).reads_at() > now:
+            return []
+        return [each for each in by_time if seat_of(each).reads_at(JOINS) <= now][: self.engine.group]
+
+    def _read(self, readers: list[LiveSession]) -> None:
+        now = self.now()
+        for session in readers:  # while the device still does the event step
+            self._work(session, lambda seat: seat.give(now))
+        self.scheduler.read_queues()
+        self.engine.wait()
+        seconds = self.now() - now
+        for session in readers:
+            self._work(session, lambda seat: seat.go_on(self.now(), seconds))
+        self.scheduler.turn(max_steps=1)  # reads what a prefill leaves to event steps
 
     def _admit(self) -> None:
         while self._opening:
@@ -166,13 +191,21 @@ class LiveHost:
             self.scheduler, session.settings, session.clock, session.queue, session.meters, self.model.sampling, self.now
         )
 
-    def _guarded(self, session: LiveSession, work: Callable[[LiveSession], bool]) -> bool:
-        """Does `work` for a session; an error ends this session and no other."""
+    def _guarded(self, session: LiveSession, work: Callable[[LiveSession], Any]) -> bool:
+        """Does `work` for a session unless it has ended; an error ends this session and no other."""
         try:
-            return work(session)
+            return session in self.sessions and bool(work(session))
         except Exception as error:
             self._fail(session, error)
             return False
+
+    def _work(self, session: LiveSession, work: Callable[[Seat], Any]) -> bool:
+        """Does `work` for the seat of a session, which learns if `poll` has something new."""
+        before = session.queue.changes
+        has_worked = self._guarded(session, lambda session: work(seat_of(session)))
+        if session.queue.changes != before:
+            session.notify()
+        return has_worked
 
     def _fail(self, session: LiveSession, error: Exception) -> None:
         session.error = error
@@ -202,16 +235,6 @@ class LiveHost:
                 session.seat.take(name, arguments, self.now())
         return bool(session.inbox)
 
-    def _work(self, session: LiveSession) -> bool:
-        seat = session.seat
-        if seat is None or session not in self.sessions:
-            return False
-        before = seat.queue.changes
-        has_worked = seat.turn(self.now())
-        if seat.queue.changes != before:
-            session.notify()
-        return has_worked
-
     def _restart(self, session: LiveSession, at: float) -> None:
         if session.seat is not None:
             session.seat.close()
@@ -221,3 +244,9 @@ class LiveHost:
         session.queue.restart(session.clock)
         session.seat = self._seat(session)
         session.notify()
+
+
+def seat_of(session: LiveSession) -> Seat:
+    """The seat of a session that is open."""
+    assert session.seat is not None
+    return session.seat

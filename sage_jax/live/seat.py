@@ -10,7 +10,7 @@ from sage_jax.live.accompany import Accompany
 from sage_jax.live.answer import Answer
 from sage_jax.live.clock import MusicalClock
 from sage_jax.live.context import Context
-from sage_jax.live.modes import Mode
+from sage_jax.live.modes import NEVER, Mode
 from sage_jax.live.player_notes import WATERMARK, PlayerNotes
 from sage_jax.live.queue import NoteQueue
 from sage_jax.live.settings import LiveSettings
@@ -24,7 +24,7 @@ MODES: dict[str, Callable[["Seat"], Mode]] = {"answer": Answer, "trade": Trade, 
 class Seat:
     """Reads what the player plays and writes what the model plays, in pieces of work that take a bounded time each.
 
-    One piece reads what has changed, with at most one rollback, or draws one event.
+    One piece gives the model what has changed, with at most one rollback, or draws one event.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class Seat:
             meter=settings.meter,
             seed=settings.seed,
             allow_changes=False,  # the tempo and the meter are the player's
+            reads_at_once=False,  # the host reads for all sessions
         )
         self.player = PlayerNotes(clock, tokenizer.grid)
         self.context = Context()
         self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
         self.mode: Mode = MODES[settings.mode](self)
         self._changed_at: float | None = None  # since when the context has been waiting to be read
+        self._has_gone_back = False
 
     # What the player does
 
@@ -91,19 +93,26 @@ class Seat:
 
     # Work
 
-    def turn(self, now: float) -> bool:
-        """One piece of work; returns whether there may be more to do at once."""
+    def update(self, now: float) -> None:
+        """Takes in what has happened since."""
         self._reconcile()
         self.mode.update(now)
-        if self._reads(now):
-            self._read(now)
-            return True
-        if self.writer.is_drawing and self.mode.wants(now):  # also while what has changed waits to be read
-            self.writer.step()
-            if self.context.dirty is None:
-                self.mode.drawn(self.now())
-            return True
-        return False
+        due = self.player.due()
+        if due is not None and due <= now:
+            self.collect(now)
+        if self.context.dirty is None:
+            self._changed_at = None
+        elif self._changed_at is None:
+            self._changed_at = now
+
+    def step(self, now: float) -> bool:
+        """Draws an event if the mode wants one, also while what has changed waits to be read; returns whether it did."""
+        if not (self.writer.is_drawing and self.mode.wants(now)):
+            return False
+        self.writer.step()
+        if self.context.dirty is None:
+            self.mode.drawn(self.now())
+        return True
 
     def _reconcile(self) -> None:
         """Learns which of the model's notes have sounded."""
@@ -115,28 +124,24 @@ class Seat:
         self.context.given(given)
         self.context.remove(dropped)
 
-    def _reads(self, now: float) -> bool:
-        """Whether something has changed that is to be read now."""
-        due = self.player.due()
-        if due is not None and due <= now:
-            self.collect(now)
-        if self.context.dirty is None:
-            self._changed_at = None
-            return False
-        self._changed_at = now if self._changed_at is None else self._changed_at
-        return now >= self._changed_at + self.mode.patience
+    def reads_at(self, patience: float = 1.0) -> float:
+        """When what has changed should be read, NEVER if nothing has. patience: of the mode's, the part that it waits."""
+        return NEVER if self._changed_at is None else self._changed_at + patience * self.mode.patience
 
-    def _read(self, now: float) -> None:
+    def give(self, now: float) -> None:
+        """Gives the model what has changed; the scheduler reads it."""
         self.mode.revise(now)
         self.writer.leave()
         beyond = self.context.beyond
-        has_gone_back = self.context.sync(self.decoding)
-        self.scheduler.turn(max_steps=1)  # reads what a prefill leaves to event steps
-        self.meters.add("rollback" if has_gone_back else "prefill", self.now() - now)
-        self.meters.counts["rollbacks"] += has_gone_back
+        self._has_gone_back = self.context.sync(self.decoding)
+        self.meters.counts["rollbacks"] += self._has_gone_back
         self.meters.counts["beyond context"] += self.context.beyond - beyond
         self._changed_at = None
-        self.mode.resume(self.now())
+
+    def go_on(self, now: float, seconds: float) -> None:
+        """Draws again after the scheduler has read what was given, which took `seconds`."""
+        self.meters.add("rollback" if self._has_gone_back else "prefill", seconds)
+        self.mode.resume(now)
 
     def deadline(self, now: float) -> float:
         """When the next piece of work should be done."""
@@ -148,9 +153,7 @@ class Seat:
         due = self.player.due()
         if due is not None:
             wake = min(wake, due)
-        if self._changed_at is not None:
-            wake = min(wake, self._changed_at + self.mode.patience)
-        return wake
+        return min(wake, self.reads_at())
 
     # For the modes
 

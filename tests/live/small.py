@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sage_jax.decoding.engine import GROUPS
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.live import seat
@@ -104,6 +105,11 @@ class MadeUpEngine:
 
     def __init__(self, rows: int):
         self.rows, self.tokenizer, self.limit, self.chunk = rows, TOKENIZER, 1024, 16
+
+        self.group = min(rows, GROUPS[-1])
+
+    def wait(self) -> None:
+        pass
 
     def sibling(self) -> "MadeUpEngine":
         return self

@@ -90,7 +90,7 @@ def test_sessions_of_every_mode_play_at_once(model):
 def test_errors_reach_the_session_and_no_other(model, monkeypatch):
     with LiveHost(model, 3) as host:
         broken, other = host.open(), host.open()
-        monkeypatch.setattr(broken.seat, "turn", lambda now: 1 / 0)
+        monkeypatch.setattr(broken.seat, "update", lambda now: 1 / 0)
         broken.note_on(60, 80)
         assert broken.wait(20) and isinstance(broken.error, ZeroDivisionError)
         with pytest.raises(UserError, match="has ended: division"):
