@@ -5,6 +5,8 @@ Each argument is a complete run, on the embedded corpus unless data.corpus names
   demo   three to nine minutes on two CPU cores
   base   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
   sage-20m  the recipe of the model that comes with the package (docs/model_card.md), also for fine-tuning it
+  roles-small  a small model that accompanies and infills, on two CPU cores (docs/tasks.md)
+  roles-20m    sage-20m taught to accompany and infill, for an accelerator
 
   python -m launch.preprocess --config=configs/sage.py:demo --workdir=runs/demo
   python -m launch.train --config=configs/sage.py:demo --workdir=runs/demo

@@ -3,7 +3,7 @@
   python -m launch.sample --workdir=runs/demo --prompt=song.mid
   python -m launch.sample --workdir=runs/demo --prompt=song.mid --config.sampling.temperature=0.9
 
-What each field means is documented in sage_jax.decoding.sampling.SamplingConfig and sage_jax.api.ContinuationConfig.
+What each field means is documented in sage_jax.decoding.sampling.SamplingConfig and sage_jax.takes.ContinuationConfig.
 """
 
 from ml_collections import ConfigDict

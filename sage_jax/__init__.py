@@ -9,23 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sage_jax.api import Model, Prompt, Score, Takes, load
+    from sage_jax.api import Model, load
     from sage_jax.corpus.preprocess import preprocess
     from sage_jax.decoding.sampling import SamplingConfig
     from sage_jax.defaults import default_config
     from sage_jax.errors import UserError
     from sage_jax.music.midi import read_midi, save_midi
     from sage_jax.music.notes import Piece
+    from sage_jax.takes import Prompt, Score, Takes
     from sage_jax.training.loop import train
 
 # Where each public name is defined. A name is imported when it is used: importing sage_jax alone loads neither jax nor orbax.
 _MODULES = {
     "Model": "api",
     "Piece": "music.notes",
-    "Prompt": "api",
+    "Prompt": "takes",
     "SamplingConfig": "decoding.sampling",
-    "Score": "api",
-    "Takes": "api",
+    "Score": "takes",
+    "Takes": "takes",
     "UserError": "errors",
     "default_config": "defaults",
     "load": "api",

@@ -2,18 +2,16 @@
 
 import dataclasses
 import os
-import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from sage_jax import compilation_cache
 from sage_jax.config import read_section
 from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
-from sage_jax.decoding.continuation import Continuations, continue_piece, first_bars
+from sage_jax.decoding.continuation import continue_piece, first_bars
 from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGING_ROWS, Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
@@ -23,125 +21,35 @@ from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
 from sage_jax.models.registry import inference_config, inference_parameters
 from sage_jax.music.instruments import describe, programs_in, programs_of
-from sage_jax.music.midi import at_resolution, read_midi, save_midi
+from sage_jax.music.midi import at_resolution, read_midi
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece
 from sage_jax.music.quantization_stats import QuantizationStats, stats_rows
+from sage_jax.takes import ANY, TRAINED, ContinuationConfig, Prompt, Score, Takes, at_true_tempos
+from sage_jax.tasks.rewritten import plan_rewriting, rewritten
 from sage_jax.tokenizers.incremental import DecodedEvent
+from sage_jax.tokenizers.leads import SPAN, Lead, lead_of
 from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.weights.saved_model import SavedModel, with_settings
 
 if TYPE_CHECKING:
     from sage_jax.live.session import LiveSession
 
-ANY, TRAINED = "any", "trained"
 Instruments = str | Iterable[int | str] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ContinuationConfig:
-    """How many takes of what length. Raises UserError naming the field.
-
-    num_samples: takes, decoded as one batch. prompt_bars: bars of the prompt that the model reads, from its first note on.
-    num_bars: new bars. max_events: the most events of a take. seed: the same seed gives the same takes. qpm (quarters per
-    minute), meter: tempo and time signature of a take without a prompt. pitches: "any", or "trained" for those that each
-    instrument has in the training split or in the prompt; published weights over NoteEvents know them, and others take any.
-    """
-
-    num_samples: int = 4
-    prompt_bars: int = 4
-    num_bars: int = 8
-    max_events: int = 1024
-    seed: int = 0
-    qpm: float = DEFAULT_QPM
-    meter: tuple[int, int] = DEFAULT_METER
-    pitches: str = TRAINED
-
-    def __post_init__(self):
-        object.__setattr__(self, "meter", tuple(self.meter))
-        for field, low in (("num_samples", 1), ("prompt_bars", 1), ("num_bars", 1), ("max_events", 1), ("seed", 0)):
-            value = getattr(self, field)
-            if not isinstance(value, int) or not low <= value < 2**31:
-                raise UserError(f"continuation.{field} is {value!r}; give a whole number of at least {low}")
-        if self.pitches not in (TRAINED, ANY):
-            raise UserError(f"continuation.pitches is {self.pitches!r}; choose {TRAINED} or {ANY}")
-        if not 4 <= self.qpm <= 1000:
-            raise UserError(f"continuation.qpm is {self.qpm!r}; give quarters per minute from 4 to 1000")
-        if len(self.meter) != 2 or not 1 <= self.meter[0] <= 16 or self.meter[1] not in (1, 2, 4, 8, 16):
-            raise UserError(f"continuation.meter is {self.meter!r}; give a time signature like (3, 4)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A prompt as a model reads it. `Model.read_prompt` makes it.
-
-    read: its bars as they stand in the file. quantized: the same in the model's vocabulary. bars: how many bars the latter
-    fills; the vocabulary may split a bar of the file into several. changed: what the vocabulary changed, one line for each
-    kind, beginning "file: " or "prompt: ".
-    """
-
-    name: str
-    read: Piece
-    quantized: Piece
-    bars: int
-    changed: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Takes(Sequence[Piece]):
-    """Several continuations of one prompt, each with the prompt before it; a sequence of Piece.
-
-    prompt: what the model read, at the tempos of the file. changed: as in Prompt. continuations: lengths and times.
-    """
-
-    pieces: tuple[Piece, ...]
-    prompt: Piece
-    changed: tuple[str, ...]
-    continuations: Continuations
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def __getitem__(self, index):
-        return self.pieces[index]
-
-    def __iter__(self) -> Iterator[Piece]:
-        return iter(self.pieces)
-
-    def save(self, folder: str | os.PathLike) -> list[pathlib.Path]:
-        """Writes take_1.mid, take_2.mid, ... to `folder` and returns their paths. Raises UserError where it can't."""
-        paths = [pathlib.Path(folder) / f"take_{number}.mid" for number in range(1, len(self) + 1)]
-        for piece, path in zip(self.pieces, paths, strict=True):
-            save_midi(piece, path)
-        return paths
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """The likelihood of a piece: bits per note and per second of music, and the bits per note of each attribute's tokens.
-
-    Every token of the piece counts, its meters, tempos and end among them (evaluation/likelihood.py).
-    """
-
-    bits_per_note: float
-    bits_per_second: float
-    notes: int
-    seconds: float
-    attributes: Mapping[str, float]
 
 
 class Model:
     """A trained model. `sage_jax.load` makes it from a run's folder.
 
-    run: the RunConfig that it was trained with. step: of the checkpoint. valid: the last validation up to it,
-    as its step and the nats per note; None where it is not known. sampling, continuation: the settings that calls
-    begin with, those of the run's config.
+    run: the RunConfig that it was trained with. config: the model's, as it is computed on this device. step: of the checkpoint.
+    valid: the last validation up to it, as its step and the nats per note; None where it is not known. sampling, continuation:
+    the settings that calls begin with, those of the run's config.
     """
 
     def __init__(self, saved: SavedModel, sampling: SamplingConfig, continuation: ContinuationConfig):
         self.run, self.step, self.tokenizer, self.valid = saved.run, saved.step, saved.tokenizer, saved.valid
         self.sampling, self.continuation, self._contents = sampling, continuation, saved.contents
-        self._config = inference_config(saved.run.model, jax.devices()[0])
-        self.params = inference_parameters(self._config, saved.params)
+        self.config = inference_config(saved.run.model, jax.devices()[0])
+        self.params = inference_parameters(self.config, saved.params)
         self._engines: dict[tuple[int, int, int], Engine] = {}
 
     def __repr__(self) -> str:
@@ -209,6 +117,59 @@ class Model:
         wanted = self._settings(num_bars=bars, qpm=qpm, meter=meter, num_samples=num_samples, seed=seed, max_events=max_events)
         return self._write(*self._prompted(None, instruments, wanted), wanted, sampling)
 
+    def accompany(
+        self,
+        music: str | os.PathLike | Piece,
+        own: Instruments,
+        *,
+        lead: str = "1bar",
+        bars: str | tuple[int, int] | None = None,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        max_events: int | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> Takes:
+        """Writes the tracks `own` to the others of a MIDI file or a Piece, which stay as they are, note for note.
+
+        own: General MIDI programs, names and "drums", "40:2" for the second track of one; what the file has of them in these
+        bars is replaced. lead: when the model knows the others, one of leads.LEADS: "1bar" is a bar ahead, "0" at once, "-0.5"
+        half a quarter late. bars: (first, last) or "first-last", from 1; None for all. Raises UserError for a model without
+        roles, an unknown lead, bars outside the piece, and if nothing is given.
+        """
+        wanted = self._settings(num_samples=num_samples, seed=seed, max_events=max_events)
+        return self._rewrite(music, own, lead_of(lead), bars, wanted, sampling)
+
+    def infill(
+        self,
+        music: str | os.PathLike | Piece,
+        bars: str | tuple[int, int],
+        own: Instruments = None,
+        *,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        max_events: int | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> Takes:
+        """Rewrites `bars` of a MIDI file or a Piece, given the rest, which stays as it is, note for note.
+
+        bars, own and errors as in `accompany`; own is None for all tracks, and each of them must be in the piece.
+        """
+        wanted = self._settings(num_samples=num_samples, seed=seed, max_events=max_events)
+        return self._rewrite(music, own, SPAN, bars, wanted, sampling)
+
+    def _rewrite(
+        self,
+        music: str | os.PathLike | Piece,
+        own: Instruments,
+        lead: Lead,
+        bars: str | tuple[int, int] | None,
+        wanted: ContinuationConfig,
+        sampling: SamplingConfig | None,
+    ) -> Takes:
+        plan = plan_rewriting(music, self.tokenizer, None if own is None else _as_list(own), bars, lead)
+        sampling = self.sampling if sampling is None else sampling
+        return rewritten(self.engine(wanted.num_samples), plan, wanted, sampling)
+
     def score(self, music: str | os.PathLike | Piece) -> Score:
         """The likelihood of a MIDI file or a Piece under the model. Raises UserError for a file without notes."""
         name, piece = self._read(music, "the piece")
@@ -216,7 +177,7 @@ class Model:
             raise UserError(f"{name} has no notes; give music to score")
         steps = self.tokenizer.encode(self.tokenizer.quantize(piece))
         context = self.run.context
-        found = likelihood.bits(self._config, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
+        found = likelihood.bits(self.config, self.params, self.tokenizer, [steps], context, max(1, 1024 // context))
         bits, notes = found.bits[0], max(int(found.notes[0]), 1)
         return Score(
             bits_per_note=float(bits.sum() / notes),
@@ -307,7 +268,7 @@ class Model:
         key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows)
         if key not in self._engines:
             self._engines[key] = Engine(
-                self._config,
+                self.config,
                 self.params,
                 self.tokenizer,
                 context=self.run.context,
@@ -381,17 +342,6 @@ def load(folder: str | os.PathLike, *, best: bool = False, settings: Mapping[str
     sampling = read_section(SamplingConfig, "sampling", sections)
     continuation = read_section(ContinuationConfig, "continuation", sections)
     return Model(saved, sampling, continuation)
-
-
-def at_true_tempos(take: Piece, prompt: Prompt, prompt_end: int) -> Piece:
-    """`take` with the file's tempos instead of the quantized ones up to the tick `prompt_end`, at which its prompt ends.
-
-    The tempo in force at the end of the prompt stays the file's; later changes are the model's.
-    """
-    tempos = take.tempos[take.tempos["tick"] >= max(prompt_end, 1)].copy()
-    tempos["qpm"][tempos["qpm"] == prompt.quantized.tempos["qpm"][-1]] = prompt.read.tempos["qpm"][-1]
-    tempos = np.concatenate([prompt.read.tempos, tempos])
-    return dataclasses.replace(take, tempos=tempos[np.append(True, np.diff(tempos["qpm"]) != 0)])
 
 
 def _playable(instruments: Instruments, own: list[int], name: str) -> list[int] | None:

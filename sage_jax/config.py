@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from sage_jax.data.augmentation import AugmentConfig
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
+from sage_jax.tasks.config import TasksConfig
 from sage_jax.tokenizers.config import RepresentationConfig
 from sage_jax.tokenizers.note_events import HEAD, NoteEvents
 
@@ -159,6 +160,7 @@ class RunConfig:
     optimizer: OptimizerConfig
     train: TrainConfig
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    tasks: TasksConfig = dataclasses.field(default_factory=TasksConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     partitioner: str = "mesh"
 
@@ -169,17 +171,19 @@ class RunConfig:
         Raises UserError that names the field which is unknown or has an invalid value.
         """
         tokenizer = read_section(NoteEvents, "tokenizer", sections)
-        sections = {"representation": {}, "augment": {}, "mesh": {}, "partitioner": "mesh", **sections}  # optional sections
+        optional = {name: {} for name in ("representation", "augment", "tasks", "mesh")}
+        sections = {**optional, "partitioner": "mesh", **sections}
         representation = read_section(RepresentationConfig, "representation", sections)
-        sizes = representation.vocab_sizes(tokenizer)
+        fields = representation.model_fields(tokenizer)
         return cls(
             tokenizer,
             representation,
             read_section(DataConfig, "data", sections),
-            read_section(ModelConfig, "model", sections, vocab_sizes=sizes),
+            read_section(ModelConfig, "model", sections, **fields),
             read_section(OptimizerConfig, "optimizer", sections),
             read_section(TrainConfig, "train", sections),
             read_section(AugmentConfig, "augment", sections),
+            read_section(TasksConfig, "tasks", sections),
             read_section(MeshConfig, "mesh", sections),
             sections["partitioner"],
         )
@@ -188,6 +192,11 @@ class RunConfig:
         if self.partitioner not in PARTITIONERS:
             raise UserError(f"config.partitioner is {self.partitioner!r}; choose one of {', '.join(PARTITIONERS)}")
         self.augment.check(self.representation)
+        if self.tasks != TasksConfig() and self.representation.name != "roles":
+            raise UserError(
+                f"config.tasks is {self.tasks}, but the tokens of config.representation.name = {self.representation.name} have "
+                "no given events; set config.representation.name to roles"
+            )
         if self.model.architecture == "delay" and self.representation.name != "events":
             raise UserError("config.model.architecture is delay, which supports only config.representation.name = events")
         if self.model.architecture == "delay" and self.data.pack:
@@ -202,9 +211,10 @@ class RunConfig:
         return self.representation.steps(self.data.context_events)
 
     def to_dict(self) -> dict[str, Any]:
-        """The sections, JSON-ready, without the vocabulary sizes, which follow from the tokenizer."""
+        """The sections, JSON-ready, without the fields of the model that follow from the tokenizer."""
         sections = dataclasses.asdict(self)
-        del sections["model"]["vocab_sizes"]
+        for field in self.representation.model_fields(self.tokenizer):
+            del sections["model"][field]
         return sections
 
     def differences(self, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -3,12 +3,13 @@
 from typing import Any
 
 SIZES = ("debug", "demo", "base")
-PRESETS = (*SIZES, "sage-20m")
+PRESETS = (*SIZES, "sage-20m", "roles-small", "roles-20m")
 
 
 def default_config(size: str = "base") -> dict[str, Any]:
     """All sections of a config as plain dicts: `base` with the overrides of `size`, one of PRESETS."""
-    overrides = {"base": dict, "demo": demo, "debug": debug, "sage-20m": sage_20m}[size]()
+    presets = {"base": dict, "demo": demo, "debug": debug, "sage-20m": sage_20m}
+    overrides = {**presets, "roles-small": roles_small, "roles-20m": roles_20m}[size]()
     config = base()
     for section, fields in overrides.items():
         config[section].update(fields)
@@ -44,6 +45,7 @@ def base() -> dict[str, Any]:
         cut_start=0.0,
         keep_ranges=False,
     )
+    config["tasks"] = dict(plain=0.2, accompany=0.3, infill=0.2, scattered=0.1, live=0.2)
     config["model"] = dict(
         architecture="flat",
         lookahead=0,
@@ -133,6 +135,43 @@ def sage_20m() -> dict:
         optimizer=dict(learning_rate=1e-3, warmup_steps=100),
         train=dict(steps=3000, eval_every=250, eval_batches=0, checkpoint_every=250, ema_decay=0.998, patience=4),
         sampling=dict(temperature=0.85, top_p=0.9),
+    )
+
+
+def roles_20m() -> dict:
+    """Overrides that teach sage-20m to accompany and to infill, with four tracks of a program: minutes on one GPU."""
+    recipe = sage_20m()
+    recipe["optimizer"] = dict(learning_rate=5e-4, warmup_steps=100)
+    recipe["train"].update(steps=1500, init_from="sage-20m")
+    return recipe | dict(tokenizer=dict(tracks_per_program=4), representation=dict(name="roles"))
+
+
+def roles_small() -> dict:
+    """Overrides for a small model that accompanies and infills chorales and quartets: an hour on two CPU cores."""
+    return dict(
+        tokenizer=dict(tracks_per_program=4),
+        representation=dict(name="roles"),
+        data=dict(corpus="music21", context_events=256),
+        model=dict(
+            architecture="nested",
+            lookahead=2,
+            kv_sharing="mqa",
+            embed_dim=192,
+            num_layers=4,
+            num_heads=6,
+            head_dim=32,
+            mlp_dim=512,
+            dtype="float32",
+            query_chunk_size=32,
+            remat="none",
+            dropout_embedding=0.1,
+            dropout_residual=0.1,
+        ),
+        optimizer=dict(learning_rate=2e-3, warmup_steps=50),
+        train=dict(
+            steps=1500, batch_size=8, eval_every=250, eval_batches=0, log_every=10, checkpoint_every=250, ema_decay=0.998
+        ),
+        sampling=dict(temperature=0.95, top_p=0.95),
     )
 
 

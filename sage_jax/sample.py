@@ -15,11 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sage_jax.api import Instruments, Model, Takes
+from sage_jax.api import Instruments, Model
 from sage_jax.environment import cores
+from sage_jax.errors import UserError
 from sage_jax.files import replacing
 from sage_jax.music.midi import save_midi
 from sage_jax.rendering.audio import AudioUnavailable, render_wav
+from sage_jax.takes import Takes
+
+TASKS = ("continue", "accompany", "infill")
 
 
 def sample(
@@ -35,20 +39,50 @@ def sample(
     """
     output = pathlib.Path(output)
     read = model.read_prompt(prompt) if prompt else None
+    _prepare(output)
+    takes = model.continue_(read, instruments=instruments) if read else model.start(instruments)
+    name, found = pathlib.Path(prompt).stem if prompt else "nothing", takes.continuations
+    lengths = {"prompt_bars": model.continuation.prompt_bars if prompt else 0, "prompt_events": found.prompt_events}
+    lengths["context_events"] = found.context_events
+    _finish(model, takes, output, {"prompt": name, "changed": list(takes.changed), **lengths})
+    return takes
+
+
+def rewrite(
+    model: Model, output: str | os.PathLike, prompt: str, task: str, own: Instruments, bars: str | None, lead: str
+) -> Takes:
+    """Writes takes of `model` that accompany or infill the MIDI file `prompt`, as `sample` does.
+
+    task: "accompany" or "infill". own, bars, lead: as in Model.accompany. Raises UserError for whatever a user can mend.
+    """
+    output = pathlib.Path(output)
+    _prepare(output)
+    if task == "accompany":
+        takes = model.accompany(prompt, own, lead=lead, bars=bars)
+    elif bars is None:
+        raise UserError("task is infill, which needs --bars, such as --bars=5-8")
+    else:
+        takes = model.infill(prompt, bars, own)
+    about = {"prompt": pathlib.Path(prompt).stem, "changed": list(takes.changed), "task": task, "bars": bars}
+    about |= {"own": own, "lead": lead if task == "accompany" else "span"}
+    _finish(model, takes, output, about)
+    return takes
+
+
+def _prepare(output: pathlib.Path) -> None:
     with replacing(output / "takes.json"):
         pass  # fails before the work if the folder can't be written
     threading.Thread(target=_import_drawing).start()  # loading programs and decoding leave the interpreter idle
-    takes = model.continue_(read, instruments=instruments) if read else model.start(instruments)
-    name, found = pathlib.Path(prompt).stem if prompt else "nothing", takes.continuations
+
+
+def _finish(model: Model, takes: Takes, output: pathlib.Path, about: dict[str, Any]) -> None:
+    """Writes the files of `takes` and shows a summary."""
     known = dict(zip(("valid_step", "valid_nats_per_note"), model.valid or (), strict=False))
-    lengths = {"prompt_bars": model.continuation.prompt_bars if prompt else 0, "prompt_events": found.prompt_events}
-    lengths["context_events"] = found.context_events
-    about = {"prompt": name, "changed": list(takes.changed), **lengths, "step": model.step, **known, **found.speed}
-    rows = write_takes(takes, output, name)
+    about = {**about, "step": model.step, **known, **takes.continuations.speed}
+    rows = write_takes(takes, output, about["prompt"])
     with replacing(output / "takes.json") as temporary:
         temporary.write_text(json.dumps({**about, "takes": rows}, indent=2) + "\n")
     show(about, rows, output)
-    return takes
 
 
 def _import_drawing() -> None:
@@ -73,7 +107,8 @@ def write_takes(takes: Takes, output: pathlib.Path, name: str) -> list[dict[str,
         recordings = [pool.submit(render_wav, piece, stem.with_suffix(".wav")) for piece, stem in files]
         for number, (piece, stem) in enumerate(files, 1):
             title = f"{name}, take {number}" if found.prompt_end else f"take {number}"
-            draw_piano_roll(piece, stem.with_suffix(".png"), prompt_end=found.prompt_end or None, title=title)
+            picture = stem.with_suffix(".png")
+            draw_piano_roll(piece, picture, prompt_end=found.prompt_end or None, written=found.written, title=title)
     for number, (piece, notes, ended) in enumerate(zip(takes, found.notes, found.ended, strict=True), 1):
         row: dict[str, Any] = dict(take=number, new_notes=notes, bars=piece.num_bars, ended=ended)
         row["seconds"] = float(piece.seconds(piece.end))
@@ -88,7 +123,7 @@ def write_takes(takes: Takes, output: pathlib.Path, name: str) -> list[dict[str,
 def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.PathLike) -> None:
     """Prints a line for each take, then what the model knows, how fast it plays, and where the files are."""
     console = Console(highlight=False)
-    table = Table("take", "new notes", "bars", "seconds", "peak", "rms", "silent", title=f"Continuations of {about['prompt']}")
+    table = Table("take", "new notes", "bars", "seconds", "peak", "rms", "silent", title=f"Takes of {about['prompt']}")
     for row in rows:
         wav = row.get("wav")
         levels = (f"{wav['peak']:.2f}", f"{wav['rms']:.3f}", f"{wav['silence']:.0%}") if wav else ("no WAV", "", "")
@@ -103,8 +138,13 @@ def show(about: Mapping[str, Any], rows: list[dict[str, Any]], output: str | os.
     if "valid_step" in about:
         loss, step = about["valid_nats_per_note"], about["valid_step"]
         summary.add_row("nats per note", f"{loss:.3f} on the validation split at step {step}")
-    bars, events, read = (about[name] for name in ("prompt_bars", "prompt_events", "context_events"))
-    summary.add_row("prompt", f"{bars} bars, {events} events" + (f"; the model read the last {read}" if read < events else ""))
+    if "task" in about:
+        where = f"bars {about['bars']}" if about["bars"] else "all bars"
+        summary.add_row("task", f"{about['task']}, {where}; what is given is known with the lead {about['lead']}")
+    else:
+        bars, events, read = (about[name] for name in ("prompt_bars", "prompt_events", "context_events"))
+        left_out = f"; the model read the last {read}" if read < events else ""
+        summary.add_row("prompt", f"{bars} bars, {events} events{left_out}")
     times = f"prefill {about['prefill_seconds']:.2f} s and compiling {about['compile_seconds']:.1f} s apart"
     summary.add_row("notes per second", f"{about['notes_per_second']:,.0f} in a batch of {len(rows)}; {times}")
     summary.add_row("files", f"{output}/take_*.mid, .png{', .wav' if 'wav' in rows[0] else ''}, takes.json")

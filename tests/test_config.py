@@ -9,10 +9,10 @@ import pytest
 
 from configs import baselines
 from configs.sage import ARGUMENTS, get_config
-from sage_jax.api import ContinuationConfig
 from sage_jax.config import RunConfig, read_section
 from sage_jax.errors import UserError
 from sage_jax.models.registry import build_model
+from sage_jax.takes import ContinuationConfig
 from sage_jax.training.optimizer import make_optimizer
 from sage_jax.training.state import init_state
 from tests.training.tiny import tiny_config

@@ -1,7 +1,7 @@
 """Crops of pieces: random or sequential, transposed, and encoded by another tokenizer."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -116,7 +116,7 @@ class SequentialCrops:
         context_events: int,
         batch_size: int,
         max_batches: int = 0,
-        retokenizer: Retokenize | None = None,
+        retokenizer: Callable[[np.ndarray], np.ndarray] | None = None,
         num_steps: int = 0,
     ):
         self._shards, self._tokenizer, self._context_events = shards, tokenizer, context_events

@@ -11,8 +11,11 @@ from sage_jax.data.augmentation import NO_CHANGES, Augmentation, AugmentConfig
 from sage_jax.data.crops import CropSource, RandomCrop, Retokenize, SequentialCrops
 from sage_jax.data.rows import MapRow, PackedRows, PackingStats, PadRow, SingleCropRows
 from sage_jax.errors import UserError
+from sage_jax.tasks.config import PLAIN_ONLY, TasksConfig
+from sage_jax.tasks.mixture import Mixture
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.note_events import HEAD, NoteEvents
+from sage_jax.tokenizers.role_events import RoleEvents
 
 # Threads suffice since crops are cheap, and they end with the process.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -35,6 +38,7 @@ def make_dataset(
     share: tuple[int, int] = (0, 1),
     pack: bool = False,
     augment: AugmentConfig = NO_CHANGES,
+    tasks: TasksConfig = PLAIN_ONLY,
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, context_events + 1, A]} of a split, padded with PAD events (zeros) at the end.
 
@@ -49,6 +53,8 @@ def make_dataset(
       batch of its own; the rows of all readers together do not depend on `count`.
     pack: with `shuffle`, packs pieces shorter than a crop into one row.
     augment: with `shuffle`, further random changes of the crops.
+    tasks: for RoleEvents, the share of each task. Batches then have 'floors' as well, int32 [batch_size, context_events + 1],
+      see tasks/weave.py. Without `shuffle` the task of a crop follows from the crop.
     Raises UserError for shards of another vocabulary, for a split without pieces and for a size out of range.
     """
     index, count = share
@@ -61,6 +67,7 @@ def make_dataset(
         raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")
     target = tokenizer if representation is None else representation
     retokenizer = None if target == tokenizer else Retokenize(tokenizer, target)
+    mixture = Mixture(tasks, tokenizer, target, context_events) if isinstance(target, RoleEvents) else None
     num_steps = num_steps if retokenizer else context_events
     if shuffle:
         regions = CropSource(shards, context_events)
@@ -71,10 +78,14 @@ def make_dataset(
         ranges = Contents.of(shards, tokenizer).ranges if augment.keep_ranges else None
         changes = None if augment == NO_CHANGES else Augmentation(augment, tokenizer, ranges)
         dataset = dataset.random_map(MapRow(RandomCrop(tokenizer, context_events, transpose, changes)))
-        dataset = dataset.map(MapRow(retokenizer)) if retokenizer else dataset
+        if mixture:
+            dataset = dataset.random_map(MapRow(mixture))
+        elif retokenizer:
+            dataset = dataset.map(MapRow(retokenizer))
     else:
-        crops = SequentialCrops(shards, tokenizer, context_events, batch_size, max_batches, retokenizer, num_steps)
+        encode = mixture.fixed if mixture else retokenizer
+        crops = SequentialCrops(shards, tokenizer, context_events, batch_size, max_batches, encode, num_steps)
         dataset = grain.MapDataset.source(crops)
-    dataset = dataset.map(PadRow(num_steps, len(target.attributes), tally or PackingStats()))
+    dataset = dataset.map(PadRow(num_steps, len(target.attributes), tally or PackingStats(), has_floors=mixture is not None))
     dataset = dataset[index::count] if count > 1 else dataset
     return dataset.batch(batch_size // count).to_iter_dataset(READ_OPTIONS)

@@ -103,20 +103,24 @@ class PackingStats:
 class PadRow:
     """Concatenates the crops of a row into {'events': int32 [num_steps + 1, A]}, cut off or padded with PAD at the end.
 
+    Crops with a column more than attributes have their floors there: these become 'floors', int32 [num_steps + 1].
     tally: counts the steps, the steps that are cut off, and the capacity.
     """
 
     num_steps: int
     num_attributes: int
     tally: PackingStats = dataclasses.field(default_factory=PackingStats, compare=False)
+    has_floors: bool = False
 
     def __call__(self, row: list[np.ndarray]) -> dict[str, np.ndarray]:
         capacity, place = self.num_steps + 1, 0
-        events = np.full((capacity, self.num_attributes), PAD, np.int32)
+        events = np.full((capacity, self.num_attributes + self.has_floors), PAD, np.int32)
         for crop in row:
             fitting = crop[: capacity - place]
             events[place : place + len(fitting)] = fitting
             place += len(fitting)
         steps = sum(map(len, row))
         self.tally.add(steps, steps - place, capacity)
-        return {"events": events}
+        if not self.has_floors:
+            return {"events": events}
+        return {"events": events[:, :-1], "floors": events[:, -1]}

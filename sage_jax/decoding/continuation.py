@@ -23,6 +23,7 @@ class Continuations:
     model ended each piece.
     prompt_end: tick at which the prompt's last bar ends. prompt_events: number of its events. context_events: number of events
     that the model read of it, including the head of the window. decode_seconds: without prefill and compilation.
+    written: the ticks between which the model wrote in a piece that was there; None for a continuation.
     """
 
     pieces: list[Piece]
@@ -34,6 +35,7 @@ class Continuations:
     prefill_seconds: float
     decode_seconds: float
     compile_seconds: float
+    written: tuple[int, int] | None = None
 
     @property
     def speed(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init, kernel_of
 from sage_jax.models.dropout import drop, dropout_key
+from sage_jax.models.instruments import INSTRUMENT, PartsTable, instrument_table, is_plain, pad_logits, predicted_sizes
 from sage_jax.models.layout import KeysValues, LayerCache
 
 # Chooses a token [B] from the tokens of the event so far and its logits [B, V].
@@ -89,23 +90,28 @@ class Backbone(nn.Module):
         config = self.config
         self.heads = [
             self.param(f"head_{a}", nn.initializers.normal(config.embed_dim**-0.5), (config.embed_dim, size))
-            for a, size in enumerate(config.vocab_sizes)
+            for a, size in enumerate(predicted_sizes(config))
         ]
         self.blocks = [Block(config, name=f"block_{layer}") for layer in range(config.num_layers)]
         self.norm = RMSNorm()
 
     def make_embeddings(self):
         """Creates the embedding table [V, D] of each attribute."""
-        config = self.config
-        self.embeddings = [
-            self.param(f"embedding_{a}", nn.initializers.normal(self.embedding_scale), (size, config.embed_dim))
-            for a, size in enumerate(config.vocab_sizes)
-        ]
+        attributes = range(self.config.num_attributes)
+        self.embeddings = [self.embedding_table(f"embedding_{a}", a, self.embedding_scale) for a in attributes]
+
+    def embedding_table(self, name: str, attribute: int, scale: float) -> jax.Array | PartsTable:
+        """The table [V, D] of an attribute, for `look_up`. If it is a sum of parts, their names begin with `name`."""
+        config, init = self.config, nn.initializers.normal(scale)
+        if attribute == INSTRUMENT and not is_plain(config):
+            return instrument_table(config, lambda part, shape: self.param(name + part, init, shape), config.embed_dim)
+        return self.param(name, init, (config.vocab_sizes[attribute], config.embed_dim))
 
     def logits(self, hidden: jax.Array, attribute: int) -> jax.Array:
         """Hidden states [..., D] -> float32 logits [..., V] of the next token, which belongs to `attribute`."""
         head = self.heads[attribute].astype(hidden.dtype)
-        return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        return pad_logits(self.config, logits) if self.config.roles and attribute == INSTRUMENT else logits
 
     # Decoding. Rows of the cache have their own lengths. `prefill` and `decode_step` write keys and values after them and leave
     # the lengths to the caller, who knows which events count.

@@ -20,7 +20,8 @@ REMATS = ("none", "scores", "dots", "full")
 class ModelConfig:
     """A decoder-only transformer over events of A = len(vocab_sizes) tokens. Raises UserError naming the field.
 
-    vocab_sizes: vocabulary size of each attribute.
+    vocab_sizes: vocabulary size of each attribute. tracks_per_program, roles: what instrument ids are made of, as in
+      `NoteEvents` and `RoleEvents`. All three follow from the tokenizer.
     architecture: "flat" runs the backbone once per token. The others run it once per event on pooled embeddings and predict the
       next event from one hidden state. "pooled": all attributes independently. "compound": the first attribute, then the others
       independently. "nested": one attribute after another with a small event decoder. "delay": independently, with attribute a
@@ -74,6 +75,8 @@ class ModelConfig:
     dropout_embedding: float = 0.0
     dropout_attention: float = 0.0
     dropout_residual: float = 0.0
+    tracks_per_program: int = 1
+    roles: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "vocab_sizes", tuple(int(size) for size in self.vocab_sizes))

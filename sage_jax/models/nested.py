@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from sage_jax.models.backbone import RMSNorm
 from sage_jax.models.config import ModelConfig
 from sage_jax.models.dense import dense, fan_in_init, kernel_of
+from sage_jax.models.instruments import look_up
 from sage_jax.models.pooled import EventCarry, Pooled
 
 
@@ -133,10 +134,7 @@ class Nested(Pooled):
         config = self.config
         self.decoder = DECODERS[config.event_decoder](config)
         # For all attributes but the last one. Separate from the pooled embeddings: their scale is that of the hidden state.
-        self.inner_embeddings = [
-            self.param(f"inner_embedding_{a}", nn.initializers.normal(0.5), (config.vocab_sizes[a], config.embed_dim))
-            for a in config.decode_order[:-1]
-        ]
+        self.inner_embeddings = [self.embedding_table(f"inner_embedding_{a}", a, 0.5) for a in config.decode_order[:-1]]
 
     def init_carry(self, hidden: jax.Array) -> EventCarry:
         return super().init_carry(hidden).replace(hidden=self.decoder.init_carry(hidden))
@@ -146,6 +144,6 @@ class Nested(Pooled):
 
     def consume(self, carry: EventCarry, token: jax.Array, attribute: int) -> EventCarry:
         step = self.config.decode_order.index(attribute)
-        embedding = jnp.take(self.inner_embeddings[step], token, axis=0).astype(carry.hidden.dtype)
+        embedding = look_up(self.inner_embeddings[step], token).astype(carry.hidden.dtype)
         hidden = self.decoder.consume(carry.hidden, embedding, step)
         return super().consume(carry, token, attribute).replace(hidden=hidden)

@@ -14,6 +14,7 @@ from sage_jax import struct
 from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
 from sage_jax.models.dense import dense
+from sage_jax.models.instruments import look_up
 
 
 @struct.dataclass
@@ -124,7 +125,7 @@ class Pooled(Backbone):
     def pooled(self, events: jax.Array) -> jax.Array:
         """events [B, N, A] -> pooled embeddings [B, N, 1, D]; PAD contributes nothing."""
         parts = [
-            jnp.where(events[..., a, None] > 0, jnp.take(table, events[..., a], axis=0), 0)
+            jnp.where(events[..., a, None] > 0, look_up(table, events[..., a]), 0)
             for a, table in enumerate(self.embeddings)
         ]
         if self.config.pooling == "concat":

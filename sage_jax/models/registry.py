@@ -19,7 +19,7 @@ from sage_jax.programs import shapes_of
 
 # Parameters that a forward pass reads in float32 for every dtype: scales of norms, and embeddings, which are summed before the
 # sum is cast.
-IN_FLOAT32 = re.compile(r"scale|(attribute_)?embedding(_\d+)?")
+IN_FLOAT32 = re.compile(r"scale|(attribute_)?embedding(_\d+)?(_track|_given)?")
 MODELS = {"flat": Transformer, "pooled": Pooled, "compound": Compound, "nested": Nested, "delay": Delay}
 
 

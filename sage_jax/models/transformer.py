@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
+from sage_jax.models.instruments import look_up
 
 
 class Transformer(Backbone):
@@ -53,7 +54,7 @@ class Transformer(Backbone):
     def _embed(self, tokens: jax.Array, first: int) -> jax.Array:
         """tokens [B, N, A] of the attributes from `first` on -> [B, N, A, D]."""
         parts = [
-            jnp.take(self.embeddings[first + a], tokens[:, :, a], axis=0) + self.attribute_embedding[first + a][None, None]
+            look_up(self.embeddings[first + a], tokens[:, :, a]) + self.attribute_embedding[first + a][None, None]
             for a in range(tokens.shape[2])
         ]
         return jnp.stack(parts, axis=2).astype(self.config.dtype)

@@ -64,6 +64,11 @@ def read_midi(
         raise BadMidi("invalid", f"{path}: {error}") from error
 
 
+def resolution_of(path, *, max_bytes: int = MAX_BYTES) -> int:
+    """The ticks per quarter of the MIDI file at `path`. Raises BadMidi."""
+    return parse_direct(path, max_bytes=max_bytes).ticks_per_quarter
+
+
 def check_file(path, max_bytes: int) -> pathlib.Path:
     """`path`, if it is a non-empty file of at most `max_bytes`. Raises BadMidi otherwise."""
     path = pathlib.Path(path)

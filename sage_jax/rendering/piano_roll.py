@@ -38,10 +38,18 @@ DRUM_FAMILIES = {  # General MIDI percussion keys, from the bottom row up
 }
 
 
-def draw_piano_roll(piece: Piece, path: str | os.PathLike, *, prompt_end: int | None = None, title: str | None = None) -> None:
+def draw_piano_roll(
+    piece: Piece,
+    path: str | os.PathLike,
+    *,
+    prompt_end: int | None = None,
+    written: tuple[int, int] | None = None,
+    title: str | None = None,
+) -> None:
     """Writes a PNG of 1600 x 700 pixels. Raises UserError if `path` can't be written.
 
     prompt_end: end of the prompt, in ticks; the prompt is shaded and labelled. None or 0: no prompt.
+    written: the ticks between which a model wrote, which are shaded and labelled instead.
     """
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -63,6 +71,8 @@ def draw_piano_roll(piece: Piece, path: str | os.PathLike, *, prompt_end: int | 
     _draw_bars(panels, piece, time)
     if prompt_end:
         _draw_prompt(panels, prompt_end, time)
+    elif written:
+        _draw_written(panels, *written)
     _draw_titles(figure, piece, title)
     _draw_legend(figure, piece, colours)
     with replacing(path) as temporary, warnings.catch_warnings():
@@ -240,6 +250,15 @@ def _draw_prompt(panels: list[Axes], prompt_end: int, time: TimeAxis) -> None:
     panels[-1].annotate("prompt", top, (-6, 21), ha="right", fontsize=10, color=INK, bbox=paper, **place)
     if prompt_end < time.end:
         panels[-1].annotate("continuation", top, (6, 21), fontsize=10, color=INK, weight="bold", **place)
+
+
+def _draw_written(panels: list[Axes], start: int, stop: int) -> None:
+    for axes in panels:
+        axes.axvspan(start, stop, color=PROMPT_PAPER, lw=0, zorder=0.5, alpha=0.8)
+        for tick in (start, stop):
+            axes.axvline(tick, color=INK, lw=1.8, zorder=4)
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
+    panels[-1].annotate("written by the model", (start, 1), (6, 21), fontsize=10, color=INK, weight="bold", **place)
 
 
 def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:

@@ -13,21 +13,23 @@ from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.bpe import WITHIN, RemiBpe
 from sage_jax.tokenizers.mmt import Mmt
 from sage_jax.tokenizers.note_events import NoteEvents
+from sage_jax.tokenizers.role_events import RoleEvents
 
-NAMES = ("events", "remi", "mmt")
+NAMES = ("events", "remi", "mmt", "roles")
 MERGES_FILE = "bpe.json"
 
 # Steps per event of NoteEvents, for the capacity of a crop. A REMI+ note is four tokens, plus now and then a Position or a Bar.
-STEPS_PER_EVENT = {"events": 1.0, "remi": 5.0, "mmt": 1.0}
+STEPS_PER_EVENT = {"events": 1.0, "remi": 5.0, "mmt": 1.0, "roles": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class RepresentationConfig:
     """The settings of a tokenizer. Raises UserError, naming the field, for a setting that is out of range.
 
-    Methods take the grid of the shards. Only events keep the tracks of a program apart where the grid does.
+    Methods take the grid of the shards. Only events and roles keep the tracks of a program apart where the grid does.
 
-    name: "events" for NoteEvents, "remi" for REMI+, "mmt" for the rows of the Multitrack Music Transformer.
+    name: "events" for NoteEvents, "remi" for REMI+, "mmt" for the rows of the Multitrack Music Transformer, "roles" for
+      RoleEvents, whose models accompany and infill as well.
     merges: for remi, the number of ids that byte-pair encoding adds.
     merge_scope: for remi, "note", "beat" or "bar"; merges never cross its boundary (`RemiBpe.within`).
     per_track: for remi, whether the notes of each bar are grouped by track.
@@ -59,6 +61,11 @@ class RepresentationConfig:
         unmerged = dataclasses.replace(self, merges=0).make(grid).vocab_sizes
         return (unmerged[0] + self.merges,) if self.merges else unmerged
 
+    def model_fields(self, grid: NoteEvents) -> dict[str, Any]:
+        """The fields of ModelConfig that follow from the tokenizer."""
+        tracks = grid.tracks_per_program if self.name in ("events", "roles") else 1
+        return dict(vocab_sizes=self.vocab_sizes(grid), tracks_per_program=tracks, roles=self.name == "roles")
+
     def steps(self, events: int) -> int:
         """The capacity, in steps, of a crop of `events` events of NoteEvents."""
         return round(events * (self.steps_per_event or STEPS_PER_EVENT[self.name]))
@@ -69,6 +76,8 @@ class RepresentationConfig:
             raise ValueError("merges must be learned; call learn")
         if self.name == "mmt":
             return Mmt(_merged(grid), self.max_beats)
+        if self.name == "roles":
+            return RoleEvents.of(grid)
         return RemiBpe(_merged(grid), (), self.merge_scope, self.per_track) if self.name == "remi" else grid
 
     def learn(self, grid: NoteEvents, pieces: Iterable[Piece], folder: pathlib.Path) -> Tokenizer:
@@ -102,7 +111,7 @@ def retokenize(events: np.ndarray, grid: NoteEvents, tokenizer: Tokenizer) -> np
 
 def from_dict(values: dict[str, Any]) -> Tokenizer:
     """The tokenizer whose `to_dict` gave `values`. Raises UserError for an unknown one."""
-    classes = {"remi_bpe": RemiBpe, "mmt": Mmt}
+    classes = {"remi_bpe": RemiBpe, "mmt": Mmt, "roles": RoleEvents}
     return classes.get(values.get("representation", ""), NoteEvents).from_dict(values)
 
 

@@ -176,7 +176,7 @@ class NoteEvents(Grid, BarWindows):
         self.check(events)
         advanced, position = np.divmod(events[:, ONSET] - FIRST, self.max_position)
         kind, value = events[:, INSTRUMENT], events[:, PITCH]
-        ticks, meter_rows = self._ticks(advanced, position, kind == METER_CHANGE, value)
+        ticks, meter_rows = self.ticks(advanced, position, kind == METER_CHANGE, value)
 
         is_note, is_tempo = kind >= FIRST_PROGRAM, kind == TEMPO_CHANGE
         notes = self.notes_of(events[is_note], ticks[is_note])
@@ -195,7 +195,7 @@ class NoteEvents(Grid, BarWindows):
         notes["velocity"] = self.velocities[events[:, VELOCITY] - FIRST]
         return notes
 
-    def _ticks(
+    def ticks(
         self, advanced: np.ndarray, position: np.ndarray, is_meter: np.ndarray, value: np.ndarray
     ) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The tick of each event, int [N], and (tick, index of the meter) of each meter event; all arguments are [N]."""

@@ -168,6 +168,7 @@ def datasets(
         seed=run.train.seed,
         representation=representation,
         num_steps=run.context,
+        tasks=run.tasks,
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)

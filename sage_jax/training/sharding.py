@@ -25,7 +25,7 @@ ROWS = PartitionSpec(("data", "fsdp"))
 # (pattern of the last key in a parameter's path, mesh axis of each dimension). The first match of the right rank applies.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # Replicated: the tables are small, and the lookup gradient of a sharded table would be gathered in full.
-    (r"(\w+_)?embedding(_\d+)?|places|lead", (None, None)),
+    (r"(\w+_)?embedding(_\d+)?(_track|_given)?|places|lead", (None, None)),
     (r"head_\d+|pool|join", ("fsdp", None)),
     (r"query", ("fsdp", None, "tensor", None)),
     (r"key_value(_\d+)?", ("fsdp", None, "tensor", None)),
@@ -151,7 +151,7 @@ def mesh_partitioner(
     specs = [partition_spec(path, leaf.shape, mesh) for path, leaf in paths(abstract)]
     on_mesh = lambda spec: NamedSharding(mesh, spec)
     state = jax.tree.unflatten(jax.tree.structure(abstract), [on_mesh(spec) for spec, _ in specs])
-    batch, replicated = {"events": on_mesh(ROWS)}, on_mesh(PartitionSpec())
+    batch, replicated = on_mesh(ROWS), on_mesh(PartitionSpec())
     # The compiled function creates each shard of the state on its device. One program serves all seeds.
     create = stored(jax.jit(begin, out_shardings=state), key=run)
     undivided = dict.fromkeys(name for _, names in specs for name in names)

@@ -73,15 +73,21 @@ class LossSums(struct.Struct):
         return {"loss": self.nll.sum() / notes, **dict(zip(attributes, self.nll / notes, strict=True))}
 
 
-def cross_entropy(logits: Logits, events: jax.Array, accounting: TokenAccounting = NOTE_EVENTS) -> LossSums:
+def cross_entropy(
+    logits: Logits, events: jax.Array, accounting: TokenAccounting = NOTE_EVENTS, floors: jax.Array | None = None
+) -> LossSums:
     """The loss sums of `events` [B, N+1, A] under the model's `logits`, without padding.
 
     Targets are the events after the head (BOS, meter and tempo) of each piece, so that losses of different crop lengths are
     comparable. Event N, which the model does not read, contributes its first attribute alone.
+    floors: int [B, N+1] of events in roles, see tasks/weave.py. Only events whose floor is 0 are targets. A positive floor adds
+    -log of the probability of all onsets from this id on.
     """
     index = jnp.arange(events.shape[1])[None]
     position = index - jax.lax.cummax(jnp.where(events[..., 0] == BOS, index, 0), axis=1)  # within the piece
     is_target = (events[..., 0] != PAD) & (position >= accounting.head_length)  # a padding event is PAD in attribute 0
+    if floors is not None:
+        is_target &= floors == 0
     nll = []
     for attribute, block in enumerate(logits):
         if attribute == 0:
@@ -91,10 +97,22 @@ def cross_entropy(logits: Logits, events: jax.Array, accounting: TokenAccounting
         # Masked before the softmax: a mask after it would let a NaN at padding into the gradient, because 0 * NaN is NaN.
         block = jnp.where(counted[..., None], block.astype(jnp.float32), 0)
         nll.append(optax.softmax_cross_entropy_with_integer_labels(block, targets).sum(where=counted))
+        if attribute == 0 and floors is not None:
+            nll[0] += waiting_loss(logits[0], floors[:, 1:])
     tokens = is_target[:, 1:].sum() + (len(logits) - 1) * is_target[:, 1:-1].sum()
     complete = slice(1, None if len(logits) == 1 else -1)
     notes = jnp.where(is_target, accounting.num_notes(events), 0)[:, complete].sum()
     return LossSums(jnp.stack(nll), notes, tokens)
+
+
+def waiting_loss(logits: jax.Array, floors: jax.Array) -> jax.Array:
+    """The sum of -log P(onset >= floor) over all floors above 0, float32 []. logits [B, N, V], floors int [B, N]."""
+    decides = floors > 0
+    logits = jnp.where(decides[..., None], logits.astype(jnp.float32), 0)
+    later = jnp.arange(logits.shape[-1])[None, None] >= floors[..., None]
+    some = jnp.where(decides[..., None], later, True)
+    kept = jax.nn.logsumexp(jnp.where(some, logits, -jnp.inf), axis=-1)
+    return (jax.nn.logsumexp(logits, axis=-1) - kept).sum(where=decides)
 
 
 def segment_ids_of(events: jax.Array) -> jax.Array:
@@ -129,19 +147,19 @@ def train_step(
     ema_decay: of `TrainState.ema`, if there is one.
     """
 
-    def loss_fn(params, events, key=None):
+    def loss_fn(params, events, floors, key=None):
         inputs, rngs = events[:, :-1], None if key is None else {DROPOUT: key}
         logits = model.apply({"params": params}, inputs, segment_ids_of(inputs) if packed else None, rngs=rngs)
-        sums = cross_entropy(cast(Logits, logits), events, accounting)
+        sums = cross_entropy(cast(Logits, logits), events, accounting, floors)
         return sums.nll.sum(), sums
 
     def add_micro_batch(total, micro_batch):
         return jax.tree.map(jnp.add, total, jax.grad(loss_fn, has_aux=True)(state.params, *micro_batch)), None
 
     # Row r goes to micro-batch r mod k, so that a batch sharded over devices stays on them.
-    events = batch["events"].reshape(-1, grad_accum_steps, *batch["events"].shape[1:]).swapaxes(0, 1)
+    by_step = lambda array: array.reshape(-1, grad_accum_steps, *array.shape[1:]).swapaxes(0, 1)
     zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums.zeros(len(accounting.attributes))
-    micro_batches = (events,)
+    micro_batches = (by_step(batch["events"]), jax.tree.map(by_step, batch.get("floors")))
     if dropout_seed is not None:
         micro_batches += (dropout_keys(dropout_seed, state.step, grad_accum_steps, axis_name),)
     (grads, sums), _ = jax.lax.scan(add_micro_batch, zeros, micro_batches)
@@ -182,5 +200,5 @@ def eval_step(
 ) -> LossSums:
     """The loss sums of a batch, summed over the pmap axis `axis_name` if there is one."""
     logits = model.apply({"params": params}, batch["events"][:, :-1])
-    sums = cross_entropy(cast(Logits, logits), batch["events"], accounting)
+    sums = cross_entropy(cast(Logits, logits), batch["events"], accounting, batch.get("floors"))
     return jax.lax.psum(sums, axis_name) if axis_name else sums

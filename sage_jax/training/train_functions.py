@@ -51,11 +51,12 @@ def make_train_functions(run: RunConfig, representation: Tokenizer, devices: Seq
 
 def empty_batch(run: RunConfig) -> dict[str, np.ndarray]:
     """A batch of zeros with this host's shapes, for ahead-of-time compilation."""
-    (_, *row), rows = abstract_batch(run)["events"].shape, run.train.batch_size // jax.process_count()
-    return {"events": np.zeros((rows, *row), np.int32)}
+    rows = run.train.batch_size // jax.process_count()
+    return {name: np.zeros((rows, *array.shape[1:]), array.dtype) for name, array in abstract_batch(run).items()}
 
 
 def abstract_batch(run: RunConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of all hosts."""
     shape = (run.train.batch_size, run.context + 1, run.model.num_attributes)
-    return {"events": jax.ShapeDtypeStruct(shape, np.int32)}
+    batch = {"events": jax.ShapeDtypeStruct(shape, np.int32)}
+    return batch | {"floors": jax.ShapeDtypeStruct(shape[:2], np.int32)} if run.model.roles else batch

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.instruments import full_table
 
 
 def pack_parameters(config: ModelConfig, params: Any) -> dict[str, jax.Array]:
@@ -39,7 +40,7 @@ def pack_parameters(config: ModelConfig, params: Any) -> dict[str, jax.Array]:
         "gates_ups": stack(lambda block: bf16(block["mlp"]["gate_up"]).reshape(D, 2, -1).transpose(1, 2, 0)),
         "downs": stack(lambda block: bf16(block["mlp"]["down"]).T),
         "final_scale": f32(params["norm"]["scale"]),
-        "embeddings": jnp.concatenate([f32(params[f"embedding_{a}"]) for a in attributes]),
+        "embeddings": jnp.concatenate([f32(full_table(config, params, f"embedding_{a}", a)) for a in attributes]),
         "heads": jnp.concatenate([bf16(params[f"head_{a}"]).T for a in attributes]),
     }
     if config.architecture == "flat":
@@ -50,7 +51,9 @@ def pack_parameters(config: ModelConfig, params: Any) -> dict[str, jax.Array]:
         "output_scale": f32(decoder["output_norm"]["scale"]),
         "ups": jnp.stack([bf16(decoder[f"up_{step}"]).T for step in attributes]),
         "decoder_downs": jnp.stack([bf16(decoder[f"down_{step}"]).T for step in attributes]),
-        "inner_embeddings": jnp.concatenate([bf16(params[f"inner_embedding_{a}"]) for a in config.decode_order[:-1]]),
+        "inner_embeddings": jnp.concatenate(
+            [bf16(full_table(config, params, f"inner_embedding_{a}", a)) for a in config.decode_order[:-1]]
+        ),
     }
 
 

@@ -51,6 +51,8 @@ def why_not(config: ModelConfig, tokenizer: Tokenizer) -> str | None:
     """Why a model has no fused event step; None if it has one."""
     if not isinstance(tokenizer, NoteEvents):
         return f"the tokenizer is {type(tokenizer).__name__}, and the kernel knows the grammar of NoteEvents"
+    if config.roles:
+        return "the kernel knows the grammar of NoteEvents, and not that of RoleEvents"
     if config.architecture not in ("flat", "nested"):
         return f"model.architecture is {config.architecture!r}, and there are kernels for flat and nested"
     if config.architecture == "nested" and (config.event_decoder != "mlp" or config.pooling != "sum"):

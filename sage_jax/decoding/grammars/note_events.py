@@ -49,7 +49,8 @@ class Grammar:
         self.widths = tuple(widths or tokenizer.vocab_sizes)
         # Bar length in ticks by pitch id, for ids that encode a meter.
         self.meter_ticks = np.zeros(self.vocab_sizes[ev.PITCH], np.int32)
-        self.meter_ticks[tokenizer.first_meter :] = tokenizer.meter_ticks
+        first = tokenizer.first_meter
+        self.meter_ticks[first : first + len(tokenizer.meters)] = tokenizer.meter_ticks
 
     def start(self, batch: int) -> GrammarState:
         """The state before the first event: bar 0 in 4/4."""

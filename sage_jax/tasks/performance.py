@@ -1,0 +1,178 @@
+"""Carries out assignments with an engine: the model draws its events, and is given the others when it is to know them."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Progress, Request
+from sage_jax.decoding.sampling import SamplingConfig
+from sage_jax.decoding.scheduler import Scheduler, Totals
+from sage_jax.music.notes import NOTE
+from sage_jax.tasks.assignment import Assignment, AssignmentWindow, Push
+from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.event_clock import EventClock
+from sage_jax.tokenizers.role_events import RoleEvents
+
+MARGIN = 48  # events that a full window leaves free, for what is given last
+WINDOWS = 1 << 16  # the number of a window's request is that of the take plus a multiple of this
+
+
+@dataclasses.dataclass(frozen=True)
+class Performed:
+    """What a model wrote for an assignment.
+
+    notes: NOTE [n], in ticks of the piece; they end at the end of the last bar. events: own events that were drawn,
+    rests included. is_cut: whether it reached max_events before the last bar.
+    """
+
+    notes: np.ndarray
+    events: int
+    is_cut: bool
+
+
+class Performance:
+    """One assignment in progress, on the host. `begin` and `go_on` say what its row reads next and may draw until when."""
+
+    def __init__(self, assignment: Assignment, sampling: SamplingConfig, seed: int, number: int, limit: int, max_events: int):
+        self.assignment, self._limit, self._max_events = assignment, limit, max_events
+        self._sampling, self._seed, self._number = sampling, seed, number
+        self._tokenizer: RoleEvents = assignment.tokenizer
+        self._written: list[tuple[int, ...]] = []  # NOTE rows, in ticks of the piece
+        self.drawn = 0
+        self._windows = 0
+        self._open_window(assignment.start)
+
+    def _open_window(self, now: int) -> None:
+        """now: tick of the piece from which the model goes on."""
+        self._window: AssignmentWindow = self.assignment.window(self.written, now, self._limit)
+        self._pushes = collections.deque(self._window.pushes)
+        self.events = self._window.prompt
+        self._clock = EventClock(self._tokenizer)
+        own, _ = self._tokenizer.split(self.events)
+        for event in own:
+            self._clock.advance(event)
+        self._first_tick = self._window.start
+        self._windows += 1
+
+    @property
+    def written(self) -> np.ndarray:
+        """The model's notes so far, NOTE [n], as they were drawn."""
+        return np.array(self._written, NOTE)
+
+    @property
+    def request(self) -> Request:
+        """The present window with the limits until the next push."""
+        key = self._pushes[0].key if self._pushes else self._window.stop
+        limits = Limits(
+            first_tick=self._first_tick,
+            stop_tick=key,
+            allow_eos=False,
+            allow_changes=False,
+            programs=self.assignment.own,
+        )
+        number = self._number + self._windows * WINDOWS
+        prompt = self._window.prompt
+        most = self._limit - MARGIN - len(prompt)
+        return Request(prompt, limits, self._sampling, max(most, 1), self._seed, number)
+
+    def add(self, event: np.ndarray) -> None:
+        """An event that the row drew, int [5]."""
+        state = self._clock.advance(event)
+        self.events = np.concatenate([self.events, event[None].astype(np.int16)])
+        self.drawn += 1
+        if event[ev.INSTRUMENT] >= ev.FIRST_PROGRAM:
+            note = self._tokenizer.notes_of(event[None].astype(np.int64), np.array([state.tick + self._window.offset]))
+            self._written.append(tuple(note[0].tolist()))
+
+    def go_on(self) -> np.ndarray | None:
+        """What the row reads where it has stopped, int16 [n, 5]; None if the assignment is done.
+
+        If the window is full, the next one begins, and its prompt takes the place of all events: `is_new_window` says so.
+        """
+        self.is_new_window = False
+        if self.drawn >= self._max_events:
+            return None
+        is_full = len(self.events) + (len(self._pushes[0].given) if self._pushes else 0) >= self._limit - MARGIN
+        if is_full and self._clock.state.tick + 1 < self._window.stop:
+            self._open_window(self._clock.state.tick + 1 + self._window.offset)
+            self.is_new_window = True
+            return self.events
+        if not self._pushes:
+            return None
+        push = self._pushes.popleft()
+        given = self._pushed(push)
+        self._first_tick = max(self._first_tick, push.key)
+        self.events = np.concatenate([self.events, given])
+        return given
+
+    def _pushed(self, push: Push) -> np.ndarray:
+        """The events of a push: the changes count from the last own event, which may be a rest in the same bar."""
+        changes = np.full((len(push.changes), ev.NUM_ATTRIBUTES), ev.NONE, np.int16)
+        for change, (tick, kind, pitch) in zip(changes, push.changes, strict=True):
+            state = self._clock.state
+            bars, position = divmod(tick - state.bar_start, state.bar_ticks)
+            change[: ev.DURATION] = ev.FIRST + bars * self._tokenizer.max_position + position, kind, pitch
+            self._clock.advance(change)
+        return np.concatenate([push.given, changes])
+
+    @property
+    def performed(self) -> Performed:
+        """The result so far."""
+        notes = self.written
+        notes["duration"] = np.minimum(notes["duration"], self.assignment.stop - notes["onset"])
+        return Performed(notes, self.drawn, self.drawn >= self._max_events)
+
+
+def perform(
+    engine: Engine,
+    assignments: Sequence[Assignment],
+    *,
+    sampling: SamplingConfig = SamplingConfig(),
+    seed: int = 0,
+    max_events: int = 1 << 20,
+    totals: Totals | None = None,
+) -> list[Performed]:
+    """Carries out `assignments`, as many at once as the engine has rows; what one becomes does not depend on the others.
+
+    max_events: the most own events of each. totals: what the scheduler has done is added to it.
+    """
+    scheduler = Scheduler(engine, window_length=engine.limit)
+    waiting = collections.deque(enumerate(assignments))
+    found: dict[int, Performed] = {}
+    playing: dict[int, tuple[Performance, Progress]] = {}
+    while waiting or playing:
+        while waiting and len(playing) < engine.rows:
+            number, assignment = waiting.popleft()
+            performance = Performance(assignment, sampling, seed, number, engine.limit, max_events)
+            playing[number] = performance, scheduler.open(performance.request)
+        scheduler.turn(max_steps=1)
+        for number, (performance, row) in list(playing.items()):
+            while row.outbox:
+                performance.add(row.outbox.popleft())
+            if row.is_parked and not _go_on(scheduler, performance, row):
+                scheduler.close(row)
+                found[number] = performance.performed
+                del playing[number]
+    engine.reset()
+    if totals is not None:
+        for field in dataclasses.fields(Totals):
+            setattr(totals, field.name, getattr(totals, field.name) + getattr(scheduler.totals, field.name))
+    return [found[number] for number in range(len(assignments))]
+
+
+def _go_on(scheduler: Scheduler, performance: Performance, row: Progress) -> bool:
+    """Gives the row what it reads next; whether there is anything."""
+    before = len(performance.events)
+    given = performance.go_on()
+    if given is None:
+        return False
+    nothing = given[:0]
+    if performance.is_new_window:
+        scheduler.revise(row, 0, nothing, performance.request, history=given)
+    else:
+        scheduler.revise(row, before, given, performance.request, history=performance.events[:before])
+    return True
