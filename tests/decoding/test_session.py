@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.decoding.session import Session, stream
@@ -161,6 +162,31 @@ def test_sessions_on_one_scheduler_draw_what_they_draw_alone():
             alone.rollback(alone.tick - 100)
             list(alone.draw(until=70))
             assert np.array_equal(alone.events, events)
+
+
+@pytest.mark.parametrize("fields", [FLAT, NESTED], ids=join_values)
+def test_sessions_that_are_read_together_draw_what_they_draw_alone(fields, monkeypatch):
+    """Queues of different lengths, of which some need several chunks; one session draws while the others are read."""
+    lengths, reads = (3 * CHUNK, 5, CHUNK + 1, 7, 2, 2 * CHUNK), []
+    engine = engine_of(6, **fields)
+    prefill = Engine.prefill
+    monkeypatch.setattr(Engine, "prefill", lambda self, *slots: (reads.append(slots), prefill(self, *slots))[1])
+    scheduler = Scheduler(engine, interleaved=True)
+    sessions = [Session(scheduler, sampling=WILD, seed=seed, reads_at_once=False) for seed in range(6)]
+    reads.clear()
+    draws = []
+    for session, length in zip(sessions, lengths, strict=True):
+        session.push(MANY_NOTES[:length])
+        draws.append(session.draw(until_tick=session.tick + 600))
+    assert not reads  # pushes and draws wait to be read together
+    first = next(draws[0])
+    assert [len(slots) for slots in reads] == [5, 2, 1]  # queues of at most two events are read note by note
+    drawn = [[first, *draws[0]], *(list(draw) for draw in draws[1:])]
+    for number, length in enumerate(lengths):
+        with session_of(fields=fields, seed=number) as alone:
+            alone.push(MANY_NOTES[:length])
+            assert list(alone.draw(until_tick=alone.tick + 600)) == drawn[number]
+            assert np.array_equal(alone.events, sessions[number].events)
 
 
 def test_draws_that_were_left_may_run_on_beyond_the_window():
