@@ -109,7 +109,7 @@ def _cases(pieces: Sequence[Piece], tokenizer: RoleEvents, context: int) -> Iter
         for bars in SPANS:
             if items.num_bars > bars:
                 first = int(rng.integers(items.num_bars - bars + 1))
-                start, stop = items.bar_start(first), min(items.bar_start(first + bars), items.end)
+                start, stop = items.start_of(first), min(items.start_of(first + bars), items.end)
                 part = Part(np.ones(len(items), bool), SPAN, start, stop, items.end)
                 cases[f"span {bars}"] = weave(items, part, tokenizer)
         yield {case: woven for case, woven in cases.items() if len(woven.events) <= context + 1}

@@ -13,6 +13,7 @@ from sage_jax.tokenizers.leads import AT_ONCE, BAR_AHEAD, LATE, LEADS, SPAN
 from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.tokenizers.role_events import RoleEvents
 
+HEADER = 12  # events that head and header take, about
 SPAN_BARS = (1, 2, 4, 8)
 AHEAD = tuple(lead for lead in LEADS if lead.bars is not None)
 
@@ -43,6 +44,8 @@ class Mixture:
         if task == "plain":
             return plain(crop, self.target)
         items = CropItems.of(crop, self.source)
+        excess = len(items) + items.num_bars // 2 + HEADER - self.context_events  # about what will be too long
+        items = items.without_last(excess) if excess > 0 else items
         while len(tracks := np.unique(items.rows[items.is_note, ev.INSTRUMENT])):
             alone = len(tracks) == 1 and task in ("accompany", "live")  # nobody to accompany
             part = getattr(self, "_infill" if alone else f"_{task}")(items, tracks, rng)
@@ -69,7 +72,7 @@ class Mixture:
         bars = items.num_bars
         length = int(rng.choice([each for each in SPAN_BARS if each <= bars]))
         first = int(rng.integers(bars - length + 1))
-        start, stop = items.bar_start(first), min(items.bar_start(first + length), items.end)
+        start, stop = items.start_of(first), min(items.start_of(first + length), items.end)
         everything = len(tracks) == 1 or rng.random() < 0.5
         own = np.ones(len(items), bool) if everything else _of_some(items, tracks, rng)
         return Part(own, SPAN, start, stop, items.end)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sage_jax.tasks.crop_items import CropItems
+from sage_jax.tasks.crop_items import PER_ITEM, CropItems
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import Lead
 from sage_jax.tokenizers.role_events import RoleEvents
@@ -94,27 +94,25 @@ def weave(items: CropItems, part: Part, tokenizer: RoleEvents, instruments: np.n
 
 def _stream(items: CropItems, chosen: np.ndarray, until: int, tokenizer: RoleEvents) -> _Stream:
     """The stream of the `chosen` items, bool [M], with a rest in each bar before the tick `until` that has none of them."""
-    index = np.flatnonzero(chosen)
-    bar, next_bar, position, tick = (values[index] for values in (items.bar, items.next_bar, items.position, items.tick))
-    last = int(items.bars.locate(np.array([max(until - 1, 0)]))[0][0])
+    arrays = [getattr(items, name)[chosen] for name in PER_ITEM]
+    bar, next_bar = arrays[PER_ITEM.index("bar")], arrays[PER_ITEM.index("next_bar")]
+    last = items.num_bars - 1 if until == items.end else int(items.bars.locate(np.array([max(until - 1, 0)]))[0][0])
     has_event = np.zeros(last + 2, bool)
     has_event[0] = True  # the head
     has_event[bar] = has_event[next_bar] = True
     silent = np.flatnonzero(~has_event[: last + 1])
-    rows = items.rows[index]
     if len(silent):
-        starts = items.bars.start(silent)
+        starts, zeros = items.bars.start(silent), np.zeros(len(silent), np.int64)
+        lengths = items.bars.lengths[items.bars.locate(starts)[2]]
         rest = np.tile(np.array(tokenizer.rest, np.int16), (len(silent), 1))
-        order = np.argsort(np.concatenate([tick, starts]), kind="stable")
-        join = lambda old, new: np.concatenate([old, new])[order]
-        rows, tick, position = join(rows, rest), join(tick, starts), join(position, np.zeros(len(silent), np.int64))
-        bar, next_bar = join(bar, silent), join(next_bar, silent)
-    advanced = np.diff(bar, prepend=0) if not len(bar) else bar - np.concatenate([[0], next_bar[:-1]])
+        rests = (rest, starts, silent, zeros, silent, starts, lengths)  # in the order of PER_ITEM
+        order = np.argsort(np.concatenate([arrays[PER_ITEM.index("tick")], starts]), kind="stable")
+        arrays = [np.concatenate(pair).take(order, axis=0) for pair in zip(arrays, rests, strict=True)]
+    rows, tick, bar, position, next_bar, bar_start, bar_ticks = arrays
+    advanced = bar.copy()
+    advanced[1:] -= next_bar[:-1]
     rows[:, ev.ONSET] = ev.FIRST + advanced * tokenizer.max_position + position
-    _, _, meter = items.bars.locate(tick)
-    lengths = items.bars.lengths[meter]
-    starts = items.bars.start(next_bar)
-    return _Stream(rows, tick, tick, starts, lengths, np.zeros(len(rows), bool))
+    return _Stream(rows, tick, tick, bar_start, bar_ticks, np.zeros(len(rows), bool))
 
 
 def _merge(
@@ -123,7 +121,7 @@ def _merge(
     is_own = np.concatenate([np.zeros(len(others.rows), bool), np.ones(len(mine.rows), bool)])
     key = np.concatenate([others.key, mine.key])
     order = np.argsort(key * 2 + is_own, kind="stable")
-    join = lambda name: np.concatenate([getattr(others, name), getattr(mine, name)])[order]
+    join = lambda name: np.concatenate([getattr(others, name), getattr(mine, name)]).take(order, axis=0)
     rows, is_target, key, is_own = join("rows"), join("is_target"), key[order], is_own[order]
 
     # The own clock before each event, and before the end: that after the last own event, or after the head.

@@ -1,7 +1,7 @@
 """Two streams in one sequence: nothing is lost, each event is where the model knows it, and decisions are those of drawing."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sage_jax.tasks.config import TASKS, TasksConfig
@@ -26,11 +26,12 @@ def parts(draw):
     events = GRID.encode(quantized)
     events = events if draw(st.booleans()) else events[: draw(st.integers(4, 40))]
     items = CropItems.of(events, GRID)
+    assume(items.num_bars)
     own = np.array(draw(st.lists(st.booleans(), min_size=len(items), max_size=len(items))), bool)
     lead = draw(st.sampled_from(LEADS))
     first = draw(st.integers(0, items.num_bars - 1)) if lead is SPAN else 0
     last = draw(st.integers(first + 1, items.num_bars))
-    start, stop = items.bar_start(first), items.bar_start(last)
+    start, stop = items.start_of(first), items.start_of(last)
     return events, items, Part(own, lead, start, stop, max(stop, items.end) if lead is SPAN else stop)
 
 
