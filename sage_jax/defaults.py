@@ -169,7 +169,7 @@ def roles_small() -> dict:
         ),
         optimizer=dict(learning_rate=2e-3, warmup_steps=50),
         train=dict(
-            steps=1500, batch_size=8, eval_every=250, eval_batches=0, log_every=10, checkpoint_every=250, ema_decay=0.998
+            steps=2600, batch_size=8, eval_every=250, eval_batches=0, log_every=10, checkpoint_every=250, ema_decay=0.998
         ),
         sampling=dict(temperature=0.95, top_p=0.95),
     )

@@ -65,7 +65,7 @@ def make_cases(
 ) -> list[Case]:
     """At most `most` cases of `bars` bars, one of each piece that has them. one_track: one track is own, else all are.
 
-    Place and track follow from the piece. Bars in which the own tracks have fewer than four notes are left out.
+    Place and track follow from the piece. Bars that NMSI does not score, as the own tracks have too few notes, are left out.
     """
     found = []
     for number, piece in enumerate(pieces):
@@ -77,7 +77,7 @@ def make_cases(
         first = int(rng.integers(bars, piece.num_bars - bars + 1))
         job = Assignment(piece, tokenizer, own, piece.bar_start(first), piece.bar_start(first + bars), lead)
         truth = piece.notes[job.replaced]
-        if len(truth) >= 4:
+        if nmsi.exclusion_reason(_own_bars(job, truth), bars) is None:
             found.append(Case(job, truth, number))
     return found[:most]
 
@@ -162,8 +162,8 @@ def _is_own(piece: Piece, job: Assignment) -> np.ndarray:
 
 
 def _scores(cases: Sequence[Case], written: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    references = [_alone(case, case.truth) for case in cases]
-    candidates = [_alone(case, notes) for case, notes in zip(cases, written, strict=True)]
+    references = [_own_bars(case.assignment, case.truth) for case in cases]
+    candidates = [_own_bars(case.assignment, notes) for case, notes in zip(cases, written, strict=True)]
     bars = [case.bars for case in cases]
     return {
         "note_f1": np.array([note_f1(case.truth, notes) for case, notes in zip(cases, written, strict=True)]),
@@ -173,9 +173,8 @@ def _scores(cases: Sequence[Case], written: Sequence[np.ndarray]) -> dict[str, n
     }
 
 
-def _alone(case: Case, notes: np.ndarray) -> Piece:
+def _own_bars(job: Assignment, notes: np.ndarray) -> Piece:
     """`notes` as a piece that begins with the model's first bar."""
-    job = case.assignment
     first = job.piece.bar_of(job.start)
     whole = job.piece.with_notes(notes)
     return whole.slice_bars(first, job.piece.bar_of(job.stop - 1) + 1)

@@ -13,7 +13,8 @@ from sage_jax.tokenizers.leads import Lead
 from sage_jax.tokenizers.role_events import RoleEvents
 
 RIGHT_BARS = 8  # the most bars after a span that a model reads
-HISTORY, RIGHT = 0.5, 0.35  # the shares of a context that go to what was before, and to a span's given notes
+PROMPT = 0.7  # the share of a context that a prompt takes at most
+HISTORY, RIGHT = 0.7, 0.6  # the shares of that for what was before, where given notes are to come, and for what follows a span
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,34 +64,32 @@ class Assignment:
     def window(self, written: np.ndarray, now: int, limit: int) -> "AssignmentWindow":
         """What a model with a context of `limit` events reads to go on at the tick `now`, after the notes `written` before it.
 
-        Raises UserError if the given notes of a span alone are too many.
+        Its prompt leaves space for what follows. Raises UserError if the given notes of a span alone are too many.
         """
-        whole = self.context(written)
-        bar = whole.bar_of(now)
-        until, stop_bar = self.stop, whole.bar_of(self.stop - 1) + 1
-        if self.lead.span:
-            until = whole.bar_start(min(stop_bar + RIGHT_BARS, max(whole.num_bars, stop_bar)))
-            onsets = np.sort(whole.notes["onset"])
-            for after in range(RIGHT_BARS, -1, -1):
-                until = min(until, whole.bar_start(stop_bar + after))
-                known = np.searchsorted(onsets, until) - np.searchsorted(onsets, now)
-                if known <= RIGHT * limit:
-                    break
-            else:
-                raise UserError(
-                    f"bars {bar + 1} to {stop_bar} have {known} given notes, more than the model reads at once; "
-                    "give fewer bars"
-                )
-        most = int((HISTORY + RIGHT * self.lead.span) * limit)
-        found, first, step = None, bar, 1
-        while True:  # further and further back
-            window = self._from_bar(whole, first, now, until)
-            if found is not None and len(window.prompt) > most:
-                return found
-            found = window
-            if first == 0 or len(window.prompt) > most:
-                return found
+        whole, most = self.context(written), int(PROMPT * limit)
+        bar, stop_bar = whole.bar_of(now), whole.bar_of(self.stop - 1) + 1
+        last = max(whole.num_bars, stop_bar) if self.lead.span else stop_bar
+        found = self._from_bar(whole, bar, now, self.stop)
+        if len(found.prompt) > most:
+            raise UserError(
+                f"bars {bar + 1} to {stop_bar} have {len(found.prompt)} given events, and the model reads at most {most} at "
+                "once; give fewer bars, or fewer tracks"
+            )
+        until = self.stop
+        for after in range(1, RIGHT_BARS + 1):  # what follows the span, and then what was before it
+            later = whole.bar_start(min(stop_bar + after, last))
+            window = self._from_bar(whole, bar, now, later)
+            if len(window.prompt) > RIGHT * most:
+                break
+            found, until = window, later
+        first, step = bar, 1
+        while first:
             first, step = max(first - step, 0), step * 2
+            window = self._from_bar(whole, first, now, until)
+            if len(window.prompt) > (most if self.lead.span else HISTORY * most):
+                break
+            found = window
+        return found
 
     def _from_bar(self, whole: Piece, first: int, now: int, until: int) -> "AssignmentWindow":
         offset = whole.bar_start(first)

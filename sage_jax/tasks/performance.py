@@ -11,13 +11,14 @@ from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Progress, Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler, Totals
+from sage_jax.errors import UserError
 from sage_jax.music.notes import NOTE
 from sage_jax.tasks.assignment import Assignment, AssignmentWindow, Push
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.role_events import RoleEvents
 
-MARGIN = 48  # events that a full window leaves free, for what is given last
+MARGIN = 0.125  # the share of a context that a full window leaves free, for what is given last
 WINDOWS = 1 << 16  # the number of a window's request is that of the take plus a multiple of this
 
 
@@ -39,6 +40,7 @@ class Performance:
 
     def __init__(self, assignment: Assignment, sampling: SamplingConfig, seed: int, number: int, limit: int, max_events: int):
         self.assignment, self._limit, self._max_events = assignment, limit, max_events
+        self._full = int((1 - MARGIN) * limit)  # events of a full window
         self._sampling, self._seed, self._number = sampling, seed, number
         self._tokenizer: RoleEvents = assignment.tokenizer
         self._written: list[tuple[int, ...]] = []  # NOTE rows, in ticks of the piece
@@ -57,6 +59,7 @@ class Performance:
             self._clock.advance(event)
         self._first_tick = self._window.start
         self._windows += 1
+        self._opened_at = now
 
     @property
     def written(self) -> np.ndarray:
@@ -76,7 +79,7 @@ class Performance:
         )
         number = self._number + self._windows * WINDOWS
         prompt = self._window.prompt
-        most = self._limit - MARGIN - len(prompt)
+        most = self._full - len(prompt)
         return Request(prompt, limits, self._sampling, max(most, 1), self._seed, number)
 
     def add(self, event: np.ndarray) -> None:
@@ -96,9 +99,12 @@ class Performance:
         self.is_new_window = False
         if self.drawn >= self._max_events:
             return None
-        is_full = len(self.events) + (len(self._pushes[0].given) if self._pushes else 0) >= self._limit - MARGIN
-        if is_full and self._clock.state.tick + 1 < self._window.stop:
-            self._open_window(self._clock.state.tick + 1 + self._window.offset)
+        is_full = len(self.events) + (len(self._pushes[0].given) if self._pushes else 0) >= self._full
+        now = max(self._clock.state.tick + 1, self._first_tick)
+        if is_full and now < self._window.stop:
+            if now + self._window.offset == self._opened_at:
+                raise UserError("more notes are given at one time than the model's context holds; give fewer tracks")
+            self._open_window(now + self._window.offset)
             self.is_new_window = True
             return self.events
         if not self._pushes:

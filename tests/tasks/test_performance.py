@@ -89,6 +89,25 @@ def test_a_long_piece_goes_on_in_new_windows(lead, performances):
     assert len({tuple(note) for note in found.notes[["onset", "program", "pitch"]].tolist()}) == len(found.notes)
 
 
+@pytest.mark.parametrize("lead", [SPAN, BAR_AHEAD], ids=lambda lead: lead.name)
+def test_dense_music_leaves_space_for_what_is_drawn(lead, performances):
+    """A prompt never fills the context, and what cannot be read at once is an error rather than a loop."""
+    piece = song(16, seed=2)
+    notes = np.concatenate([piece.notes] * 6)
+    notes["pitch"] = np.arange(len(notes)) % 60 + 30
+    dense = ROLES.quantize(piece.with_notes(notes))
+    job = Assignment(dense, ROLES, (BASS,), 8 * 48, 11 * 48, lead)
+    (found,) = perform(engine_of(1), [job], sampling=WILD)
+    assert found.notes["onset"].min() >= job.start and len(performances[0]._window.prompt) <= 0.7 * 511
+    with pytest.raises(UserError, match="given events, and the model reads at most 357 at once; give fewer bars"):
+        perform(engine_of(1), [Assignment(dense, ROLES, (BASS,), 0, 16 * 48, SPAN)])
+    crowd = np.repeat(piece.notes[:1], 520)
+    crowd["onset"], crowd["pitch"], crowd["program"] = 9 * 48, np.arange(520) % 128, 1 + np.arange(520) // 128
+    crowded = ROLES.quantize(piece.with_notes(np.concatenate([piece.notes, crowd])))
+    with pytest.raises(UserError, match="more notes are given at one time than the model's context holds"):
+        perform(engine_of(1), [Assignment(crowded, ROLES, (BASS,), 7 * 48, 12 * 48, AT_ONCE)], sampling=WILD)
+
+
 def test_the_most_events_are_a_bound():
     (found,) = perform(engine_of(1), [assignment(AT_ONCE, bars=(0, 12), own=(BASS, DRUM_SET))], max_events=3)
     assert found.is_cut and found.events == 3
