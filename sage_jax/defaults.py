@@ -8,8 +8,9 @@ PRESETS = (*SIZES, "sage-20m", "roles-small", "roles-20m")
 
 def default_config(size: str = "base") -> dict[str, Any]:
     """All sections of a config as plain dicts: `base` with the overrides of `size`, one of PRESETS."""
-    presets = {"base": dict, "demo": demo, "debug": debug, "sage-20m": sage_20m}
-    overrides = {**presets, "roles-small": roles_small, "roles-20m": roles_20m}[size]()
+    presets = {"base": dict, "demo": demo, "debug": debug}
+    presets |= {"sage-20m": sage_20m, "roles-small": roles_small, "roles-20m": roles_20m}
+    overrides = presets[size]()
     config = base()
     for section, fields in overrides.items():
         config[section].update(fields)

@@ -6,7 +6,6 @@ own events, and at each given one the probability that no own event comes before
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from sage_jax.models.registry import build_model
 from sage_jax.music.notes import Piece
 from sage_jax.programs import stored
 from sage_jax.tasks.crop_items import CropItems
+from sage_jax.tasks.generator import generator_of
 from sage_jax.tasks.weave import Part, Woven, weave
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import AT_ONCE, LEADS, SPAN
@@ -109,7 +109,7 @@ def _cases(pieces: Sequence[Piece], tokenizer: RoleEvents, context: int) -> Iter
         for bars in SPANS:
             if items.num_bars > bars:
                 first = int(rng.integers(items.num_bars - bars + 1))
-                start, stop = items.start_of(first), min(items.start_of(first + bars), items.end)
+                start, stop = items.bars.start_of(first), min(items.bars.start_of(first + bars), items.end)
                 part = Part(np.ones(len(items), bool), SPAN, start, stop, items.end)
                 cases[f"span {bars}"] = weave(items, part, tokenizer)
         yield {case: woven for case, woven in cases.items() if len(woven.events) <= context + 1}
@@ -118,7 +118,7 @@ def _cases(pieces: Sequence[Piece], tokenizer: RoleEvents, context: int) -> Iter
 def _crop(piece: Piece, tokenizer: RoleEvents, length: int) -> tuple[np.ndarray, np.random.Generator]:
     """A crop of at most `length` events from a bar that follows from the piece, and the generator that chose it."""
     events = tokenizer.encode(piece)
-    rng = np.random.default_rng(zlib.crc32(events.tobytes()))
+    rng = generator_of(events)
     bars = tokenizer.bar_starts(events)
     bars = bars[: max(int(np.searchsorted(bars, len(events) - length)), 1)]
     return tokenizer.crop(events, int(rng.choice(bars)), length), rng

@@ -6,7 +6,6 @@ markov  a Markov chain over notes of the training split, which knows the own tra
 """
 
 import dataclasses
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from sage_jax.evaluation.statistics import Estimate, estimate
 from sage_jax.music.notes import DRUMS, NOTE, Piece
 from sage_jax.music.tracks import tracks_with_notes
 from sage_jax.tasks.assignment import Assignment
+from sage_jax.tasks.generator import generator_of
 from sage_jax.tasks.performance import perform
 from sage_jax.tokenizers.leads import Lead
 from sage_jax.tokenizers.role_events import RoleEvents
@@ -69,7 +69,7 @@ def make_cases(
     """
     found = []
     for number, piece in enumerate(pieces):
-        rng = np.random.default_rng(zlib.crc32(piece.notes.tobytes()))
+        rng = generator_of(piece.notes)
         tracks = tracks_with_notes(piece.notes)
         if piece.num_bars < 2 * bars or (one_track and len(tracks) < 2):
             continue
@@ -103,7 +103,7 @@ def copied(case: Case) -> np.ndarray:
     job = case.assignment
     length = job.stop - job.start
     shift = length if job.start >= length else -length
-    notes = job.piece.notes[_is_own(job.piece, job)].copy()
+    notes = job.piece.notes[job.is_own].copy()
     notes["onset"] += shift
     return notes[(notes["onset"] >= job.start) & (notes["onset"] < job.stop)]
 
@@ -148,17 +148,13 @@ def _tracks_apart(piece: Piece) -> Iterator[Piece]:
 def _own_prompt(case: Case) -> Prompt:
     """The own tracks' bars before the case, up to PROMPT_BARS, as a prompt; their first notes if these bars are silent."""
     job = case.assignment
-    own = job.piece.with_notes(job.piece.notes[_is_own(job.piece, job)])
+    own = job.piece.with_notes(job.piece.notes[job.is_own])
     first = own.bar_of(job.start)
     start = max(first - PROMPT_BARS, 0)
     read, reference = own.slice_bars(start, first), own.slice_bars(first, first + case.bars)
     if len(read.notes) < 2:  # the chain needs two notes to begin with
         read = read.with_notes(np.concatenate([own.notes[:2], read.notes]))
     return Prompt("", start, first - start, case.bars, read, reference, reference)
-
-
-def _is_own(piece: Piece, job: Assignment) -> np.ndarray:
-    return np.isin(job.tokenizer.note_ids(piece.notes)[:, 0], job.instruments)
 
 
 def _scores(cases: Sequence[Case], written: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -57,16 +57,15 @@ def read_midi(
     loss: counters to which every change is added.
     Raises BadMidi, whose message names the file, if it is missing, too large, damaged or not MIDI.
     """
-    midi = parse_direct(path, max_bytes=max_bytes)
+    return piece_of(parse_direct(path, max_bytes=max_bytes), path, ticks_per_quarter, loss=loss)
+
+
+def piece_of(midi: ParsedMidi, path, ticks_per_quarter: int, *, loss: QuantizationStats | None = None) -> Piece:
+    """The piece in `midi`, read from `path`, as `read_midi` returns it."""
     try:
         return to_piece(midi, ticks_per_quarter, loss=loss)
     except (ValueError, OverflowError) as error:
         raise BadMidi("invalid", f"{path}: {error}") from error
-
-
-def resolution_of(path, *, max_bytes: int = MAX_BYTES) -> int:
-    """The ticks per quarter of the MIDI file at `path`. Raises BadMidi."""
-    return parse_direct(path, max_bytes=max_bytes).ticks_per_quarter
 
 
 def check_file(path, max_bytes: int) -> pathlib.Path:

@@ -107,11 +107,11 @@ class Piece:
 
     def bar_start(self, bar: int) -> int:
         """The tick at which a bar begins. The bar may lie after the last note."""
-        return int(self.bars.start(np.array([bar]))[0])
+        return self.bars.start_of(bar)
 
     def bar_of(self, tick: int) -> int:
         """The bar that contains a tick. The tick may lie after the last note."""
-        return int(self.bars.locate(np.array([tick]))[0][0])
+        return self.bars.bar_of(tick)
 
     def bar_lines(self, until: int | None = None) -> np.ndarray:
         """Start ticks of all bars that begin before `until` (default: the end of the last note)."""
@@ -190,6 +190,14 @@ class BarGrid:
         # numpy divides by a scalar several times faster than by an array.
         bar = since // (self.lengths[row] if len(self.lengths) > 1 else self.lengths[0])
         return self.first_bars[row] + bar, since - bar * self.lengths[row], row
+
+    def start_of(self, bar: int) -> int:
+        """The tick at which one bar begins."""
+        return int(self.start(np.array([bar]))[0])
+
+    def bar_of(self, tick: int) -> int:
+        """The bar of one tick."""
+        return int(self.locate(np.array([tick]))[0][0])
 
     def start(self, bars: np.ndarray) -> np.ndarray:
         """The tick at which each bar begins."""

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ PALETTE = (
 TRACK_FIELDS, LONGEST_NAME = ["program", "track"], 24  # characters of a name in the legend
 INK, FAINT, DRUM_INK = "#22262e", "#8a919e", "#3b424f"
 PROMPT_PAPER, BLACK_KEY = "#f6efdc", "#f3f5f8"
+ABOVE = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}  # of labels
 MIN_OPACITY = 0.32  # of velocity 1; velocity 127 is opaque
 DRUM_FAMILIES = {  # General MIDI percussion keys, from the bottom row up
     "Kick": (35, 36),
@@ -216,7 +218,7 @@ def _draw_bars(panels: list[Axes], piece: Piece, time: TimeAxis) -> None:
         axes.vlines(lines[::step], low, high, color=FAINT, lw=0.7, alpha=0.8, zorder=2)
 
     changes = {int(np.searchsorted(lines, tick)): (over, under) for tick, over, under in piece.meters[1:].tolist()}
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "annotation_clip": False}
+    place = {**ABOVE, "fontsize": 9}
     label_end = -math.inf  # of the previous label, pixels
     for bar in sorted({*range(0, len(lines), step), *changes}):
         if bar >= len(lines) or time.pixels(lines[bar]) < label_end:
@@ -238,27 +240,27 @@ def _beats(piece: Piece, time: TimeAxis) -> np.ndarray:
     return ticks[position % lengths[meter] == 0]
 
 
-def _draw_prompt(panels: list[Axes], prompt_end: int, time: TimeAxis) -> None:
+def _shade(panels: list[Axes], start: int, stop: int, lines: Sequence[int]) -> None:
     for axes in panels:
-        axes.axvspan(0, prompt_end, color=PROMPT_PAPER, lw=0, zorder=0.5, alpha=0.8)
-        axes.axvline(prompt_end, color=INK, lw=1.8, zorder=4)
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
+        axes.axvspan(start, stop, color=PROMPT_PAPER, lw=0, zorder=0.5, alpha=0.8)
+        for tick in lines:
+            axes.axvline(tick, color=INK, lw=1.8, zorder=4)
+
+
+def _draw_prompt(panels: list[Axes], prompt_end: int, time: TimeAxis) -> None:
+    _shade(panels, 0, prompt_end, [prompt_end])
     flagpole = {"arrowstyle": "-", "color": INK, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
     paper = {"boxstyle": "round,pad=0.35", "facecolor": PROMPT_PAPER, "edgecolor": "none"}
     top = (prompt_end, 1)
-    panels[-1].annotate("", top, (0, 33), arrowprops=flagpole, **place)
-    panels[-1].annotate("prompt", top, (-6, 21), ha="right", fontsize=10, color=INK, bbox=paper, **place)
+    panels[-1].annotate("", top, (0, 33), arrowprops=flagpole, **ABOVE)
+    panels[-1].annotate("prompt", top, (-6, 21), ha="right", fontsize=10, color=INK, bbox=paper, **ABOVE)
     if prompt_end < time.end:
-        panels[-1].annotate("continuation", top, (6, 21), fontsize=10, color=INK, weight="bold", **place)
+        panels[-1].annotate("continuation", top, (6, 21), fontsize=10, color=INK, weight="bold", **ABOVE)
 
 
 def _draw_written(panels: list[Axes], start: int, stop: int) -> None:
-    for axes in panels:
-        axes.axvspan(start, stop, color=PROMPT_PAPER, lw=0, zorder=0.5, alpha=0.8)
-        for tick in (start, stop):
-            axes.axvline(tick, color=INK, lw=1.8, zorder=4)
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "annotation_clip": False}
-    panels[-1].annotate("written by the model", (start, 1), (6, 21), fontsize=10, color=INK, weight="bold", **place)
+    _shade(panels, start, stop, [start, stop])
+    panels[-1].annotate("written by the model", (start, 1), (6, 21), fontsize=10, color=INK, weight="bold", **ABOVE)
 
 
 def _draw_titles(figure: Figure, piece: Piece, title: str | None) -> None:

@@ -46,11 +46,15 @@ class Assignment:
         return np.array(sorted(int(self.tokenizer.instrument_of(*track)) for track in self.own))
 
     @property
+    def is_own(self) -> np.ndarray:
+        """Which notes of the piece are of the tracks `own`, in any bar: bool [N]."""
+        return np.isin(self.tokenizer.note_ids(self.piece.notes)[:, 0], self.instruments)
+
+    @property
     def replaced(self) -> np.ndarray:
         """Which notes of the piece the model's take the place of, bool [N]."""
         notes = self.piece.notes
-        inside = (notes["onset"] >= self.start) & (notes["onset"] < self.stop)
-        return inside & np.isin(self.tokenizer.note_ids(notes)[:, 0], self.instruments)
+        return self.is_own & (notes["onset"] >= self.start) & (notes["onset"] < self.stop)
 
     @property
     def given(self) -> np.ndarray:
@@ -76,8 +80,9 @@ class Assignment:
                 "once; give fewer bars, or fewer tracks"
             )
         until = self.stop
-        for after in range(1, RIGHT_BARS + 1):  # what follows the span, and then what was before it
-            later = whole.bar_start(min(stop_bar + after, last))
+        # What follows the span, and then what was before it.
+        for bar_after in range(min(stop_bar + 1, last), min(stop_bar + RIGHT_BARS, last) + 1):
+            later = whole.bar_start(bar_after)
             window = self._from_bar(whole, bar, now, later)
             if len(window.prompt) > RIGHT * most:
                 break
@@ -133,13 +138,12 @@ class AssignmentWindow:
         events, keys = woven.events[:-1], woven.keys[:-1]
         is_given, is_header = tokenizer.is_given(events), tokenizer.is_header(events)
         is_change = (events[:, ev.INSTRUMENT] == ev.METER_CHANGE) | (events[:, ev.INSTRUMENT] == ev.TEMPO_CHANGE)
-        own_before = ~is_given & (keys < part.start)
-        known = (is_given & (keys <= part.start)) | is_header | own_before | (is_change & (keys <= part.start))
+        known = np.where(is_given | is_change, keys <= part.start, keys < part.start) | is_header
         known[: tokenizer.HEAD] = True
         later = ~known & (is_given | is_change) & (keys < part.stop)
         pushes = []
         for key in np.unique(keys[later]).tolist():
             now = later & (keys == key)
-            changes = [(key, int(kind), int(pitch)) for _, kind, pitch, *_ in events[now & is_change & ~is_given].tolist()]
+            changes = [(key, int(kind), int(pitch)) for _, kind, pitch, *_ in events[now & is_change].tolist()]
             pushes.append(Push(key, events[now & is_given], tuple(changes)))
         return cls(offset, part.start, part.stop, events[known], tuple(pushes))

@@ -49,7 +49,7 @@ class CropItems:
         )
         next_bar, since, row = bars.locate(tick)
         num_bars = int(next_bar[-1]) + has_end
-        end = _start(bars, num_bars)
+        end = bars.start_of(num_bars)
         kept = kind != ev.REST
         kept[: tokenizer.HEAD - 1] = False
         if not has_end:
@@ -77,14 +77,10 @@ class CropItems:
         """Which items are notes, bool [M]."""
         return self.rows[:, ev.INSTRUMENT] >= ev.FIRST_PROGRAM
 
-    def start_of(self, bar: int) -> int:
-        """The tick at which a bar begins."""
-        return _start(self.bars, bar)
-
     def without_last(self, count: int) -> "CropItems":
         """The items before the bar in which the last `count` of them begin, at most seven eighths of the bars."""
         num_bars = min(int(self.next_bar[-min(count, len(self))]), self.num_bars * 7 // 8) if len(self) else 0
-        end = self.start_of(num_bars)
+        end = self.bars.start_of(num_bars)
         return dataclasses.replace(self.only(self.tick < end), end=end, num_bars=num_bars, has_end=False)
 
     def only(self, chosen: np.ndarray) -> "CropItems":
@@ -101,7 +97,3 @@ class CropItems:
         arrays = {name: np.concatenate([getattr(self, name), added[name]]) for name in PER_ITEM}
         order = np.lexsort((arrays["rows"][:, ev.PITCH], arrays["rows"][:, ev.INSTRUMENT], arrays["tick"]))
         return dataclasses.replace(self, **{name: values[order] for name, values in arrays.items()})
-
-
-def _start(bars: BarGrid, bar: int) -> int:
-    return int(bars.start(np.array([bar]))[0])

@@ -1,12 +1,12 @@
 """The tasks that training crops become, drawn at random from plain crops."""
 
 import dataclasses
-import zlib
 
 import numpy as np
 
 from sage_jax.tasks.config import TASKS, TasksConfig
 from sage_jax.tasks.crop_items import CropItems
+from sage_jax.tasks.generator import generator_of
 from sage_jax.tasks.weave import Part, Woven, plain, weave
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import AT_ONCE, BAR_AHEAD, LATE, LEADS, SPAN
@@ -37,7 +37,7 @@ class Mixture:
 
     def fixed(self, crop: np.ndarray) -> np.ndarray:
         """The same with a generator that follows from the crop, for validation."""
-        return self(crop, np.random.default_rng(zlib.crc32(np.ascontiguousarray(crop, np.int16).tobytes())))
+        return self(crop, generator_of(crop.astype(np.int16)))
 
     def _task(self, crop: np.ndarray, rng: np.random.Generator) -> Woven:
         task = TASKS[int(np.searchsorted(np.cumsum(self.config.shares)[:-1], rng.random(), "right"))]
@@ -72,7 +72,7 @@ class Mixture:
         bars = items.num_bars
         length = int(rng.choice([each for each in SPAN_BARS if each <= bars]))
         first = int(rng.integers(bars - length + 1))
-        start, stop = items.start_of(first), min(items.start_of(first + length), items.end)
+        start, stop = items.bars.start_of(first), min(items.bars.start_of(first + length), items.end)
         everything = len(tracks) == 1 or rng.random() < 0.5
         own = np.ones(len(items), bool) if everything else _of_some(items, tracks, rng)
         return Part(own, SPAN, start, stop, items.end)

@@ -7,7 +7,7 @@ from sage_jax.decoding.continuation import Continuations
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Totals
-from sage_jax.music.midi import at_resolution, read_midi, resolution_of
+from sage_jax.music.midi import at_resolution, parse_direct, piece_of
 from sage_jax.music.notes import Piece
 from sage_jax.takes import ContinuationConfig, Takes
 from sage_jax.tasks.performance import perform
@@ -27,9 +27,9 @@ def plan_rewriting(
 
     The piece is read at a resolution that holds its own ticks and the model's. Raises UserError as `Rewriting.plan`.
     """
-    resolution = music.ticks_per_quarter if isinstance(music, Piece) else resolution_of(music)
-    common = common_resolution(resolution, tokenizer.grid.ticks_per_quarter)
-    piece = at_resolution(music, common) if isinstance(music, Piece) else read_midi(music, common)
+    read = music if isinstance(music, Piece) else parse_direct(music)
+    common = common_resolution(read.ticks_per_quarter, tokenizer.grid.ticks_per_quarter)
+    piece = at_resolution(read, common) if isinstance(read, Piece) else piece_of(read, music, common)
     return Rewriting.plan(
         piece,
         tokenizer,

@@ -96,7 +96,7 @@ def _stream(items: CropItems, chosen: np.ndarray, until: int, tokenizer: RoleEve
     """The stream of the `chosen` items, bool [M], with a rest in each bar before the tick `until` that has none of them."""
     arrays = [getattr(items, name)[chosen] for name in PER_ITEM]
     bar, next_bar = arrays[PER_ITEM.index("bar")], arrays[PER_ITEM.index("next_bar")]
-    last = items.num_bars - 1 if until == items.end else int(items.bars.locate(np.array([max(until - 1, 0)]))[0][0])
+    last = items.num_bars - 1 if until == items.end else items.bars.bar_of(max(until - 1, 0))
     has_event = np.zeros(last + 2, bool)
     has_event[0] = True  # the head
     has_event[bar] = has_event[next_bar] = True

@@ -110,8 +110,7 @@ def waiting_loss(logits: jax.Array, floors: jax.Array) -> jax.Array:
     decides = floors > 0
     logits = jnp.where(decides[..., None], logits.astype(jnp.float32), 0)
     later = jnp.arange(logits.shape[-1])[None, None] >= floors[..., None]
-    some = jnp.where(decides[..., None], later, True)
-    kept = jax.nn.logsumexp(jnp.where(some, logits, -jnp.inf), axis=-1)
+    kept = jax.nn.logsumexp(jnp.where(later, logits, -jnp.inf), axis=-1)
     return (jax.nn.logsumexp(logits, axis=-1) - kept).sum(where=decides)
 
 

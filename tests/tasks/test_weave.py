@@ -31,7 +31,7 @@ def parts(draw):
     lead = draw(st.sampled_from(LEADS))
     first = draw(st.integers(0, items.num_bars - 1)) if lead is SPAN else 0
     last = draw(st.integers(first + 1, items.num_bars))
-    start, stop = items.start_of(first), items.start_of(last)
+    start, stop = items.bars.start_of(first), items.bars.start_of(last)
     return events, items, Part(own, lead, start, stop, max(stop, items.end) if lead is SPAN else stop)
 
 
