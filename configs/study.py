@@ -1,10 +1,12 @@
 """The study: which systems train on which corpora, with how many seeds, and what they are evaluated on.
 
-  debug  minutes, to check that it runs; its numbers mean nothing
-  cpu    small models, for two CPU cores
-  demo   the demo's model, flat and nested, for two CPU cores: fifty times the events of cpu
-  middle about 20 million parameters, for a quarter of an hour of one H200
-  full   12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
+  debug      minutes, to check that it runs; its numbers mean nothing
+  chorales   small models that learn all they can of Bach's chorales, for two CPU cores
+  converged  about 20 million parameters that learn all they can, for one H100, a quarter of an hour at a time
+  cpu        small models that train briefly, for two CPU cores
+  demo       the demo's model, flat and nested, for two CPU cores: fifty times the events of cpu
+  middle     about 20 million parameters that train briefly, for a quarter of an hour of one H200
+  full       12 layers x 512 on crops of 1,024 events, for an accelerator (the default)
 
   python -m launch.study --config=configs/study.py:debug --workdir=runs/study
   python -m launch.study --config=configs/study.py:cpu --workdir=runs/study \
@@ -22,12 +24,13 @@ from configs import evaluation, sage
 from sage_jax import defaults
 from sage_jax.errors import UserError
 
-ARGUMENTS = ("debug", "cpu", "demo", "middle", "full")
+ARGUMENTS = ("debug", "chorales", "converged", "cpu", "demo", "middle", "full")
 SHARINGS = (
     "mha", "gqa-5", "gqa-2", "mqa",
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
 )  # fmt: skip
 NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
+NESTED_SHARINGS = ("nested2-mqa", "nested2-as_kvhs-own-1")
 FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
 # One system per family, for the learning rate search.
@@ -64,6 +67,48 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.evaluation.update(samples=1, memorization=False, num_midi_examples=0)
     config.speed_benchmark = dict(reference="mha", context=1024, batch=1, events=40, rounds=21)
     config.keep_checkpoints = False
+    config.control_seeds = 0
+    if arg == "chorales":
+        config.corpora = dict(chorales="music21:bach")
+        config.lr_search_corpus = "chorales"
+        config.run.data.update(context_events=64, transpose=(0, 0), max_pieces=120)
+        config.run.model.update(embed_dim=80, num_layers=2, num_heads=10, head_dim=8, mlp_dim=240, dtype="float32")
+        config.run.model.update(remat="none", dropout_residual=0.1, dropout_embedding=0.1)
+        # A constant rate and averaged weights: the loss has no end of a schedule to wait for.
+        config.run.optimizer.update(warmup_steps=100, final_lr_fraction=1.0, clip_norm=1.0)
+        config.run.train.update(steps=12_000, batch_size=4, ema_decay=0.995, patience=3, eval_batches=0, log_every=150)
+        config.run.train.update(eval_every=150, checkpoint_every=3000)
+        config.learning_rates = (2e-3, 4e-3, 8e-3)
+        config.lr_search_systems = ("mha", "remi", "nested2-mqa", "pooled", "compound", "mmt")
+        one = ("chorales",)
+        config.tables = dict(
+            sharing=dict(systems=("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1"), train_on=one, seeds=3),
+            forms=dict(systems=("mha", "remi", "pooled", "compound", "mmt", *NESTED_SHARINGS), train_on=one, seeds=3),
+            merges=dict(systems=("mha", "remi", "bpe500"), train_on=one, seeds=3),
+        )
+        config.control_seeds = 3
+        config.evaluation.update(prompts=40, max_bars=8, batch_size=20, max_events=256, use_best_checkpoint=True)
+    if arg == "converged":
+        config.corpora = dict(multitrack="embedded", piano="embedded")
+        config.run.data.context_events = 1024
+        config.run.model.update(embed_dim=384, num_layers=10, num_heads=40, head_dim=10, mlp_dim=1152)
+        config.run.model.update(remat="none", dropout_residual=0.1, dropout_embedding=0.1)
+        config.run.augment.update(defaults.sage_20m()["augment"])
+        config.run.optimizer.update(warmup_steps=100, clip_norm=1.0, final_lr_fraction=1.0)
+        config.run.train.update(steps=6000, batch_size=32, ema_decay=0.999, patience=4, eval_batches=20, log_every=50)
+        config.run.train.update(eval_every=250, checkpoint_every=500)
+        config.learning_rates = (5e-4, 1e-3, 2e-3)
+        config.lr_search_systems = ("mha", "remi", "nested2-mqa", "pooled", "compound", "mmt")
+        config.lr_search_steps = 3000
+        scopes = tuple(f"as_kvhs-{scope}-{heads}" for scope in ("own", "mixed", "all") for heads in (1, 4))
+        config.tables = dict(
+            sharing=dict(systems=("mha", "gqa-2", "mqa", *scopes), train_on=main, seeds=3),
+            forms=dict(systems=("mha", "remi", "pooled", "compound", "mmt", *NESTED_SHARINGS), train_on=main, seeds=3),
+            merges=dict(systems=("remi", "bpe2000"), train_on=main, seeds=3),
+            piano=dict(systems=("remi", "bpe2000", "bpe20000"), train_on=("piano",), seeds=3),
+        )
+        config.control_seeds = 3
+        config.evaluation.update(prompts=200, max_bars=8, batch_size=100, max_events=512, use_best_checkpoint=True)
     if arg == "cpu":
         config.run.data.context_events = 24
         config.run.model.update(embed_dim=128, num_layers=2, head_dim=8, mlp_dim=384, dtype="float32", remat="none")

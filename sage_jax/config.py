@@ -39,11 +39,12 @@ MUTABLE_ON_RESUME = frozenset({"partitioner"}) | frozenset(
 class DataConfig:
     """The corpus of a run, and how crops are cut from it.
 
-    corpus: 'embedded', 'music21' or 'folder:PATH', for launch.preprocess.
+    corpus: 'embedded', 'music21', 'music21:COMPOSER' or 'folder:PATH', for launch.preprocess.
     shards: folder of token shards; '' means `data` in the workdir.
     context_events: N, the number of events in a crop that the model reads.
     transpose: (lowest, highest) shift of a crop, in semitones.
     pack: put several short pieces into one row, with attention masked between them: the same losses with less padding.
+    max_pieces: train on so many pieces, spread evenly over the training split; 0 for all.
     """
 
     corpus: str = "embedded"
@@ -51,10 +52,11 @@ class DataConfig:
     context_events: int = 256
     transpose: tuple[int, int] = (-5, 6)
     pack: bool = False
+    max_pieces: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "transpose", tuple(self.transpose))
-        _at_least(self, "data", context_events=HEAD + 2)  # at least one note and EOS
+        _at_least(self, "data", context_events=HEAD + 2, max_pieces=0)  # at least one note and EOS
         low_high = self.transpose
         if len(low_high) != 2 or not -24 <= low_high[0] <= 0 <= low_high[1] <= 24:
             raise UserError(f"data.transpose is {low_high}; give two numbers like (-5, 6), 0 among them")

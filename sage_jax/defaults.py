@@ -36,7 +36,7 @@ def base() -> dict[str, Any]:
         runner="local",
         beam_options="",
     )
-    config["data"] = dict(corpus="embedded", shards="", context_events=1024, transpose=(-5, 6), pack=False)
+    config["data"] = dict(corpus="embedded", shards="", context_events=1024, transpose=(-5, 6), pack=False, max_pieces=0)
     config["augment"] = dict(
         velocity_scale=(1.0, 1.0),
         velocity_offset=(0, 0),

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.files import LOCK, claim, replacing, write_json
 
@@ -35,10 +36,11 @@ class TokenShards(Sequence[np.ndarray]):
     """The pieces of one split, each a memory-mapped int16 array [N, A].
 
     names: file names of the pieces. lengths: int64 [pieces], their number of events.
+    most: so many pieces, spread evenly over the split; 0 for all.
     Raises UserError if `folder` is incomplete, was made with another tokenizer, or does not match its index.
     """
 
-    def __init__(self, folder: str | os.PathLike, split: str, tokenizer):
+    def __init__(self, folder: str | os.PathLike, split: str, tokenizer, most: int = 0):
         self.folder = pathlib.Path(folder)
         vocabulary, index = read_json(self.folder / VOCABULARY), read_json(self.folder / INDEX)
         if vocabulary is None or index is None:
@@ -51,9 +53,11 @@ class TokenShards(Sequence[np.ndarray]):
         if split not in index["splits"]:
             raise UserError(f"{self.folder} has no split {split!r}; choose one of {', '.join(index['splits'])}")
         pieces = index["splits"][split]
-        self.names: list[str] = pieces["names"]
-        self.lengths = np.array(pieces["lengths"], np.int64)
-        self._numbers, self._starts = (np.array(pieces[field], np.int64) for field in ("shards", "starts"))
+        kept = np.array(subsample_evenly(range(len(pieces["names"])), most or len(pieces["names"])), np.int64)
+        self.names: list[str] = [pieces["names"][piece] for piece in kept]
+        self.lengths, self._numbers, self._starts = (
+            np.array(pieces[field], np.int64)[kept] for field in ("lengths", "shards", "starts")
+        )
         self._opened: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:

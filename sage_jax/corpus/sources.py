@@ -15,11 +15,13 @@ EMBEDDED = _PACKAGED if _PACKAGED.is_dir() else pathlib.Path(__file__).parents[2
 def list_corpus(name: str) -> list[tuple[str, str]]:
     """(name within the corpus, absolute path) of each MIDI file, sorted by name.
 
-    name: 'embedded', 'music21' or 'folder:PATH'. Raises UserError for other names and for a missing or empty corpus.
+    name: 'embedded', 'music21', 'music21:COMPOSER' or 'folder:PATH'. Raises UserError for other names, and for a
+    missing or empty corpus.
     """
     kind, _, argument = name.partition(":")
-    if kind not in CORPORA or bool(argument) != (kind == "folder"):
-        raise UserError(f"data.corpus is {name!r}; choose embedded, music21 or folder:PATH")
+    takes_one = {"embedded": (False,), "music21": (False, True), "folder": (True,)}.get(kind, ())
+    if bool(argument) not in takes_one or name.endswith(":"):
+        raise UserError(f"data.corpus is {name!r}; choose embedded, music21, music21:COMPOSER or folder:PATH")
     folder = CORPORA[kind](argument)
     files = sorted((os.path.relpath(path, folder).replace(os.sep, "/"), path) for path in _walk(folder))
     if not files:
@@ -33,6 +35,14 @@ def _embedded(_: str) -> str:
     return str(EMBEDDED)
 
 
+def _music21(composer: str) -> str:
+    scores = write_scores()
+    composers = sorted(path.name for path in scores.iterdir() if path.is_dir())
+    if composer and composer not in composers:
+        raise UserError(f"data.corpus is 'music21:{composer}'; the composers there are {', '.join(composers)}")
+    return str(scores / composer)
+
+
 def _folder(path: str) -> str:
     folder = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(folder):
@@ -40,7 +50,7 @@ def _folder(path: str) -> str:
     return folder
 
 
-CORPORA = {"embedded": _embedded, "music21": lambda _: str(write_scores()), "folder": _folder}
+CORPORA = {"embedded": _embedded, "music21": _music21, "folder": _folder}
 
 
 def _walk(folder: str) -> Iterator[str]:

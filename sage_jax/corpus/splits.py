@@ -3,6 +3,7 @@
 import bisect
 import hashlib
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from sage_jax.music.notes import DRUMS, Piece
 SPLITS = ("train", "valid", "test")
 SHARES = (0.90, 0.95)  # where valid and test begin, as fractions of the hash range
 MIN_SHARE = 0.04  # minimum share of the hashes for valid and for test
+Item = TypeVar("Item")
 
 
 def content_hash(piece: Piece) -> str:
@@ -56,3 +58,8 @@ def cross_split_duplicates(splits: Sequence[str], groups: Sequence[int]) -> dict
         if group not in kept or ranks[piece] < ranks[kept[group]]:
             kept[group] = piece
     return {piece: kept[group] for piece, group in enumerate(groups) if ranks[piece] > ranks[kept[group]]}
+
+
+def subsample_evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of `items`, evenly spaced."""
+    return [items[index * len(items) // most] for index in range(most)] if len(items) > most else list(items)

@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import numpy as np
 
 from sage_jax.corpus.shards import TokenShards
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.data.augmentation import Augmentation
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import retokenize
 from sage_jax.tokenizers.note_events import EOS, HEAD, INSTRUMENT, ONSET, REST, NoteEvents
-
-Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +171,3 @@ def split_at_bars(tokenizer: NoteEvents, events: np.ndarray, max_events: int) ->
             stop = next((int(places[-1]) for places in choices if len(places)), int(later[0]) if len(later) else end)
         yield start, stop
         start = stop
-
-
-def subsample_evenly(items: list[Item], most: int) -> list[Item]:
-    """At most `most` of `items`, evenly spaced."""
-    return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items

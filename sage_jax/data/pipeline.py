@@ -39,6 +39,7 @@ def make_dataset(
     pack: bool = False,
     augment: AugmentConfig = NO_CHANGES,
     tasks: TasksConfig = PLAIN_ONLY,
+    max_pieces: int = 0,
 ) -> grain.IterDataset:
     """Batches {'events': int32 [batch_size, context_events + 1, A]} of a split, padded with PAD events (zeros) at the end.
 
@@ -55,6 +56,7 @@ def make_dataset(
     augment: with `shuffle`, further random changes of the crops.
     tasks: for RoleEvents, the share of each task. Batches then have 'floors' as well, int32 [batch_size, context_events + 1],
       see tasks/weave.py. Without `shuffle` the task of a crop follows from the crop.
+    max_pieces: so many pieces of the split, spread evenly over it; 0 for all.
     Raises UserError for shards of another vocabulary, for a split without pieces and for a size out of range.
     """
     index, count = share
@@ -62,7 +64,7 @@ def make_dataset(
         raise UserError(f"train.batch_size is {batch_size}; give a multiple of the {count} hosts")
     if context_events < HEAD + 2:
         raise UserError(f"data.context_events is {context_events}; a crop needs at least {HEAD + 2}: its head, a note and EOS")
-    shards = TokenShards(shards_dir, split, tokenizer)
+    shards = TokenShards(shards_dir, split, tokenizer, max_pieces)
     if not len(shards):
         raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")
     target = tokenizer if representation is None else representation

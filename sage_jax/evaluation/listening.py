@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sage_jax.data.crops import subsample_evenly
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.files import write_json
 from sage_jax.music.midi import read_midi

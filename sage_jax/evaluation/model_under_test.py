@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sage_jax.corpus.contents import Contents
-from sage_jax.data.crops import subsample_evenly
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.decoding.engine import Engine
 from sage_jax.errors import UserError
 from sage_jax.evaluation import likelihood
@@ -72,8 +72,8 @@ class TrainedModel:
         """The likelihood of `likelihood_pieces` of the task's pieces.
 
         Returns bits_per_note and bits_per_second (Estimates), attributes (bits per note of each attribute's tokens), opening
-        (bits per note of the first meter and tempo), notes, seconds, context, and folders (bits_per_note by the first folder in
-        the names of the pieces).
+        (bits per note of the first meter and tempo), notes, seconds, context, folders (bits_per_note by the first folder in
+        the names of the pieces), and pieces (the names, bits and notes of each piece).
         """
         indices = list(range(len(task.shards)))
         chosen = subsample_evenly(indices, task.config.likelihood_pieces or len(indices))
@@ -96,6 +96,11 @@ class TrainedModel:
             "notes": int(found.notes.sum()),
             "seconds": float(found.seconds.sum()),
             "context": self.context,
+            "pieces": {
+                "names": [task.shards.names[index] for index in chosen],
+                "bits": bits,
+                "notes": found.notes,
+            },
             "folders": {
                 folder: {"bits_per_note": ratio(bits[inside], found.notes[inside], pieces[inside])}
                 for folder, inside in folders_of([task.shards.names[index] for index in chosen]).items()

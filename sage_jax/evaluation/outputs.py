@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sage_jax.data.crops import subsample_evenly
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.evaluation.prompts import Prompt, cut
 from sage_jax.evaluation.results import Evaluation, SystemScores, to_jsonable
 from sage_jax.files import write_json

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sage_jax.data.crops import subsample_evenly
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.evaluation.nmsi import MAX_BARS, MIN_BARS, MIN_NOTES, exclusion_reason
 from sage_jax.music.notes import Piece

@@ -9,7 +9,7 @@ import numpy as np
 
 from sage_jax.api import Model
 from sage_jax.corpus.shards import TokenShards
-from sage_jax.data.crops import subsample_evenly
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import Estimate, interval
 from sage_jax.evaluation.task_bits import ALONE, CASES, OTHER, task_bits

@@ -1,126 +1,209 @@
-"""The paper's claims next to the study's measurements. A verdict follows from the interval alone."""
+"""The paper's claims next to the study's measurements. Verdicts are corrected for the number of claims."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+
+from scipy import special
 
 from sage_jax.benchmark.ratios import Ratio
-from sage_jax.evaluation.statistics import interval
+from sage_jax.evaluation.statistics import CONFIDENCE, interval
+from sage_jax.study.comparison import control, difference
 from sage_jax.study.config import Variant
-from sage_jax.study.results import Mean, StudyResult, VariantSpeed
+from sage_jax.study.results import StudyResult, VariantSpeed
+from sage_jax.study.statistics import Estimate, holm
 
-SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive at this size", "not tested"
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "not tested"
 METHOD = "as_kvhs-mixed-1"
 CLAIMED_SPEEDUP = 1.3  # of the paper's method in decoding
 EQUIVALENCE_MARGIN = 1.0  # points of NMSI; the paper's difference is smaller still
+LEVEL = 1 - CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim: its text, the measurement, the verdict and the table that it rests on."""
+    """A claim that a quantity is above, or below, a bound.
+
+    text: of the claim. measured: the quantity with its interval. table: that it rests on.
+    p: two-sided, that the quantity is the bound; nan for what was not tested.
+    is_above: whether the estimate lies above the bound. claims_above: whether the claim says so.
+    detectable: what would be detected, and what would decide; "" if that is unknown.
+    control_p: that the table's A/A pair, two groups of seeds of one system, is equal; nan without one.
+    """
 
     text: str
     measured: str
+    p: float = math.nan
+    is_above: bool = False
+    claims_above: bool = False
+    table: str = "-"
+    detectable: str = ""
+    control_p: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The verdict on a claim. p: corrected by Holm's method for all claims with a p-value; nan for what was not tested."""
+
+    claim: Claim
+    p: float
     verdict: str
-    table: str
 
 
-def below(difference: Mean) -> str:
-    """The verdict on "the difference is below 0"."""
-    return SUPPORTED if difference.high < 0 else CONTRADICTED if difference.low > 0 else INCONCLUSIVE
+def verdicts(result: StudyResult) -> list[Verdict]:
+    """The verdicts on the paper's published claims and our own, as far as the study has trials for them."""
+    return judge(list(claims(result)))
 
 
-def above(difference: Mean, bound: float = 0.0) -> str:
-    """The verdict on "the difference is above `bound`"."""
-    return SUPPORTED if difference.low > bound else CONTRADICTED if difference.high < bound else INCONCLUSIVE
+def judge(found: list[Claim]) -> list[Verdict]:
+    """The verdict on each claim.
+
+    One whose A/A pair differs is inconclusive: its method finds differences where there are none.
+    """
+    judged = []
+    for claim, p in zip(found, holm([claim.p for claim in found]), strict=True):
+        verdict = INCONCLUSIVE
+        if math.isnan(p):
+            verdict = UNTESTED
+        elif p < LEVEL and not claim.control_p < LEVEL:
+            verdict = SUPPORTED if claim.is_above == claim.claims_above else CONTRADICTED
+        judged.append(Verdict(claim, p, verdict))
+    return judged
 
 
-def within(difference: Mean, margin: float) -> str:
-    """The verdict on "the difference is not worse than -margin"."""
-    return above(difference, -margin)
-
-
-def not_above(difference: Mean) -> str:
-    """The verdict on "the difference is 0 or below"."""
-    return SUPPORTED if difference.high <= 0 else CONTRADICTED if difference.low > 0 else INCONCLUSIVE
+def claims(result: StudyResult) -> Iterator[Claim]:
+    """The claims, without their verdicts."""
+    reference, home = result.reference, result.lr_search_corpus
+    yield from speed_claims(result.speed_of(Variant(METHOD, home)), reference)
+    text = f"It costs almost no NMSI (0.4%): less than {EQUIVALENCE_MARGIN:g} point"
+    yield from _compared(result, "sharing", METHOD, reference, "nmsi", text, above=True, bound=-EQUIVALENCE_MARGIN)
+    text = "Specialized projections are better than one head shared by all attributes (`mqa`)"
+    yield from _compared(result, "sharing", METHOD, "mqa", "bits_per_note", text, above=False)
+    text = f"One head shared by all attributes loses against `{reference}`"
+    yield from _compared(result, "sharing", "mqa", reference, "bits_per_note", text, above=True)
+    text = "Pooling the attributes of an event loses quality"
+    yield from _compared(result, "forms", "pooled", reference, "bits_per_note", text, above=True)
+    yield from _merge_claims(result)
+    yield from _transfer_claims(result)
+    yield Claim("Listeners like it slightly better", "no listening test was held; launch.listening makes one")
+    for table, remark in (("forms", ""), ("longer", ", trained longer")):
+        for system in ("nested-mqa", "nested2-mqa"):
+            text = f"Ours: `{system}` predicts better than flat `{reference}`{remark}"
+            yield from _compared(result, table, system, reference, "bits_per_note", text, above=False)
+    text = "Ours: pooling loses against nested decoding (`nested2-mqa`)"
+    yield from _compared(result, "forms", "pooled", "nested2-mqa", "bits_per_note", text, above=True)
 
 
 def speed_claims(speed: VariantSpeed | None, reference: str) -> Iterator[Claim]:
     """The two claims about the method's speed: that it is faster, and by how much. speed: of the method, as reportable."""
-    faster, much = "Sharing heads by attribute decodes faster", f"It decodes at least {CLAIMED_SPEEDUP:g} times as fast"
-    if speed is None or speed.speedup is None or speed.control is None:
-        for text in (faster, much):
-            yield Claim(text, "not measured in enough turns here; see docs/benchmarks.md for 12 x 512", UNTESTED, "-")
-        return
-    speedup, control = speed.speedup, speed.control
-    measured = f"speedup {speedup} in notes/s over `{reference}`, {speedup.turns} turns; A/A {control}"
-    for text, bound in ((faster, 1.0), (much, CLAIMED_SPEEDUP)):
-        yield Claim(text, measured, _speed_verdict(speedup, control, bound), "sharing")
+    for text, bound in (
+        ("Sharing heads by attribute decodes faster", 1.0),
+        (f"It decodes at least {CLAIMED_SPEEDUP:g} times as fast", CLAIMED_SPEEDUP),
+    ):
+        if speed is None or speed.speedup is None or speed.control is None:
+            yield Claim(text, "not measured in enough turns here; see docs/benchmarks.md for 12 x 512")
+            continue
+        speedup, same = speed.speedup, speed.control
+        measured = f"speedup {speedup} in notes/s over `{reference}`, {speedup.turns} turns; A/A {same}"
+        yield Claim(
+            text,
+            measured,
+            p=ratio_p_value(speedup, bound),
+            is_above=speedup.value > bound,
+            claims_above=True,
+            table="sharing",
+            control_p=0.0 if same.excludes_one else 1.0,
+        )
 
 
-def _speed_verdict(speedup: Ratio, control: Ratio, bound: float) -> str:
-    if control.excludes_one:  # the method finds a difference between identical models
-        return INCONCLUSIVE
-    return above(Mean(speedup.value, speedup.low, speedup.high, 0), bound)
-
-
-def claims(result: StudyResult) -> Iterator[Claim]:
-    """The paper's published claims and our own, as far as the study has trials for them."""
-    reference, home = result.reference, result.lr_search_corpus
-    baseline, method = Variant(reference, home), Variant(METHOD, home)
-    yield from speed_claims(result.speed_of(method), reference)
-    difference = result.difference(method, baseline, home, "nmsi")
-    if difference.seeds > 1:
-        text = f"It costs almost no NMSI (0.4%): less than {EQUIVALENCE_MARGIN:g} point"
-        verdict = within(difference, EQUIVALENCE_MARGIN)
-        yield Claim(text, f"{_show(difference, 'points')}, vs. `{reference}`", verdict, "sharing")
-    difference = result.difference(method, Variant("mqa", home), home, "bits_per_note")
-    if difference.seeds > 1:
-        text = "Specialized projections are better than one head shared by all attributes (`mqa`)"
-        yield Claim(text, _show(difference, "bits per note"), below(difference), "sharing")
-    difference = result.difference(Variant("pooled", home), baseline, home, "bits_per_note")
-    if difference.seeds > 1:
-        text = "Pooling the attributes of an event loses quality"
-        yield Claim(text, f"{_show(difference, 'bits per note')}, vs. `{reference}`", above(difference), "forms")
-    yield from _merge_claims(result)
-    yield from _transfer_claims(result, method, baseline)
-    yield Claim("Listeners like it slightly better", "no listening test was held; launch.listening makes one", UNTESTED, "-")
-    yield from _nested_claims(result)
+def ratio_p_value(ratio: Ratio, bound: float) -> float:
+    """Two-sided, that a ratio is `bound`, as if its logarithm were normal with the interval that the bootstrap gave."""
+    error = math.log(ratio.high / ratio.low) / (2 * special.ndtri((1 + CONFIDENCE) / 2))
+    distance = abs(math.log(ratio.value / bound))
+    return float(2 * special.ndtr(-distance / error)) if error else float(distance == 0)
 
 
 def _merge_claims(result: StudyResult) -> Iterator[Claim]:
-    for corpus in result.corpora:
-        helps = corpus != result.lr_search_corpus
-        for system in ("bpe2000", "bpe20000"):
-            difference = result.difference(Variant(system, corpus), Variant("remi", corpus), corpus, "nmsi")
-            if difference.seeds > 1:
-                text = f"{system.removeprefix('bpe')} merges {'help' if helps else 'hurt'} on {corpus} music"
-                verdict = above(difference) if helps else below(difference)
-                yield Claim(text, f"{_show(difference, 'points of NMSI')}, vs. REMI+ without merges", verdict, "merges")
+    tables = [name for name, table in result.tables.items() if any(each.system.startswith("bpe") for each in table.variants)]
+    for table in tables:
+        for variant in result.tables[table].variants:
+            if not variant.system.startswith("bpe"):
+                continue
+            helps = variant.corpus == "piano"
+            merges = variant.system.removeprefix("bpe")
+            text = f"{merges} merges {'help' if helps else 'hurt'} on {variant.corpus} music"
+            for metric in ("nmsi", "bits_per_note"):
+                above = helps == (metric == "nmsi")
+                yield from _compared(
+                    result, table, variant.system, "remi", metric, f"{text}, in {UNITS[metric]}", above, corpus=variant.corpus
+                )
 
 
-def _transfer_claims(result: StudyResult, method: Variant, baseline: Variant) -> Iterator[Claim]:
+def _transfer_claims(result: StudyResult) -> Iterator[Claim]:
     home = result.lr_search_corpus
     for corpus in result.corpora:
-        difference = result.difference(method, baseline, corpus, "nmsi")
-        if corpus != home and difference.seeds > 1:
+        if corpus != home:
             text = f"Trained on {home}, sharing keeps its quality on {corpus}: less than {EQUIVALENCE_MARGIN:g} point lost"
-            verdict = within(difference, EQUIVALENCE_MARGIN)
-            yield Claim(text, _show(difference, "points of NMSI"), verdict, "other_music")
+            yield from _compared(
+                result, "other_music", METHOD, result.reference, "nmsi", text, True, -EQUIVALENCE_MARGIN, test_on=corpus
+            )
 
 
-def _nested_claims(result: StudyResult) -> Iterator[Claim]:
-    for table in ("forms", "longer"):
-        variants = {each.system: each for each in result.tables[table].variants} if table in result.tables else {}
-        for system in ("nested-mqa", "nested2-mqa"):
-            if system not in variants or result.reference not in variants:
-                continue
-            reference = variants[result.reference]
-            difference = result.difference(variants[system], reference, result.lr_search_corpus, "bits_per_note")
-            if difference.seeds > 1:
-                text = f"Ours: `{system}` predicts no worse than flat `{result.reference}`"
-                text += ", trained longer" if table == "longer" else ""
-                yield Claim(text, _show(difference, "bits per note"), not_above(difference), table)
+UNITS = {"nmsi": "points of NMSI", "bits_per_note": "bits per note"}
 
 
-def _show(difference: Mean, unit: str) -> str:
-    return f"{interval(difference.mean, difference.low, difference.high, 2, sign=True)} {unit}, {difference.seeds} seeds"
+def _compared(
+    result: StudyResult,
+    table: str,
+    system: str,
+    other: str,
+    metric: str,
+    text: str,
+    above: bool,
+    bound: float = 0.0,
+    corpus: str | None = None,
+    test_on: str | None = None,
+) -> Iterator[Claim]:
+    """The claim that `system` minus `other` is above, or below, `bound`; none if the table has not both.
+
+    corpus: that they are trained on, by default the home corpus; test_on: that they are evaluated on, by default the same.
+    """
+    corpus = corpus or result.lr_search_corpus
+    test_on = test_on or corpus
+    find: Callable[[str], Variant | None] = lambda name: next(
+        (each for each in result.tables[table].variants if each.system == name and each.corpus == corpus), None
+    )
+    if table not in result.tables or not (one := find(system)) or not (two := find(other)):
+        return
+    found = difference(result, one, two, test_on, metric)
+    if found.seeds < 2:
+        return
+    same = control(result, result.tables[table], result.reference_of(table, corpus), test_on, metric)
+    yield Claim(
+        text,
+        f"{show(found, 2)} {UNITS[metric]} vs. `{other}`, {_size(found)}",
+        p=found.p_value(bound),
+        is_above=found.mean > bound,
+        claims_above=above,
+        table=table,
+        detectable=_detectable(found, bound),
+        control_p=same.p_value(),
+    )
+
+
+def _size(found: Estimate) -> str:
+    return f"{found.seeds} seeds" + (f" x {found.pieces} pieces" if found.pieces else "")
+
+
+def _detectable(found: Estimate, bound: float) -> str:
+    """What these seeds and pieces can detect, and how many would decide a difference of the size that was measured."""
+    if math.isnan(found.detectable):
+        return ""
+    needed = found.required(found.mean - bound)
+    decides = f"; {needed[0]} seeds x {needed[1]:,} pieces would decide it" if needed else ""
+    return f"detectable: {found.detectable:.2f}{decides}"
+
+
+def show(found: Estimate, digits: int, sign: bool = True) -> str:
+    """The mean with its interval."""
+    return interval(found.mean, found.low, found.high, digits, sign)

@@ -11,7 +11,7 @@ from sage_jax.study.collect import collect
 from sage_jax.study.config import StudyConfig
 from sage_jax.study.cost import training_cost
 from sage_jax.study.report import write_report
-from sage_jax.study.results import StudyResult, read_result, read_trials
+from sage_jax.study.results import StudyResult, read_result
 from sage_jax.study.study import run_study
 from sage_jax.study.trials import Evaluator
 
@@ -62,8 +62,8 @@ def _result(
     """The result to report; None for a worker, which reports nothing."""
     if options.from_json:
         return read_result(pathlib.Path(options.from_json))
-    reused = read_trials([pathlib.Path(path) for path in options.reuse])
-    evaluator = Evaluator(StudyConfig.from_dict(config), workdir, reused)
+    others = [read_result(pathlib.Path(path)) for path in options.reuse]
+    evaluator = Evaluator(StudyConfig.from_dict(config), workdir, others)
     if not options.report_only:
         run_study(evaluator, say, options.worker)
         if options.worker:

@@ -8,9 +8,9 @@ from typing import Any
 from sage_jax.corpus.shards import REPORT, read_json
 from sage_jax.files import write_json
 from sage_jax.study.config import StudyConfig, Trial, Variant
-from sage_jax.study.results import CorpusScores, LrTrialResult, StudyResult, StudyTable, TrialResult, VariantSpeed
+from sage_jax.study.results import CorpusScores, LrTrialResult, StudyResult, StudyTable, TestSet, TrialResult, VariantSpeed
 from sage_jax.study.speed import speed_file
-from sage_jax.study.trials import MODEL, RESULT, Evaluator, trial_folder
+from sage_jax.study.trials import MODEL, RESULT, Evaluator, trial_folder, valid_loss
 
 RESULTS = "results.json"
 
@@ -44,6 +44,9 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
         num_trials=len(planned),
         trials=finished,
         speeds={name: VariantSpeed.from_json(each).reportable for name, each in speeds.items() if each is not None},
+        control_seeds=config.control_seeds,
+        test_sets=_test_sets(evaluator, planned),
+        music={name: evaluator.music(name) for name in config.corpora},
     )
     write_json(workdir / RESULTS, result.to_json(), indent=1)
     return result
@@ -62,7 +65,7 @@ def collect_lr_trials(evaluator: Evaluator) -> list[LrTrialResult]:
             trial = dataclasses.replace(trial, learning_rate=rate)
             identity = evaluator.identity(trial)
             if (result := evaluator.result(trial)) is not None:
-                trials.append(LrTrialResult(system, rate, result["valid"]["loss"], identity))
+                trials.append(LrTrialResult(system, rate, valid_loss(result), identity, result.get("curve", [])))
             elif isinstance(found := evaluator.reused.get(identity), LrTrialResult):
                 trials.append(found)
     return trials
@@ -100,6 +103,9 @@ def _trial_result(trial: Trial, result: Mapping[str, Any], identity: str) -> Tri
         commit=result["commit"],
         versions=result["versions"],
         identity=identity,
+        curve=result.get("curve", []),
+        step=next((test["step"] for test in result["tests"].values() if "step" in test), None),
+        converged=result.get("converged"),
     )
 
 
@@ -113,8 +119,22 @@ def _scores(test: Mapping[str, Any]) -> CorpusScores:
         attributes=test["likelihood"]["attributes"],
         empty_outputs=test["faults"]["failures"],
         baselines={name: score for name, score in nmsi.items() if name != MODEL},
+        piece_bits=test["likelihood"].get("pieces", {}).get("bits", []),
+        piece_notes=test["likelihood"].get("pieces", {}).get("notes", []),
+        prompt_nmsi=test.get("prompts", {}).get("nmsi", {}).get(MODEL, []),
         **nmsi[MODEL],
     )
+
+
+def _test_sets(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, TestSet]:
+    """What the trials of this workdir and the reused ones were evaluated on, by corpus."""
+    sets = {name: each for result in evaluator.others for name, each in result.test_sets.items()}
+    for result in filter(None, map(evaluator.result, planned)):
+        for corpus, test in result["tests"].items():
+            if corpus not in sets and "prompts" in test:
+                nmsi = {name: values for name, values in test["prompts"]["nmsi"].items() if name != MODEL}
+                sets[corpus] = TestSet(test["likelihood"]["pieces"]["names"], test["prompts"]["pieces"], nmsi)
+    return sets
 
 
 def _table(config: StudyConfig, name: str) -> StudyTable:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,8 @@ class StudyConfig:
     speed_benchmark: the reference of the comparison, context (in tokens), batch, events per turn, and rounds, the first of
       which does not count.
     keep_checkpoints: whether to keep the checkpoints of finished trials.
+    control_seeds: the A/A pair: so many further seeds of the reference of each table, compared with its first ones as if they
+      were another system.
     """
 
     title: str
@@ -82,6 +84,7 @@ class StudyConfig:
     evaluation: EvaluationConfig
     speed_benchmark: Mapping[str, Any]
     keep_checkpoints: bool
+    control_seeds: int = 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StudyConfig":
@@ -96,6 +99,8 @@ class StudyConfig:
         rates = list(self.learning_rates)
         if not rates or rates != sorted(set(rates)) or rates[0] <= 0:
             raise UserError(f"config.learning_rates is {self.learning_rates!r}; give increasing numbers above 0")
+        if self.control_seeds < 0:
+            raise UserError(f"config.control_seeds is {self.control_seeds}; give 0 or more")
         if self.lr_search_steps < 0:
             raise UserError(f"config.lr_search_steps is {self.lr_search_steps}; give at least 1, or 0 for the run's steps")
         corpora = ", ".join(self.corpora)
@@ -126,6 +131,15 @@ class StudyConfig:
         """Steps of each trial of the learning rate search."""
         return self.lr_search_steps or self.run["train"]["steps"]
 
+    @property
+    def search_is_whole(self) -> bool:
+        """Whether trials of the search are as long as the others, so that those of the best rates are trained once."""
+        return self.search_steps == self.run["train"]["steps"]
+
+    def reference_of(self, table: str, corpus: str) -> Variant:
+        """What the variants of a table on a corpus are compared to: REMI+ without merges, or the reference."""
+        return reference_among([each for each in self.variants_of(table) if each.corpus == corpus], self.reference)
+
     def variants(self) -> list[Variant]:
         """The variants of all tables, in order and without duplicates."""
         return list(dict.fromkeys(variant for name in self.tables for variant in self.variants_of(name)))
@@ -150,7 +164,8 @@ class StudyConfig:
         corpora: dict[Variant, dict[str, None]] = {}
         for name, table in self.tables.items():
             for variant in self.variants_of(name):
-                seeds[variant] = max(seeds.get(variant, 0), table["seeds"])
+                control = self.control_seeds if variant == self.reference_of(name, variant.corpus) else 0
+                seeds[variant] = max(seeds.get(variant, 0), table["seeds"] + control)
                 corpora.setdefault(variant, {variant.corpus: None}).update(dict.fromkeys(table.get("test_on", ())))
         for seed in range(max(seeds.values())):
             for variant in seeds:
@@ -178,6 +193,12 @@ class StudyConfig:
             reference = RunConfig.from_dict(self.sections(Variant(self.reference, variant.corpus, table=variant.table)))
             sections["model"]["mlp_dim"] = mlp_dim_for(run.model, num_parameters(reference.model))
         return sections
+
+
+def reference_among(variants: Sequence[Variant], reference: str) -> Variant:
+    """What a table's variants on one corpus are compared to: that of `reference`, or REMI+ without merges, or the first."""
+    by_system = {variant.system: variant for variant in variants}
+    return by_system.get(reference) or by_system.get("remi") or variants[0]
 
 
 @functools.cache

@@ -8,8 +8,10 @@ import matplotlib.figure
 
 from sage_jax.evaluation.report import COLOURS
 from sage_jax.files import replacing
+from sage_jax.study.comparison import mean
 from sage_jax.study.config import Variant
-from sage_jax.study.results import Mean, StudyResult
+from sage_jax.study.results import StudyResult
+from sage_jax.study.statistics import Estimate
 
 
 def plot(result: StudyResult, path: pathlib.Path) -> None:
@@ -26,11 +28,11 @@ def plot(result: StudyResult, path: pathlib.Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _points(result: StudyResult) -> Iterator[tuple[Variant, Mean]]:
+def _points(result: StudyResult) -> Iterator[tuple[Variant, Estimate]]:
     """Bits per note of the variants of the first tables. MMT is left out: it encodes less of a piece."""
     tables = [result.tables[name] for name in ("forms", "sharing") if name in result.tables]
     for variant in dict.fromkeys(variant for table in tables for variant in table.variants):
-        bits = result.mean(variant, result.lr_search_corpus, "bits_per_note")
+        bits = mean(result, variant, result.lr_search_corpus, "bits_per_note")
         if bits.seeds and result.families[variant.system] != "mmt-pooled":
             yield variant, bits
 
@@ -63,7 +65,7 @@ def _plot_merges(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
     for colour, corpus in zip(COLOURS, result.corpora, strict=False):
         points = []
         for variant in dict.fromkeys(result.tables["merges"].variants):
-            bits = result.mean(variant, corpus, "bits_per_note")
+            bits = mean(result, variant, corpus, "bits_per_note")
             if variant.corpus == corpus and bits.seeds:
                 points.append((0 if variant.system == "remi" else int(variant.system.removeprefix("bpe")), bits.mean))
         if points:

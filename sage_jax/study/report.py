@@ -1,20 +1,25 @@
 """The report of a study: a part of docs/results.md."""
 
+import math
 import os
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
 from sage_jax.benchmark.ratios import MIN_TURNS
 from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.report import SAID
-from sage_jax.evaluation.statistics import interval
+from sage_jax.evaluation.statistics import interval, ratio
 from sage_jax.markdown import markdown_table, write_part
-from sage_jax.study.claims import claims
+from sage_jax.study.claims import INCONCLUSIVE, LEVEL, Verdict, show, verdicts
+from sage_jax.study.comparison import control, difference, mean
 from sage_jax.study.config import Variant
 from sage_jax.study.plots import plot
-from sage_jax.study.results import Mean, StudyResult, VariantSpeed
+from sage_jax.study.results import StudyResult, VariantSpeed
 
 TITLE = "# Results of the study\n"
+APPENDIX = "Appendix: how fast systems learn"
 TITLES = {
     "forms": "Tokenization and architecture",
     "sharing": "KV sharing, at equal width and depth",
@@ -40,8 +45,8 @@ def write_report(result: StudyResult, report: pathlib.Path, figure: pathlib.Path
     parts.append(f"![Bits per note of the systems]({link})")
     names = [*(name for name in TITLES if name in result.tables), *(name for name in result.tables if name not in TITLES)]
     parts += [_table(result, name) for name in names if result.tables[name].variants]
-    parts.append(_baselines(result))
-    write_part(report, TITLE, "\n\n".join(part for part in parts if part))
+    parts += [_floors(result), _baselines(result)]
+    write_part(report, TITLE, "\n\n".join(part for part in parts if part), before=f"## {APPENDIX}")
 
 
 def _preface(result: StudyResult) -> str:
@@ -49,22 +54,40 @@ def _preface(result: StudyResult) -> str:
     done = len(result.trials)
     timed = sum(speed.notes_per_second is not None for speed in result.speeds.values())
     progress = "All" if done == result.num_trials else f"**Not finished:** {done} of"
-    return f"""## The study `{result.title}`
+    unconverged = ", ".join(f"{trial.variant.name}, seed {trial.seed}" for trial in result.unconverged)
+    left_out = f"These reached their last step while they still improved, and count nowhere: {unconverged}."
+    title = f"The study `{result.title}`: models at their plateau" if result.patience else appendix(result.title)
+    return f"""## {title}
 
 Written by `{result.command}` from its JSON. Commit {result.commit}. {versions}.
-{progress} {result.num_trials} models are trained and evaluated; the speed of {timed or "none"} is measured in enough turns."""
+{progress} {result.num_trials} models are trained and evaluated; the speed of {timed or "none"} is measured in enough turns.
+{left_out if unconverged else ""}""".strip()
+
+
+def appendix(title: str) -> str:
+    """The heading of the part of a study whose models had a fixed length of training."""
+    return f"{APPENDIX}, the study `{title}`"
 
 
 def _claims(result: StudyResult) -> str:
-    rows = [(claim.text, claim.measured, claim.verdict, _link(result, claim.table)) for claim in claims(result)]
-    table = markdown_table(("claim", "measured here", "verdict", "table"), rows)
+    rows = [
+        (each.claim.text, each.claim.measured, _number(each.p, 3), each.verdict, _unseen(each), _link(result, each.claim.table))
+        for each in verdicts(result)
+    ]
+    table = markdown_table(("claim", "measured here", "p", "verdict", "what would decide", "table"), rows)
     return f"""### The paper's claims
 
 The paper (arXiv 2510.00395) compares on music, code and weights that are not public, and its authors withdrew its results for
-re-analysis. A verdict follows from the interval alone: *supported* or *contradicted* if all of it lies on one side, else
-*inconclusive*. A verdict on speed also needs {MIN_TURNS} turns, and an A/A pair whose interval contains 1.
+re-analysis. A p-value is two-sided, and corrected for the number of claims by Holm's method. Below {LEVEL:.2f} a claim is
+*supported* or *contradicted*, else *inconclusive*. For these the table has the smallest difference that would be detected with
+80% power at a level of 5%, and the seeds and pieces that would decide the difference that was measured. A claim whose table has
+an A/A pair that differs is inconclusive, and one on speed needs {MIN_TURNS} turns.
 
 {table}"""
+
+
+def _unseen(each: Verdict) -> str:
+    return each.claim.detectable or "-" if each.verdict == INCONCLUSIVE else "-"
 
 
 def _link(result: StudyResult, table: str) -> str:
@@ -76,18 +99,29 @@ def _anchor(result: StudyResult, table: str) -> str:
 
 
 def _limits(result: StudyResult) -> str:
-    model, train, data = (result.run[section] for section in ("model", "train", "data"))
-    notes = train["steps"] * train["batch_size"] * data["context_events"]
-    epochs = [f"{notes / max(1, size['notes']):.2g} times the {name} corpus" for name, size in result.corpora.items()]
+    model, data = result.run["model"], result.run["data"]
+    size = f"These models have {model['num_layers']} layers x {model['embed_dim']}"
+    if result.patience:
+        passes = [
+            trial.events / max(1, result.corpora[trial.variant.corpus]["notes"])
+            for trial in result.trials
+            if trial.converged is not False
+        ]
+        often = f"{min(passes):.1f} to {max(passes):.1f} times" if passes else "not yet"
+        trained = f"""{size}. They saw their corpus {often}, in crops of {data["context_events"]} events, until their validation
+loss stopped improving. So their differences are not differences in how fast they learn. They may differ from those of larger
+models, on more music and with longer contexts."""
+    else:
+        notes = result.run["train"]["steps"] * result.run["train"]["batch_size"] * data["context_events"]
+        epochs = [f"{notes / max(1, size['notes']):.2g} times the {name} corpus" for name, size in result.corpora.items()]
+        trained = f"""{size} and were trained on {notes:,} events in crops of {data["context_events"]}: {" and ".join(epochs)}.
+Differences here are differences in how fast a system learns. A difference that appears only in long contexts, in large models
+or after long training does not show here, and one that shows here may vanish."""
     return f"""### Limitations
 
-These models have {model["num_layers"]} layers x {model["embed_dim"]} and were trained on {notes:,} events in crops of \
-{data["context_events"]}: {" and ".join(epochs)}.
-Differences here are differences in how fast a system learns. A difference that appears only in long contexts, in large models
-or after long training does not show here, and one that shows here may vanish. Speeds at 12 x 512 are in docs/benchmarks.md.
-Intervals over two or three seeds are wide. Seeds vary the initial parameters and the order of the crops, but not the test
-pieces. A system that encodes less of a piece (`mmt` has no drums, velocities or tempos) has fewer bits per note for that reason
-alone."""
+{trained} Speeds at 12 x 512 are in docs/benchmarks.md.
+A system that encodes less of a piece (`mmt` has no drums, velocities or tempos) has fewer bits per note for that reason alone.
+Bits per note of a system with merges are those of one segmentation of each piece: an upper bound."""
 
 
 def _method(result: StudyResult) -> str:
@@ -101,37 +135,65 @@ second of the compiled loop over the reference, with a 95% interval by a paired 
     for system, losses in result.lr_search.items():
         family = result.families[system]
         shown = (f"{losses[rate]:.3f}" if rate in losses else "-" for rate in rates)
-        rows.append((family, f"`{system}`", *shown, f"{chosen[family]:g}"))
+        rows.append((family, f"`{system}`", *shown, f"{chosen[family]:g}", *_settled(result, system)))
+    settled_column = ("best from step",) if any(each.curve for each in result.lr_trials) else ()
+    order = " Its rate is the best one from the step on that the last column has." if settled_column else ""
+    length, search = f"for {train['steps']:,} steps", f"after {result.lr_search_steps:,} steps"
+    if result.patience:
+        length = f"until {result.patience} evaluations, {train['eval_every']:,} steps apart, brought no lower validation loss"
+        search = "of such a run" if result.lr_search_steps == train["steps"] else f"in at most {result.lr_search_steps:,} steps"
+    over = "over seeds and test pieces as crossed random factors" if result.test_sets else "over seeds alone, by Student's t"
+    aa = (
+        " The row A/A is the reference with further seeds, and its Δ is that to the reference: its interval should contain 0."
+        if result.control_seeds
+        else ""
+    )
     corpora = [
         (name, f"{size['pieces']:,}", f"{size['notes']:,}", f"{size['test_pieces']:,}")
         for name, size in result.corpora.items()
     ]
     return f"""### Method
 
-All models train on the same crops of {data["context_events"]} events, {train["batch_size"]} per batch, for {train["steps"]:,}
-steps (unless a table says otherwise), with the same optimizer and schedule. Only the learning rate is tuned, once per family:
-the rate with the lowest validation loss (nats per note) of one system and one seed after {result.lr_search_steps:,} steps. If
-the best rate is at the edge, the search goes on beyond it.
+All models train on the same crops of {data["context_events"]} events, {train["batch_size"]} per batch, {length}
+(unless a table says otherwise), with the same optimizer and schedule. Only the learning rate is tuned, once per family:
+the rate with the lowest validation loss (nats per note) of one system and one seed, {search}. If
+the best rate is at the edge, the search goes on beyond it.{order}
 
-{markdown_table(("family", "tuned with", *rates, "chosen"), rows)}
+{markdown_table(("family", "tuned with", *rates, "chosen", *settled_column), rows)}
 
 Bits per note are over {evaluation["likelihood_pieces"] or "all"} pieces of the test split and count every token. NMSI is over
 {evaluation["prompts"]} prompts of four bars, each continued by up to {evaluation["max_bars"]} bars, \
 {evaluation["samples"]} continuation(s) each.
-Brackets are 95% intervals over seeds by Student's t. Δ is the paired difference to the reference: `{result.reference}`, or in
-the table of merges REMI+ without merges.{speedup}
+Brackets are 95% intervals {over}. Δ is the paired difference to the reference: `{result.reference}`, or in
+the table of merges REMI+ without merges.{aa}{speedup}
 
 {markdown_table(("corpus", "training pieces", "training notes", "test pieces"), corpora)}"""
 
 
+def _settled(result: StudyResult, system: str) -> tuple[str, ...]:
+    """The step from which on the best rate of a search was the best one, by the lowest validation loss so far."""
+    curves = {each.learning_rate: each.curve for each in result.lr_trials if each.system == system and each.curve}
+    if not curves:
+        return ()
+    steps = sorted({step for curve in curves.values() for step, _ in curve})
+    lowest = {
+        rate: [min((loss for at, loss in curve if at <= step), default=math.inf) for step in steps]
+        for rate, curve in curves.items()
+    }
+    best = [min(lowest, key=lambda rate: lowest[rate][index]) for index in range(len(steps))]
+    changed = [index for index in range(1, len(best)) if best[index] != best[index - 1]]
+    return (f"{int(steps[changed[-1] if changed else 0]):,}",)
+
+
 def _table(result: StudyResult, name: str) -> str:
     table = result.tables[name]
-    rows = [
-        _row(result, name, variant, corpus)
-        for variant in table.variants
-        for corpus in (table.test_on or [variant.corpus])
-        if result.values(variant, corpus, "bits_per_note")
-    ]
+    rows = []
+    for variant in table.variants:
+        for corpus in table.test_on or [variant.corpus]:
+            if result.values(variant, corpus, "bits_per_note"):
+                rows.append(_row(result, name, variant, corpus))
+                if result.control_seeds and variant == result.reference_of(name, variant.corpus):
+                    rows.append(_control_row(result, name, variant, corpus))
     done = sum(min(len(result.trials_of(variant)), table.seeds) for variant in table.variants)
     planned = len(table.variants) * table.seeds
     remarks = [f"{done} of its {planned} models are trained."] if done < planned else []
@@ -155,15 +217,15 @@ def _table(result: StudyResult, name: str) -> str:
 
 def _row(result: StudyResult, table: str, variant: Variant, corpus: str) -> list[str]:
     """The row of a variant, evaluated on one corpus."""
-    # Merges are compared to none. Others are compared to the reference with the same corpus and overrides.
-    reference = Variant("remi" if table == "merges" else result.reference, variant.corpus, table=variant.table)
+    reference, seeds = result.reference_of(table, variant.corpus), range(result.tables[table].seeds)
     trials, speed = result.trials_of(variant), result.speed_of(variant)
-    row = [f"`{variant.system}`", variant.corpus, corpus, str(len(trials)), f"{next(iter(trials.values())).parameters:,}"]
+    parameters = next(iter(trials.values())).parameters
+    row = [f"`{variant.system}`", variant.corpus, corpus, str(len(trials.keys() & set(seeds))), f"{parameters:,}"]
     for metric, digits in (("bits_per_note", 3), ("nmsi", 1)):
-        row.append(_mean(result.mean(variant, corpus, metric), digits))
-        difference = result.difference(variant, reference, corpus, metric)
-        row.append("-" if variant == reference else _mean(difference, digits, sign=True))
-    row.append(_mean(result.mean(variant, corpus, "normalized_nmsi"), 2))
+        row.append(show(mean(result, variant, corpus, metric, seeds), digits, sign=False))
+        found = difference(result, variant, reference, corpus, metric)
+        row.append("-" if variant == reference else show(found, digits))
+    row.append(show(mean(result, variant, corpus, "normalized_nmsi", seeds), 2, sign=False))
     return [
         *row,
         _show_speed(speed, "notes_per_second", "{:,.0f}".format),
@@ -171,6 +233,17 @@ def _row(result: StudyResult, table: str, variant: Variant, corpus: str) -> list
         _show_speed(speed, "cache_bytes", lambda size: f"{size / 1e6:.2f}"),
         _show_speed(speed, "steps_per_note", "{:.2f}".format),
     ]
+
+
+def _control_row(result: StudyResult, name: str, variant: Variant, corpus: str) -> list[str]:
+    """The A/A pair: the reference again, with further seeds."""
+    table = result.tables[name]
+    seeds = range(table.seeds, table.seeds + result.control_seeds)
+    row = [f"`{variant.system}`, A/A", variant.corpus, corpus, str(len(result.trials_of(variant).keys() & set(seeds))), "-"]
+    for metric, digits in (("bits_per_note", 3), ("nmsi", 1)):
+        row.append(show(mean(result, variant, corpus, metric, seeds), digits, sign=False))
+        row.append(show(control(result, table, variant, corpus, metric), digits))
+    return [*row, show(mean(result, variant, corpus, "normalized_nmsi", seeds), 2, sign=False), *["-"] * 4]
 
 
 def _show_speed(speed: VariantSpeed | None, field: str, show: Callable[..., str]) -> str:
@@ -191,9 +264,20 @@ def _baselines(result: StudyResult) -> str:
 Normalized NMSI is 0 for the continuation of another piece and 1 for the composer's own later bars."""
 
 
+def _floors(result: StudyResult) -> str:
+    rows = [
+        (corpus, name, str(ratio(*np.transpose(cells), np.arange(len(cells)))))
+        for corpus, floors in result.floors.items()
+        for name, cells in floors.items()
+    ]
+    return f"""### Bits per note without a model
+
+{markdown_table(("corpus", "floor", "bits per note"), rows)}
+
+`uniform`: each token is uniform over what the grammar allows. `unigram`: by its frequency in the training split. `markov`: an
+interpolated Markov chain over tokens (evaluation/floors.py). Intervals are over pieces.""" * bool(rows)
+
+
 def _number(value: float | None, digits: int) -> str:
     return interval(value, None, None, digits)
 
-
-def _mean(value: Mean, digits: int, sign: bool = False) -> str:
-    return interval(value.mean, value.low, value.high, digits, sign)

@@ -1,51 +1,31 @@
-"""The result of a study as JSON: its trials, learning rates and speeds, and means and differences over seeds."""
+"""The result of a study as JSON: its trials, learning rates and speeds. Means and differences are in comparison.py."""
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from scipy import special
 
 from sage_jax.benchmark.ratios import MIN_TURNS, Ratio
 from sage_jax.corpus.shards import read_json
 from sage_jax.errors import UserError
-from sage_jax.evaluation.statistics import CONFIDENCE
-from sage_jax.study.config import Variant
+from sage_jax.study.config import Variant, reference_among
 
 METRICS = ("bits_per_note", "nmsi", "normalized_nmsi")
 
 
 @dataclasses.dataclass(frozen=True)
-class Mean:
-    """A mean over seeds with its 95% confidence interval by Student's t; the interval is nan for fewer than two seeds."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float | None]) -> "Mean":
-        nan = float("nan")
-        known = np.asarray([value for value in values if value is not None], float)
-        if not len(known):
-            return cls(nan, nan, nan, 0)
-        half = nan
-        if len(known) > 1:
-            half = special.stdtrit(len(known) - 1, (1 + CONFIDENCE) / 2) * known.std(ddof=1) / len(known) ** 0.5
-        return cls(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
-
-
-@dataclasses.dataclass(frozen=True)
 class LrTrialResult:
-    """A trial of the learning rate search. loss: of validation. identity: see Evaluator.identity."""
+    """A trial of the learning rate search.
+
+    loss: of validation; the lowest one of a run with patience. identity: see Evaluator.identity. curve: [step, validation loss]
+    of each evaluation; empty if it was not kept.
+    """
 
     system: str
     learning_rate: float
     loss: float
     identity: str
+    curve: list[list[float]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +34,8 @@ class CorpusScores:
 
     attributes: bits per note of each attribute. normalized_nmsi: 0 for the baseline `other`, 1 for `later`.
     empty_outputs: continuations without a note. baselines: nmsi and normalized_nmsi of each baseline.
+    piece_bits, piece_notes: bits in all and notes of each piece of TestSet.pieces. prompt_nmsi: of each prompt. These three are
+      empty in results that were kept without them.
     """
 
     bits_per_note: float | None
@@ -62,6 +44,21 @@ class CorpusScores:
     normalized_nmsi: float | None
     empty_outputs: int
     baselines: dict[str, dict[str, float | None]]
+    piece_bits: list[float] = dataclasses.field(default_factory=list)
+    piece_notes: list[int] = dataclasses.field(default_factory=list)
+    prompt_nmsi: list[float | None] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """What the trials are evaluated on. pieces: their names. prompt_pieces: of each prompt, the name of its piece.
+
+    baselines: by name, the NMSI of each prompt.
+    """
+
+    pieces: list[str]
+    prompt_pieces: list[str]
+    baselines: dict[str, list[float | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +67,8 @@ class TrialResult:
 
     events: in all training crops. seconds: in all. train_seconds: of training alone. cut: the fraction of steps that did not
       fit into their crops. scores: by corpus. identity: see Evaluator.identity.
+    curve: [step, validation loss] of each evaluation. step: of the checkpoint that was evaluated. converged: whether the
+      validation loss stopped improving for the run's patience; None for a run without patience.
     """
 
     variant: Variant
@@ -85,6 +84,9 @@ class TrialResult:
     commit: str
     versions: dict[str, Any]
     identity: str
+    curve: list[list[float]] = dataclasses.field(default_factory=list)
+    step: int | None = None
+    converged: bool | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TrialResult":
@@ -147,7 +149,9 @@ class StudyResult:
     command, commit, versions: its origin. corpora: pieces and notes of each training split, and test_pieces.
     run: the sections data, model, optimizer and train that all trials share. evaluation: fields of its EvaluationConfig.
     learning_rates: of each family. families: of each system. num_trials: finished or not. trials: the finished ones.
-    speeds: by Variant.name, reportable ones.
+    speeds: by Variant.name, reportable ones. control_seeds: of the config. test_sets, music: by corpus, what was evaluated, and
+      the fingerprint of the shards. floors: by corpus and name, the bits per note of models that learn nothing or next to
+      nothing (evaluation/floors.py), as [bits, notes] of each test piece.
     """
 
     title: str
@@ -168,6 +172,10 @@ class StudyResult:
     num_trials: int
     trials: list[TrialResult]
     speeds: dict[str, VariantSpeed]
+    control_seeds: int = 0
+    test_sets: dict[str, TestSet] = dataclasses.field(default_factory=dict)
+    music: dict[str, str] = dataclasses.field(default_factory=dict)
+    floors: dict[str, dict[str, list[list[float]]]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         speeds = {name: speed.to_json() for name, speed in self.speeds.items()}
@@ -183,12 +191,28 @@ class StudyResult:
                 "tables": {name: StudyTable.from_json(table) for name, table in values["tables"].items()},
                 "trials": [TrialResult.from_json(each) for each in values["trials"]],
                 "speeds": {name: VariantSpeed.from_json(speed).reportable for name, speed in values["speeds"].items()},
+                "test_sets": {name: TestSet(**each) for name, each in values.get("test_sets", {}).items()},
             }
         )
 
+    @property
+    def patience(self) -> int:
+        """Of the runs: evaluations without improvement after which a model has learned what it can; 0 for a fixed length."""
+        return self.run["train"].get("patience", 0)
+
     def trials_of(self, variant: Variant) -> dict[int, TrialResult]:
-        """The finished trials of a variant, by seed."""
-        return {trial.seed: trial for trial in self.trials if trial.variant == variant}
+        """The finished trials of a variant, by seed. Those that patience was to end and did not are left out."""
+        return {trial.seed: trial for trial in self.trials if trial.variant == variant and trial.converged is not False}
+
+    @property
+    def unconverged(self) -> list[TrialResult]:
+        """The trials that reached the last step before their validation loss stopped improving. They count nowhere."""
+        return [trial for trial in self.trials if trial.converged is False]
+
+    def reference_of(self, table: str, corpus: str) -> Variant:
+        """What the variants of a table on a corpus are compared to: REMI+ without merges, or the reference."""
+        of_corpus = [each for each in self.tables[table].variants if each.corpus == corpus]
+        return reference_among(of_corpus, self.reference)
 
     def speed_of(self, variant: Variant) -> VariantSpeed | None:
         return self.speeds.get(variant.name)
@@ -211,15 +235,6 @@ class StudyResult:
         scores = {seed: trial.scores[corpus] for seed, trial in self.trials_of(variant).items() if corpus in trial.scores}
         return {seed: getattr(each, metric) for seed, each in scores.items()}
 
-    def mean(self, variant: Variant, corpus: str, metric: str) -> Mean:
-        return Mean.of(list(self.values(variant, corpus, metric).values()))
-
-    def difference(self, variant: Variant, other: Variant, corpus: str, metric: str) -> Mean:
-        """The mean paired difference over common seeds. Trials of the same seed train on the same crops in the same order."""
-        ours, theirs = self.values(variant, corpus, metric), self.values(other, corpus, metric)
-        pairs = [(ours[seed], theirs[seed]) for seed in ours.keys() & theirs.keys()]
-        return Mean.of([one - two for one, two in pairs if one is not None and two is not None])
-
 
 def read_result(path: pathlib.Path) -> StudyResult:
     """The result of a study from its JSON file. Raises UserError for another file."""
@@ -227,9 +242,3 @@ def read_result(path: pathlib.Path) -> StudyResult:
         return StudyResult.from_json(read_json(path))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not the JSON of a study; give results.json of its --workdir") from error
-
-
-def read_trials(paths: Sequence[pathlib.Path]) -> dict[str, TrialResult | LrTrialResult]:
-    """The trials in the JSON files of studies, by identity. Raises UserError for another file."""
-    results = [read_result(path) for path in paths]
-    return {trial.identity: trial for result in results for trial in (*result.lr_trials, *result.trials)}

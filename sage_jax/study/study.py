@@ -12,7 +12,7 @@ from sage_jax.study.collect import best_rates
 from sage_jax.study.config import Trial, Variant
 from sage_jax.study.results import LrTrialResult
 from sage_jax.study.speed import measure_speeds
-from sage_jax.study.trials import SHARDS, Evaluator, run_trial, trial_folder
+from sage_jax.study.trials import SHARDS, Evaluator, run_trial, trial_folder, valid_loss
 from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.training.metric_logger import Diverged
 
@@ -68,7 +68,7 @@ def find_rates(evaluator: Evaluator, say: Callable[[str], None]) -> dict[str, fl
             return reused.loss
         try:
             with claim(trial_folder(evaluator.workdir, trial), wait) as mine:
-                return run_trial(trial, evaluator, say)["valid"]["loss"] if mine else None
+                return valid_loss(run_trial(trial, evaluator, say)) if mine else None
         except Diverged as error:
             say(f"{system} at {rate:g}: {error}")
             return float("inf")

@@ -6,8 +6,9 @@ import hashlib
 import json
 import pathlib
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,9 +21,9 @@ from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.model_under_test import TrainedModel
 from sage_jax.evaluation.results import SystemScores
 from sage_jax.evaluation.task import Task
-from sage_jax.files import write_json
+from sage_jax.files import LOCK, write_json
 from sage_jax.study.config import StudyConfig, Trial, Variant, num_parameters
-from sage_jax.study.results import LrTrialResult, TrialResult
+from sage_jax.study.results import LrTrialResult, StudyResult, TrialResult
 from sage_jax.tokenizers.config import MERGES_FILE
 from sage_jax.training.checkpoint import FOLDER
 from sage_jax.training.loop import train
@@ -39,18 +40,16 @@ class Evaluator:
     """Evaluates trained models on the corpora of a study.
 
     config: the study's. workdir: its folder, with token shards in corpora/NAME.
-    reused: results of trials from other workdirs, by identity.
+    others: results of studies in other workdirs, whose trials are not repeated. reused: these trials, by identity.
     """
 
-    def __init__(
-        self,
-        config: StudyConfig,
-        workdir: pathlib.Path,
-        reused: Mapping[str, TrialResult | LrTrialResult] | None = None,
-    ):
-        self.config, self.workdir, self.reused = config, workdir, reused or {}
+    def __init__(self, config: StudyConfig, workdir: pathlib.Path, others: Sequence[StudyResult] = ()):
+        self.config, self.workdir, self.others = config, workdir, others
+        self.reused: dict[str, TrialResult | LrTrialResult] = {
+            trial.identity: trial for result in others for trial in (*result.lr_trials, *result.trials)
+        }
         self._tasks: dict[str, tuple[Task, dict[str, SystemScores]]] = {}
-        self._fingerprint = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))
+        self.music = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))  # its fingerprint
 
     def shards(self, corpus: str) -> pathlib.Path:
         """The folder of a corpus's token shards."""
@@ -94,7 +93,7 @@ class Evaluator:
         # Defaults are left out, so that a new field with a default keeps old identities.
         fields = {name: value for name, (_, value) in diff(_defaults(), RunConfig.from_dict(sections).to_dict()).items()}
         fields = {name: value for name, value in fields.items() if name not in MUTABLE_ON_RESUME or name == "train.steps"}
-        music = {name: self._fingerprint(name) for name in dict.fromkeys((corpus, *eval_spec["test_on"]))}
+        music = {name: self.music(name) for name in dict.fromkeys((corpus, *eval_spec["test_on"]))}
         text = json.dumps([results.to_jsonable(fields), eval_spec, music], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -110,13 +109,19 @@ class Evaluator:
     def evaluate(self, corpus: str, folder: pathlib.Path) -> dict[str, Any]:
         """The likelihood and the scores, next to those of the baselines, of the model trained in `folder`, as JSON."""
         task, baselines = self.task(corpus)
-        model = TrainedModel.of(MODEL, SavedModel.open(folder), task)
+        saved = SavedModel.open(folder, best=self.config.evaluation.use_best_checkpoint)
+        model = TrainedModel.of(MODEL, saved, task)
         output = model.write(task, folder / "written")
         scores = {MODEL: results.score(task.prompts, output.continuations), **baselines}
         return results.to_jsonable(
             {
                 "likelihood": model.log_likelihood(task),
                 "scores": results.table(task.prompts, scores),
+                "prompts": {
+                    "pieces": results.cluster_ids(task.prompts),
+                    "nmsi": {name: each.values["nmsi"] for name, each in scores.items()},
+                },
+                "step": model.step,
                 "faults": dataclasses.asdict(output.faults) | {"failures": output.failures},
                 "notes": list(output.notes),
             }
@@ -141,16 +146,20 @@ def run_trial(trial: Trial, evaluator: Evaluator, say: Callable[[str], None]) ->
     run = RunConfig.from_dict(sections)
     say(trial.name)
     _copy_merges(run, folder)
+    _copy_search(trial, evaluator, folder)
     start = time.perf_counter()
     summary = train(ConfigDict(sections), folder)
+    curve = [(line["step"], line["loss"]) for line in read_metrics(folder / METRICS_FILE, "valid")]
     result = {
         "trial": dataclasses.asdict(trial),
         "sections": run.to_dict(),
         "eval_spec": evaluator.eval_spec(trial),
         "model": run.model.name,
         "parameters": num_parameters(run.model),
-        "events": run.train.steps * run.train.batch_size * run.data.context_events,
+        "events": summary["step"] * run.train.batch_size * run.data.context_events,
         "valid": summary["valid"],
+        "curve": curve,
+        "converged": stopped_improving([loss for _, loss in curve], run.train.patience),
         "cut": _cut_fraction(folder),
         "train_seconds": summary["train_seconds"],
         "compile_seconds": summary["compile_seconds"],
@@ -160,9 +169,35 @@ def run_trial(trial: Trial, evaluator: Evaluator, say: Callable[[str], None]) ->
     }
     result = results.to_jsonable(result | {"seconds": time.perf_counter() - start})
     write_json(folder / RESULT, result, indent=1)
-    if not evaluator.config.keep_checkpoints:
+    # The final trial of the best rate goes on from here.
+    if not evaluator.config.keep_checkpoints and (trial.test_on or not evaluator.config.search_is_whole):
         shutil.rmtree(folder / FOLDER)
     return result
+
+
+def valid_loss(result: Mapping[str, Any]) -> float:
+    """The validation loss of a trial's result: the lowest one where patience ended the run, else the last one."""
+    if result.get("converged") is not None:
+        return min(loss for _, loss in result["curve"])
+    return result["valid"]["loss"]
+
+
+def stopped_improving(losses: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` validation losses have no lower one than before them; with patience 0, never."""
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _copy_search(trial: Trial, evaluator: Evaluator, folder: pathlib.Path) -> None:
+    """Copies the finished run of the learning rate search whose config is that of `trial`, if there is one."""
+    search = dataclasses.replace(trial, test_on=())
+    source = trial_folder(evaluator.workdir, search)
+    searched = trial.test_on and trial.seed == 0 and evaluator.trial_sections(search) == evaluator.trial_sections(trial)
+    if not searched or evaluator.result(search) is None or not (source / FOLDER).exists() or (folder / FOLDER).exists():
+        return
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(RESULT, LOCK, FOLDER), dirs_exist_ok=True)
+    # The checkpoints come last and at once, so that a copy that was stopped is made again.
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        shutil.copytree(source / FOLDER, pathlib.Path(temporary) / FOLDER).rename(folder / FOLDER)
 
 
 def _cut_fraction(folder: pathlib.Path) -> float:

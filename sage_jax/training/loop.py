@@ -146,7 +146,7 @@ def load_tokenizer(run: RunConfig, shards: pathlib.Path, workdir: pathlib.Path) 
     """The representation of the run. Merges, if it has any, are learned from the training split."""
 
     def pieces() -> Iterator[Piece]:
-        for events in TokenShards(shards, "train", run.tokenizer):
+        for events in TokenShards(shards, "train", run.tokenizer, run.data.max_pieces):
             yield run.tokenizer.decode(events)
 
     return run.representation.learn(run.tokenizer, pieces(), workdir)
@@ -172,7 +172,8 @@ def datasets(
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    train = dataset("train", transpose=run.data.transpose, augment=run.augment, tally=packing_stats, pack=run.data.pack)
+    changes = dict(transpose=run.data.transpose, augment=run.augment)
+    train = dataset("train", **changes, tally=packing_stats, pack=run.data.pack, max_pieces=run.data.max_pieces)
     return train, valid
 
 
