@@ -93,7 +93,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.run.data.context_events = 1024
         config.run.model.update(embed_dim=384, num_layers=10, num_heads=40, head_dim=10, mlp_dim=1152)
         config.run.model.update(remat="none", dropout_residual=0.1, dropout_embedding=0.1)
-        config.run.augment.update(defaults.sage_20m()["augment"])
+        # Changes of velocity and tempo are left out, as the tokens of mmt have neither.
+        config.run.augment.update(drop_instruments=0.1, exchange_programs=0.1, cut_start=0.5, keep_ranges=True)
         config.run.optimizer.update(warmup_steps=100, clip_norm=1.0, final_lr_fraction=1.0)
         config.run.train.update(steps=6000, batch_size=32, ema_decay=0.999, patience=4, eval_batches=20, log_every=50)
         config.run.train.update(eval_every=250, checkpoint_every=500)

@@ -24,7 +24,8 @@ CONFIG = config_file("configs/study.py", "What to study: a size, and what overri
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study: shards, trials, results.")
 REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Whether to only report the finished trials.")
 WORKER = flags.DEFINE_bool("worker", False, "Whether to only train what no other process in --workdir has taken.")
-REUSE = flags.DEFINE_list("reuse", [], "results.json files of other workdirs, whose trials are not repeated.")
+REUSE = flags.DEFINE_list("reuse", [], "results.json files of other workdirs with this config, whose trials are not repeated.")
+ACCEPT_CODE = flags.DEFINE_bool("accept_code", False, "Whether finished trials of other code count as well.")
 FROM_JSON = flags.DEFINE_string("from_json", None, "The JSON file of a study; writes its report and trains nothing.")
 FLOPS_PER_SECOND = flags.DEFINE_float("flops_per_second", None, "Rate of training; prints device hours and trains nothing.")
 PUBLISH = flags.DEFINE_bool("publish", False, "Whether to also replace the study's files in docs.")
@@ -42,6 +43,7 @@ def main() -> None:
         report_only=REPORT_ONLY.value,
         worker=WORKER.value,
         reuse=REUSE.value,
+        accept_code=ACCEPT_CODE.value,
         from_json=FROM_JSON.value,
         publish=PUBLISH.value,
     )

@@ -12,7 +12,7 @@ from sage_jax.study.config import StudyConfig
 from sage_jax.study.cost import training_cost
 from sage_jax.study.report import write_report
 from sage_jax.study.results import StudyResult, read_result
-from sage_jax.study.study import run_study
+from sage_jax.study.study import preprocess_corpora, run_study
 from sage_jax.study.trials import Evaluator
 
 DOCS = ROOT / "docs"
@@ -27,6 +27,7 @@ class Options:
     report_only: bool = False
     worker: bool = False
     reuse: Sequence[str] = ()
+    accept_code: bool = False
     from_json: str | None = None
     publish: bool = False
 
@@ -62,8 +63,10 @@ def _result(
     """The result to report; None for a worker, which reports nothing."""
     if options.from_json:
         return read_result(pathlib.Path(options.from_json))
-    others = [read_result(pathlib.Path(path)) for path in options.reuse]
-    evaluator = Evaluator(StudyConfig.from_dict(config), workdir, others)
+    study = StudyConfig.from_dict(config)
+    if options.reuse:
+        preprocess_corpora(study, workdir)  # what is reused must be of the same music
+    evaluator = Evaluator(study, workdir, [pathlib.Path(path) for path in options.reuse], options.accept_code)
     if not options.report_only:
         run_study(evaluator, say, options.worker)
         if options.worker:

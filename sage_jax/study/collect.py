@@ -8,7 +8,7 @@ from typing import Any
 from sage_jax.corpus.shards import REPORT, read_json
 from sage_jax.files import write_json
 from sage_jax.study.config import StudyConfig, Trial, Variant
-from sage_jax.study.results import CorpusScores, LrTrialResult, StudyResult, StudyTable, TestSet, TrialResult, VariantSpeed
+from sage_jax.study.results import CorpusScores, HeldOut, LrTrialResult, StudyResult, StudyTable, TrialResult, VariantSpeed
 from sage_jax.study.speed import speed_file
 from sage_jax.study.trials import MODEL, RESULT, Evaluator, trial_folder, valid_loss
 
@@ -105,6 +105,7 @@ def _trial_result(trial: Trial, result: Mapping[str, Any], identity: str) -> Tri
         identity=identity,
         curve=result.get("curve", []),
         step=next((test["step"] for test in result["tests"].values() if "step" in test), None),
+        code=result.get("code", ""),
         converged=result.get("converged"),
     )
 
@@ -126,14 +127,14 @@ def _scores(test: Mapping[str, Any]) -> CorpusScores:
     )
 
 
-def _test_sets(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, TestSet]:
+def _test_sets(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, HeldOut]:
     """What the trials of this workdir and the reused ones were evaluated on, by corpus."""
     sets = {name: each for result in evaluator.others for name, each in result.test_sets.items()}
     for result in filter(None, map(evaluator.result, planned)):
         for corpus, test in result["tests"].items():
             if corpus not in sets and "prompts" in test:
                 nmsi = {name: values for name, values in test["prompts"]["nmsi"].items() if name != MODEL}
-                sets[corpus] = TestSet(test["likelihood"]["pieces"]["names"], test["prompts"]["pieces"], nmsi)
+                sets[corpus] = HeldOut(test["likelihood"]["pieces"]["names"], test["prompts"]["pieces"], nmsi)
     return sets
 
 

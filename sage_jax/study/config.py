@@ -140,6 +140,11 @@ class StudyConfig:
         """What the variants of a table on a corpus are compared to: REMI+ without merges, or the reference."""
         return reference_among([each for each in self.variants_of(table) if each.corpus == corpus], self.reference)
 
+    def seeds_of(self, table: str, variant: Variant) -> int:
+        """The seeds of a table's variant; those of its A/A pair among them."""
+        control = self.control_seeds if variant == self.reference_of(table, variant.corpus) else 0
+        return self.tables[table]["seeds"] + control
+
     def variants(self) -> list[Variant]:
         """The variants of all tables, in order and without duplicates."""
         return list(dict.fromkeys(variant for name in self.tables for variant in self.variants_of(name)))
@@ -164,8 +169,7 @@ class StudyConfig:
         corpora: dict[Variant, dict[str, None]] = {}
         for name, table in self.tables.items():
             for variant in self.variants_of(name):
-                control = self.control_seeds if variant == self.reference_of(name, variant.corpus) else 0
-                seeds[variant] = max(seeds.get(variant, 0), table["seeds"] + control)
+                seeds[variant] = max(seeds.get(variant, 0), self.seeds_of(name, variant))
                 corpora.setdefault(variant, {variant.corpus: None}).update(dict.fromkeys(table.get("test_on", ())))
         for seed in range(max(seeds.values())):
             for variant in seeds:

@@ -23,12 +23,11 @@ def training_cost(config: StudyConfig, flops_per_second: float) -> str:
 
     searched = {Variant(system, config.lr_search_corpus): len(config.learning_rates) for system in config.lr_search_systems}
     add("learning rates", searched, config.search_steps)
-    for name, table in config.tables.items():
-        table_seeds: int = table["seeds"]
-        new = {variant: table_seeds - counted.get(variant, 0) for variant in config.variants_of(name)}
+    for name in config.tables:
+        new = {variant: config.seeds_of(name, variant) - counted.get(variant, 0) for variant in config.variants_of(name)}
         new = {variant: seeds for variant, seeds in new.items() if seeds > 0}
         add(name, new)
-        counted |= dict.fromkeys(new, table_seeds)
+        counted |= {variant: config.seeds_of(name, variant) for variant in new}
     rows.append(("all", f"{num_models:,}", f"{total_hours:,.1f}"))
     return markdown_table(("table", "models", "device hours"), rows)
 

@@ -34,7 +34,7 @@ class CorpusScores:
 
     attributes: bits per note of each attribute. normalized_nmsi: 0 for the baseline `other`, 1 for `later`.
     empty_outputs: continuations without a note. baselines: nmsi and normalized_nmsi of each baseline.
-    piece_bits, piece_notes: bits in all and notes of each piece of TestSet.pieces. prompt_nmsi: of each prompt. These three are
+    piece_bits, piece_notes: bits in all and notes of each piece of HeldOut.pieces. prompt_nmsi: of each prompt. These three are
       empty in results that were kept without them.
     """
 
@@ -50,7 +50,7 @@ class CorpusScores:
 
 
 @dataclasses.dataclass(frozen=True)
-class TestSet:
+class HeldOut:
     """What the trials are evaluated on. pieces: their names. prompt_pieces: of each prompt, the name of its piece.
 
     baselines: by name, the NMSI of each prompt.
@@ -67,8 +67,8 @@ class TrialResult:
 
     events: in all training crops. seconds: in all. train_seconds: of training alone. cut: the fraction of steps that did not
       fit into their crops. scores: by corpus. identity: see Evaluator.identity.
-    curve: [step, validation loss] of each evaluation. step: of the checkpoint that was evaluated. converged: whether the
-      validation loss stopped improving for the run's patience; None for a run without patience.
+    curve: [step, validation loss] of each evaluation. step: of the checkpoint that was evaluated. code: see study/code.py.
+    converged: whether the validation loss stopped improving for the run's patience; None for a run without patience.
     """
 
     variant: Variant
@@ -86,6 +86,7 @@ class TrialResult:
     identity: str
     curve: list[list[float]] = dataclasses.field(default_factory=list)
     step: int | None = None
+    code: str = ""
     converged: bool | None = None
 
     @classmethod
@@ -173,7 +174,7 @@ class StudyResult:
     trials: list[TrialResult]
     speeds: dict[str, VariantSpeed]
     control_seeds: int = 0
-    test_sets: dict[str, TestSet] = dataclasses.field(default_factory=dict)
+    test_sets: dict[str, HeldOut] = dataclasses.field(default_factory=dict)
     music: dict[str, str] = dataclasses.field(default_factory=dict)
     floors: dict[str, dict[str, list[list[float]]]] = dataclasses.field(default_factory=dict)
 
@@ -191,7 +192,7 @@ class StudyResult:
                 "tables": {name: StudyTable.from_json(table) for name, table in values["tables"].items()},
                 "trials": [TrialResult.from_json(each) for each in values["trials"]],
                 "speeds": {name: VariantSpeed.from_json(speed).reportable for name, speed in values["speeds"].items()},
-                "test_sets": {name: TestSet(**each) for name, each in values.get("test_sets", {}).items()},
+                "test_sets": {name: HeldOut(**each) for name, each in values.get("test_sets", {}).items()},
             }
         )
 

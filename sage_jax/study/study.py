@@ -1,6 +1,7 @@
 """The study from its corpora to its results."""
 
 import itertools
+import pathlib
 from collections.abc import Callable
 
 from sage_jax.config import read_section
@@ -9,10 +10,10 @@ from sage_jax.corpus.shards import TokenShards
 from sage_jax.errors import UserError
 from sage_jax.files import claim
 from sage_jax.study.collect import best_rates
-from sage_jax.study.config import Trial, Variant
+from sage_jax.study.config import StudyConfig, Trial, Variant
 from sage_jax.study.results import LrTrialResult
 from sage_jax.study.speed import measure_speeds
-from sage_jax.study.trials import SHARDS, Evaluator, run_trial, trial_folder, valid_loss
+from sage_jax.study.trials import SHARDS, Evaluator, run_trial, shards_folder, trial_folder, valid_loss
 from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.training.metric_logger import Diverged
 
@@ -27,7 +28,7 @@ def run_study(evaluator: Evaluator, say: Callable[[str], None], worker: bool = F
     corpus.
     """
     config, workdir = evaluator.config, evaluator.workdir
-    _preprocess(evaluator)
+    preprocess_corpora(config, workdir)
     rates = find_rates(evaluator, say)
     trials = list(config.trials(rates))
     for place, trial in enumerate(trials):
@@ -44,17 +45,16 @@ def run_study(evaluator: Evaluator, say: Callable[[str], None], worker: bool = F
         measure_speeds(evaluator, say)
 
 
-def _preprocess(evaluator: Evaluator) -> None:
-    """Makes the token shards of every corpus that lacks them."""
-    config = evaluator.config
+def preprocess_corpora(config: StudyConfig, workdir: pathlib.Path) -> None:
+    """Makes the token shards of every corpus that lacks them. Raises UserError for a missing corpus."""
     tokenizer = read_section(NoteEvents, "tokenizer", config.run)
     limits = read_section(PreprocessConfig, "preprocess", config.run)
     for corpus, source in config.corpora.items():
         if source.startswith(f"{SHARDS}:"):
-            TokenShards(evaluator.shards(corpus), "train", tokenizer)  # raises for missing or different shards
+            TokenShards(shards_folder(config, workdir, corpus), "train", tokenizer)  # raises for missing or different shards
             continue
-        with claim(evaluator.workdir / "corpora", wait=True):
-            preprocess(source, evaluator.shards(corpus), tokenizer, limits)
+        with claim(workdir / "corpora", wait=True):
+            preprocess(source, shards_folder(config, workdir, corpus), tokenizer, limits)
 
 
 def find_rates(evaluator: Evaluator, say: Callable[[str], None]) -> dict[str, float]:

@@ -22,8 +22,10 @@ from sage_jax.evaluation.model_under_test import TrainedModel
 from sage_jax.evaluation.results import SystemScores
 from sage_jax.evaluation.task import Task
 from sage_jax.files import LOCK, write_json
+from sage_jax.study.code import code_fingerprint
 from sage_jax.study.config import StudyConfig, Trial, Variant, num_parameters
-from sage_jax.study.results import LrTrialResult, StudyResult, TrialResult
+from sage_jax.study.results import LrTrialResult, TrialResult
+from sage_jax.study.reuse import check_code, read_others
 from sage_jax.tokenizers.config import MERGES_FILE
 from sage_jax.training.checkpoint import FOLDER
 from sage_jax.training.loop import train
@@ -33,6 +35,7 @@ from sage_jax.weights.saved_model import SavedModel
 
 RESULT = "result.json"
 SHARDS = "shards"  # prefix in config.corpora of a folder of token shards
+LENGTHS = ("train.steps", "train.patience", "train.eval_every", "train.eval_batches")  # of a run that ends by patience
 MODEL = "model"  # the name of the trained model in a table of scores
 
 
@@ -40,21 +43,27 @@ class Evaluator:
     """Evaluates trained models on the corpora of a study.
 
     config: the study's. workdir: its folder, with token shards in corpora/NAME.
-    others: results of studies in other workdirs, whose trials are not repeated. reused: these trials, by identity.
+    reuse: JSON files of studies in other workdirs, whose trials are not repeated. others, reused: their results, and their
+    trials by identity.
+    accept_code: whether trials of other code count.
+    Raises UserError, naming the file, for results that must not be mixed with this study.
     """
 
-    def __init__(self, config: StudyConfig, workdir: pathlib.Path, others: Sequence[StudyResult] = ()):
-        self.config, self.workdir, self.others = config, workdir, others
-        self.reused: dict[str, TrialResult | LrTrialResult] = {
-            trial.identity: trial for result in others for trial in (*result.lr_trials, *result.trials)
-        }
+    def __init__(
+        self, config: StudyConfig, workdir: pathlib.Path, reuse: Sequence[pathlib.Path] = (), accept_code: bool = False
+    ):
+        self.config, self.workdir, self.accept_code = config, workdir, accept_code
         self._tasks: dict[str, tuple[Task, dict[str, SystemScores]]] = {}
-        self.music = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)))  # its fingerprint
+        self.music = functools.cache(lambda corpus: music_fingerprint(self.shards(corpus)) or "")  # its fingerprint
+        music = {name: self.music(name) for name in config.corpora} if reuse else {}
+        self.others = read_others(reuse, music, config.run, dataclasses.asdict(config.evaluation), accept_code)
+        self.reused: dict[str, TrialResult | LrTrialResult] = {
+            trial.identity: trial for result in self.others for trial in (*result.lr_trials, *result.trials)
+        }
 
     def shards(self, corpus: str) -> pathlib.Path:
         """The folder of a corpus's token shards."""
-        kind, _, folder = self.config.corpora[corpus].partition(":")
-        return pathlib.Path(folder) if kind == SHARDS else self.workdir / "corpora" / corpus
+        return shards_folder(self.config, self.workdir, corpus)
 
     def sections(self, variant: Variant) -> dict[str, dict[str, Any]]:
         """The config sections of a variant's run, with the shards that it trains on."""
@@ -78,12 +87,19 @@ class Evaluator:
         return results.to_jsonable({"test_on": trial.test_on, "evaluation": evaluation})
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The cached result of a trial; None if it is missing or of other settings or other music."""
-        result = read_json(trial_folder(self.workdir, trial) / RESULT)
+        """The cached result of a trial; None if it is missing or of other settings or other music.
+
+        Raises UserError for one of other code, unless that is accepted.
+        """
+        path = trial_folder(self.workdir, trial) / RESULT
+        result = read_json(path)
         if result is None:
             return None
         cached = self._identity(result["trial"]["variant"]["corpus"], result["sections"], result["eval_spec"])
-        return result if cached == self.identity(trial) else None
+        if cached != self.identity(trial):
+            return None
+        check_code(path, {result.get("code", "")}, self.accept_code)
+        return result
 
     def identity(self, trial: Trial) -> str:
         """A hash of everything that the result of a trial depends on except the code. It is the same on every machine."""
@@ -92,7 +108,8 @@ class Evaluator:
     def _identity(self, corpus: str, sections: Mapping[str, Any], eval_spec: Mapping[str, Any]) -> str:
         # Defaults are left out, so that a new field with a default keeps old identities.
         fields = {name: value for name, (_, value) in diff(_defaults(), RunConfig.from_dict(sections).to_dict()).items()}
-        fields = {name: value for name, value in fields.items() if name not in MUTABLE_ON_RESUME or name == "train.steps"}
+        lengths = LENGTHS if "train.patience" in fields else ("train.steps",)
+        fields = {name: value for name, value in fields.items() if name not in MUTABLE_ON_RESUME or name in lengths}
         music = {name: self.music(name) for name in dict.fromkeys((corpus, *eval_spec["test_on"]))}
         text = json.dumps([results.to_jsonable(fields), eval_spec, music], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -126,6 +143,12 @@ class Evaluator:
                 "notes": list(output.notes),
             }
         )
+
+
+def shards_folder(config: StudyConfig, workdir: pathlib.Path, corpus: str) -> pathlib.Path:
+    """The folder of the token shards of a study's corpus."""
+    kind, _, folder = config.corpora[corpus].partition(":")
+    return pathlib.Path(folder) if kind == SHARDS else workdir / "corpora" / corpus
 
 
 @functools.cache
@@ -165,6 +188,7 @@ def run_trial(trial: Trial, evaluator: Evaluator, say: Callable[[str], None]) ->
         "compile_seconds": summary["compile_seconds"],
         "tests": {corpus: evaluator.evaluate(corpus, folder) for corpus in trial.test_on},
         "commit": commit(),
+        "code": code_fingerprint(),
         "versions": describe(),
     }
     result = results.to_jsonable(result | {"seconds": time.perf_counter() - start})

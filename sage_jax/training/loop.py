@@ -172,8 +172,14 @@ def datasets(
         share=(jax.process_index(), jax.process_count()),
     )
     valid = dataset("valid", shuffle=False, max_batches=run.train.eval_batches)
-    changes = dict(transpose=run.data.transpose, augment=run.augment)
-    train = dataset("train", **changes, tally=packing_stats, pack=run.data.pack, max_pieces=run.data.max_pieces)
+    train = dataset(
+        "train",
+        transpose=run.data.transpose,
+        augment=run.augment,
+        tally=packing_stats,
+        pack=run.data.pack,
+        max_pieces=run.data.max_pieces,
+    )
     return train, valid
 
 

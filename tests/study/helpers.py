@@ -12,8 +12,9 @@ def study_config(size: str = "cpu", **changes: Any) -> StudyConfig:
     return StudyConfig.from_dict({**configs.get_config(size).to_dict(), **changes})
 
 
-def trial_result(variant: Variant, seed: int, bits: float | None) -> TrialResult:
-    scores = CorpusScores(bits, {}, nmsi=1.0, normalized_nmsi=0.0, empty_outputs=0, baselines={})
+def trial_result(variant: Variant, seed: int, bits: float | None, **pieces: list) -> TrialResult:
+    """pieces: piece_bits, piece_notes and prompt_nmsi."""
+    scores = CorpusScores(bits, {}, nmsi=1.0, normalized_nmsi=0.0, empty_outputs=0, baselines={}, **pieces)
     counts = dict(parameters=10, mlp_dim=10, events=10, seconds=1.0, train_seconds=1.0, cut=0.0)
     origin = dict(commit="abc", versions={}, identity=f"{variant.name}{seed}")
     return TrialResult(variant, seed, 1e-3, scores={variant.corpus: scores}, **counts, **origin)

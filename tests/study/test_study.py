@@ -15,9 +15,9 @@ from sage_jax.benchmark import interleaved
 from sage_jax.errors import UserError
 from sage_jax.files import ROOT
 from sage_jax.study import cli, speed
-from sage_jax.study.claims import CONTRADICTED, INCONCLUSIVE, SUPPORTED, claims
+from sage_jax.study.claims import UNTESTED, verdicts
 from sage_jax.study.config import StudyConfig, Variant
-from sage_jax.study.results import VariantSpeed, read_result, read_trials
+from sage_jax.study.results import VariantSpeed, read_result
 from sage_jax.study.study import find_rates
 from sage_jax.study.trials import Evaluator
 from tests.benchmark.fake_worker import FakeWorker
@@ -81,9 +81,9 @@ def test_a_study_ends_in_tables_and_json(finished):
     assert measured["events_drawn"] == 4 and measured["notes_drawn"] == 4 and "speedup" not in measured
     report = (finished / "RESULTS.md").read_text()
     assert "All 4 models" in report and "nested2-mqa" in report and str(finished) not in report
-    assert "notes/s" not in report and "cache, MB" in report and "the speed of none is measured" in report
-    claim = next(claim for claim in claims(result) if claim.text.startswith("Ours"))
-    assert claim.verdict in (SUPPORTED, CONTRADICTED, INCONCLUSIVE) and claim.text in report
+    assert "| notes/s" not in report and "cache, MB" in report and "the speed of none is measured" in report
+    ours = next(each for each in verdicts(result) if each.claim.text.startswith("Ours"))
+    assert ours.verdict != UNTESTED and ours.claim.text in report
     assert (finished / "results.png").stat().st_size > 1000
 
 
@@ -111,9 +111,9 @@ def test_trials_of_another_workdir_are_reused(finished, tmp_path):
     again = read_result(tmp_path / "results.json")
     assert again.lr_trials == result.lr_trials and again.trials == result.trials
 
-    reused = read_trials([part])
     study = StudyConfig.from_dict(tiny())
-    evaluator = Evaluator(study, tmp_path, reused)
+    evaluator = Evaluator(study, tmp_path, [part])
+    reused = evaluator.reused
     rates = {study.family(trial.system): trial.learning_rate for trial in result.lr_trials}
     trials = list(study.trials(rates))
     assert [evaluator.identity(trial) in reused for trial in trials] == [False, True, True, True]
