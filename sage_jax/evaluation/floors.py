@@ -2,12 +2,11 @@
 
 uniform   every token is uniform over the ids that the grammar allows at its place
 unigram   the frequency of each attribute's ids in the training split
-markov    an interpolated Markov chain of order `ORDER` over tokens, fitted to the training split
+markov    an interpolated Markov chain over tokens, fitted to the training split, of the order that suits it
 
 They count the tokens that likelihood.py counts: every one after BOS, with meters, tempos, rests and the end of sequence.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -17,38 +16,13 @@ import numpy as np
 
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
+from sage_jax.evaluation.markov import Tokens, best_order, markov, unigram
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
 
 FLOORS = ("uniform", "unigram", "markov")
-ORDER = 10  # tokens of the longest context, those of two events
 ROWS = 16  # pieces that the grammar reads side by side
 CHUNK = 256  # events that it reads in one call
-
-
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """T tokens, each with what it follows.
-
-    attribute: int8 [T]. token: int16 [T]. before: int16 [T, ORDER], the tokens before each one, the latest last. A context
-    that begins before BOS is filled with BOS.
-    """
-
-    attribute: np.ndarray
-    token: np.ndarray
-    before: np.ndarray
-
-    @classmethod
-    def of(cls, pieces: Sequence[np.ndarray], order: int = ORDER) -> "Tokens":
-        """The tokens of `pieces`, events [N, A] each, without those of BOS: event by event, attribute by attribute."""
-        windows = [np.zeros((0, order + 1), np.int16)]
-        for events in pieces:
-            stream = np.concatenate([np.full(order, ev.BOS, np.int16), np.asarray(events)[1:].ravel().astype(np.int16)])
-            if len(stream) > order:
-                windows.append(np.lib.stride_tricks.sliding_window_view(stream, order + 1))
-        found = np.concatenate(windows)
-        attribute = np.arange(len(found)) % ev.NUM_ATTRIBUTES
-        return cls(attribute.astype(np.int8), found[:, -1], found[:, :-1])
 
 
 def floor_bits(tokenizer: NoteEvents, training: Sequence[np.ndarray], pieces: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,7 +42,7 @@ def floor_bits(tokenizer: NoteEvents, training: Sequence[np.ndarray], pieces: Se
     probabilities = {
         "uniform": 1 / np.concatenate([np.zeros(0), *choices]),
         "unigram": unigram(sizes, seen, scored),
-        "markov": markov(sizes, seen, scored),
+        "markov": markov(sizes, seen, scored, best_order(sizes, training)),
     }
     piece = np.repeat(np.arange(len(pieces)), [len(count) for count in choices])
     return {name: np.bincount(piece, -np.log2(probabilities[name]), len(pieces)) for name in FLOORS}
@@ -83,9 +57,6 @@ def _check(tokenizer: NoteEvents, events: np.ndarray, name: str) -> None:
     wrong = np.flatnonzero(((events < 0) | (events >= tokenizer.vocab_sizes)).any(axis=1))
     if len(wrong):
         raise ValueError(f"event {wrong[0]} of {name} is {events[wrong[0]].tolist()}, which the vocabulary lacks")
-
-
-# Uniform over what the grammar allows
 
 
 def allowed_ids(tokenizer: NoteEvents, pieces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -137,53 +108,3 @@ def _compiled_counts(tokenizer: NoteEvents) -> Callable:
         return grammar.advance(state, event), jnp.stack(counts, axis=1)
 
     return jax.jit(lambda state, events: jax.lax.scan(step, state, jnp.moveaxis(events, 1, 0)))
-
-
-# Frequencies in the training split
-
-
-def unigram(sizes: Sequence[int], training: Tokens, scored: Tokens) -> np.ndarray:
-    """The probability of each scored token from the frequencies of its attribute's ids, float64 [T].
-
-    One is added to the frequency of each of the attribute's ids, of which `sizes` gives the number.
-    """
-    first = np.cumsum([0, *sizes])
-    count = np.bincount(first[training.attribute] + training.token, minlength=first[-1]) + 1
-    return count[first[scored.attribute] + scored.token] / np.add.reduceat(count, first[:-1])[scored.attribute]
-
-
-def markov(sizes: Sequence[int], training: Tokens, scored: Tokens) -> np.ndarray:
-    """The probability of each scored token in its context, float64 [T].
-
-    A context of order n is the attribute of the token and the n tokens before it. Let N be how often the training split has
-    the context, D the number of different ids that follow it, and C how often the token does. The probability of order n is
-    (C + D q) / (N + D), where q is that of order n - 1 and in the end one over the size of the attribute's vocabulary. This is
-    method C of Witten and Bell (1991), "The zero-frequency problem", IEEE Transactions on Information Theory 37, interpolated.
-    A context that the training split lacks leaves q as it is.
-    """
-    probability = 1 / np.array(sizes, np.float64)[scored.attribute]
-    width = max(sizes)
-    # Contexts are numbered order by order: each is the number of its shorter context with one more token.
-    known, context = training.attribute.astype(np.int64), scored.attribute.astype(np.int64)
-    size = len(sizes)
-    for order in range(training.before.shape[1] + 1):
-        if order:
-            contexts, known = np.unique(known * width + training.before[:, -order], return_inverse=True)
-            context = np.where(context < 0, -1, _place(contexts, context * width + scored.before[:, -order]))
-            size = len(contexts)
-        pairs, times = np.unique(known * width + training.token, return_counts=True)
-        owner = pairs // width
-        different, total = np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
-        seen = np.flatnonzero((context >= 0) & (total[context] > 0))
-        found = context[seen]
-        place = _place(pairs, found * width + scored.token[seen])
-        together = np.where(place < 0, 0, times[place])
-        backed_off = different[found] * probability[seen]
-        probability[seen] = (together + backed_off) / (total[found] + different[found])
-    return probability
-
-
-def _place(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The index of each of `wanted` [T] in the sorted `keys`, -1 where it is not there; int64 [T]."""
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, place, -1)

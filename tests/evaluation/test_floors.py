@@ -6,7 +6,8 @@ import pytest
 
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.grammars.note_events import Grammar
-from sage_jax.evaluation.floors import FLOORS, ORDER, Tokens, allowed_ids, floor_bits, markov, unigram
+from sage_jax.evaluation.floors import FLOORS, allowed_ids, floor_bits
+from sage_jax.evaluation.markov import ORDER, Tokens, best_order, markov, unigram
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -99,11 +100,22 @@ def test_uniform_counts_the_ids_that_the_grammar_allows():
 
 
 def test_learning_more_takes_fewer_bits():
-    training, piece = [repetitive(30), encoded(0, 100)], repetitive(20)
+    training, piece = [repetitive(30), repetitive(10), encoded(0, 100)], repetitive(20)
     bits = floor_bits(TOKENIZER, training, [piece])
     assert tuple(bits) == FLOORS
     assert bits["markov"][0] < bits["unigram"][0] / 3 and bits["unigram"][0] < bits["uniform"][0]
     assert bits["markov"][0] / 80 < 1
+
+
+def test_the_order_suits_the_training_split():
+    """Equal pieces give a long context; pieces of chance give a short one."""
+    same, chance = [repetitive(12)] * 3, [encoded(seed, 60) for seed in range(12)]
+    assert best_order(SIZES, same) > 4 > best_order(SIZES, chance)
+    assert best_order(SIZES, same[:1]) == ORDER
+    training, scored = Tokens.of(chance), Tokens.of([encoded(20, 60)])
+    bits = floor_bits(TOKENIZER, chance, [encoded(20, 60)])["markov"][0]
+    assert bits == pytest.approx(-np.log2(markov(SIZES, training, scored, best_order(SIZES, chance))).sum())
+    assert bits < -np.log2(markov(SIZES, training, scored)).sum()
 
 
 def test_pieces_do_not_affect_each_other():
