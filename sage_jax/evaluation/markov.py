@@ -1,0 +1,108 @@
+"""The probability of the tokens of note events from frequencies in a training split: alone, and after the tokens before them.
+
+Witten-Bell smoothing trusts a context that few pieces repeat too much. On 186,000 events of the embedded corpus a chain of
+order 10 takes 33.9 bits per note of other pieces, and order 1 takes 21.8. So the order is chosen within the training split.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sage_jax.tokenizers import note_events as ev
+
+ORDER = 10  # tokens of the longest context, those of two events
+HELD_OUT = 10  # one in so many training pieces chooses the order of the chain
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """T tokens, each with what it follows.
+
+    attribute: int8 [T]. token: int16 [T]. before: int16 [T, ORDER], the tokens before each one, the latest last. A context
+    that begins before BOS is filled with BOS.
+    """
+
+    attribute: np.ndarray
+    token: np.ndarray
+    before: np.ndarray
+
+    @classmethod
+    def of(cls, pieces: Sequence[np.ndarray], order: int = ORDER) -> "Tokens":
+        """The tokens of `pieces`, events [N, A] each, without those of BOS: event by event, attribute by attribute."""
+        windows = [np.zeros((0, order + 1), np.int16)]
+        for events in pieces:
+            stream = np.concatenate([np.full(order, ev.BOS, np.int16), np.asarray(events)[1:].ravel().astype(np.int16)])
+            if len(stream) > order:
+                windows.append(np.lib.stride_tricks.sliding_window_view(stream, order + 1))
+        found = np.concatenate(windows)
+        attribute = np.arange(len(found)) % ev.NUM_ATTRIBUTES
+        return cls(attribute.astype(np.int8), found[:, -1], found[:, :-1])
+
+
+def unigram(sizes: Sequence[int], training: Tokens, scored: Tokens) -> np.ndarray:
+    """The probability of each scored token from the frequencies of its attribute's ids, float64 [T].
+
+    One is added to the frequency of each of the attribute's ids, of which `sizes` gives the number.
+    """
+    first = np.cumsum([0, *sizes])
+    count = np.bincount(first[training.attribute] + training.token, minlength=first[-1]) + 1
+    return count[first[scored.attribute] + scored.token] / np.add.reduceat(count, first[:-1])[scored.attribute]
+
+
+def best_order(sizes: Sequence[int], training: Sequence[np.ndarray]) -> int:
+    """The order of the chain with the fewest bits in one of ten training pieces, when it is fitted to the others.
+
+    It is at most `ORDER`, and `ORDER` where there are no others.
+    """
+    held_out, others = [], []
+    for number, events in enumerate(training):
+        (others if number % HELD_OUT else held_out).append(events)
+    fitted = Tokens.of(others)
+    if not len(fitted.token):
+        return ORDER
+    return int(np.argmin([-np.log2(found).sum() for found in markov_orders(sizes, fitted, Tokens.of(held_out))]))
+
+
+def markov(sizes: Sequence[int], training: Tokens, scored: Tokens, order: int = ORDER) -> np.ndarray:
+    """The probability of each scored token under a chain of `order`, float64 [T], as in `markov_orders`."""
+    *_, found = itertools.islice(markov_orders(sizes, training, scored), order + 1)
+    return found
+
+
+def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens) -> Iterator[np.ndarray]:
+    """The probability of each scored token in its context, float64 [T], for order 0 and each order up to that of `before`.
+
+    A context of order n is the attribute of the token and the n tokens before it. Let N be how often the training split has
+    the context, D the number of different ids that follow it, and C how often the token does. The probability of order n is
+    (C + D q) / (N + D), where q is that of order n - 1. Before order 0 it is one over the size of the attribute's vocabulary.
+    This is method C of Witten and Bell (1991), "The zero-frequency problem", IEEE Transactions on Information Theory 37,
+    interpolated. A context that the training split lacks leaves q as it is.
+    """
+    probability = 1 / np.array(sizes, np.float64)[scored.attribute]
+    width = max(sizes)
+    # Contexts are numbered order by order: each is the number of its shorter context with one more token.
+    known, context = training.attribute.astype(np.int64), scored.attribute.astype(np.int64)
+    size = len(sizes)
+    for order in range(training.before.shape[1] + 1):
+        if order:
+            contexts, known = np.unique(known * width + training.before[:, -order], return_inverse=True)
+            context = np.where(context < 0, -1, _place(contexts, context * width + scored.before[:, -order]))
+            size = len(contexts)
+        pairs, times = np.unique(known * width + training.token, return_counts=True)
+        owner = pairs // width
+        different, total = np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
+        seen = np.flatnonzero((context >= 0) & (total[context] > 0))
+        found = context[seen]
+        place = _place(pairs, found * width + scored.token[seen])
+        together = np.where(place < 0, 0, times[place])
+        backed_off = different[found] * probability[seen]
+        probability[seen] = (together + backed_off) / (total[found] + different[found])
+        yield probability.copy()
+
+
+def _place(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The index of each of `wanted` [T] in the sorted `keys`, -1 where it is not there; int64 [T]."""
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)
