@@ -2,7 +2,7 @@
 
 uniform   every token is uniform over the ids that the grammar allows at its place
 unigram   the frequency of each attribute's ids in the training split
-markov    an interpolated Markov chain over tokens, fitted to the training split, of the order that suits it
+markov    an interpolated Markov chain over tokens, fitted to the training split, of the order and smoothing that suit it
 
 They count the tokens that likelihood.py counts: every one after BOS, with meters, tempos, rests and the end of sequence.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.grammars.note_events import Grammar, GrammarState
-from sage_jax.evaluation.markov import Tokens, best_order, markov, unigram
+from sage_jax.evaluation.markov import Tokens, best_chain, markov, unigram
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
 
@@ -42,7 +42,7 @@ def floor_bits(tokenizer: NoteEvents, training: Sequence[np.ndarray], pieces: Se
     probabilities = {
         "uniform": 1 / np.concatenate([np.zeros(0), *choices]),
         "unigram": unigram(sizes, seen, scored),
-        "markov": markov(sizes, seen, scored, best_order(sizes, training)),
+        "markov": markov(sizes, seen, scored, *best_chain(sizes, training)),
     }
     piece = np.repeat(np.arange(len(pieces)), [len(count) for count in choices])
     return {name: np.bincount(piece, -np.log2(probabilities[name]), len(pieces)) for name in FLOORS}

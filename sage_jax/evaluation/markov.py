@@ -1,7 +1,8 @@
 """The probability of the tokens of note events from frequencies in a training split: alone, and after the tokens before them.
 
 Witten-Bell smoothing trusts a context that few pieces repeat too much. On 186,000 events of the embedded corpus a chain of
-order 10 takes 33.9 bits per note of other pieces, and order 1 takes 21.8. So the order is chosen within the training split.
+order 10 takes 33.9 bits per note of other pieces, and order 1 takes 21.8. So the order, and how strongly a chain falls back on
+shorter contexts, are chosen within the training split.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ import numpy as np
 from sage_jax.tokenizers import note_events as ev
 
 ORDER = 10  # tokens of the longest context, those of two events
-HELD_OUT = 10  # one in so many training pieces chooses the order of the chain
+STRENGTHS = (1, 4, 16, 64)  # of the fallback on shorter contexts; 1 is Witten and Bell's
+HELD_OUT = 10  # one in so many training pieces chooses the chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,34 +53,40 @@ def unigram(sizes: Sequence[int], training: Tokens, scored: Tokens) -> np.ndarra
     return count[first[scored.attribute] + scored.token] / np.add.reduceat(count, first[:-1])[scored.attribute]
 
 
-def best_order(sizes: Sequence[int], training: Sequence[np.ndarray]) -> int:
-    """The order of the chain with the fewest bits in one of ten training pieces, when it is fitted to the others.
+def best_chain(sizes: Sequence[int], training: Sequence[np.ndarray]) -> tuple[int, int]:
+    """(order, strength) of the chain with the fewest bits in one of ten training pieces, when it is fitted to the others.
 
-    It is at most `ORDER`, and `ORDER` where there are no others.
+    The order is at most `ORDER`, and `ORDER` where there are no others. The strength is one of STRENGTHS.
     """
     held_out, others = [], []
     for number, events in enumerate(training):
         (others if number % HELD_OUT else held_out).append(events)
     fitted = Tokens.of(others)
     if not len(fitted.token):
-        return ORDER
-    return int(np.argmin([-np.log2(found).sum() for found in markov_orders(sizes, fitted, Tokens.of(held_out))]))
+        return ORDER, STRENGTHS[0]
+    scored = Tokens.of(held_out)
+    bits = {
+        (order, strength): float(-np.log2(found).sum())
+        for strength in STRENGTHS
+        for order, found in enumerate(markov_orders(sizes, fitted, scored, strength))
+    }
+    return min(bits, key=lambda chain: bits[chain])
 
 
-def markov(sizes: Sequence[int], training: Tokens, scored: Tokens, order: int = ORDER) -> np.ndarray:
+def markov(sizes: Sequence[int], training: Tokens, scored: Tokens, order: int = ORDER, strength: float = 1) -> np.ndarray:
     """The probability of each scored token under a chain of `order`, float64 [T], as in `markov_orders`."""
-    *_, found = itertools.islice(markov_orders(sizes, training, scored), order + 1)
+    *_, found = itertools.islice(markov_orders(sizes, training, scored, strength), order + 1)
     return found
 
 
-def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens) -> Iterator[np.ndarray]:
+def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens, strength: float = 1) -> Iterator[np.ndarray]:
     """The probability of each scored token in its context, float64 [T], for order 0 and each order up to that of `before`.
 
     A context of order n is the attribute of the token and the n tokens before it. Let N be how often the training split has
-    the context, D the number of different ids that follow it, and C how often the token does. The probability of order n is
-    (C + D q) / (N + D), where q is that of order n - 1. Before order 0 it is one over the size of the attribute's vocabulary.
-    This is method C of Witten and Bell (1991), "The zero-frequency problem", IEEE Transactions on Information Theory 37,
-    interpolated. A context that the training split lacks leaves q as it is.
+    the context, D `strength` times the number of different ids that follow it, and C how often the token does. The probability
+    of order n is (C + D q) / (N + D), where q is that of order n - 1. Before order 0 it is one over the size of the attribute's
+    vocabulary. With strength 1 it is method C of Witten and Bell (1991), "The zero-frequency problem", IEEE Transactions on
+    Information Theory 37, interpolated. A context that the training split lacks leaves q as it is.
     """
     probability = 1 / np.array(sizes, np.float64)[scored.attribute]
     width = max(sizes)
@@ -92,7 +100,7 @@ def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens) -> Ite
             size = len(contexts)
         pairs, times = np.unique(known * width + training.token, return_counts=True)
         owner = pairs // width
-        different, total = np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
+        different, total = strength * np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
         seen = np.flatnonzero((context >= 0) & (total[context] > 0))
         found = context[seen]
         place = _place(pairs, found * width + scored.token[seen])

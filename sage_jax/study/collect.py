@@ -47,6 +47,7 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
         control_seeds=config.control_seeds,
         test_sets=_test_sets(evaluator, planned),
         music={name: evaluator.music(name) for name in config.corpora},
+        floors={name: evaluator.floors(name) for name in config.corpora} if finished else {},
     )
     write_json(workdir / RESULTS, result.to_json(), indent=1)
     return result
@@ -120,6 +121,7 @@ def _scores(test: Mapping[str, Any]) -> CorpusScores:
         attributes=test["likelihood"]["attributes"],
         empty_outputs=test["faults"]["failures"],
         baselines={name: score for name, score in nmsi.items() if name != MODEL},
+        segmentations=test.get("segmentations"),
         piece_bits=test["likelihood"].get("pieces", {}).get("bits", []),
         piece_notes=test["likelihood"].get("pieces", {}).get("notes", []),
         prompt_nmsi=test.get("prompts", {}).get("nmsi", {}).get(MODEL, []),

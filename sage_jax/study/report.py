@@ -205,6 +205,7 @@ def _table(result: StudyResult, name: str) -> str:
     overrides += [f"{field} {value} instead of {result.run['model'][field]}" for field, value in sorted(model.items())]
     if overrides:
         remarks.append(f"All models of this table have {', '.join(overrides)}.")
+    remarks += _segmentations(result, name)
     kept = [column for column in range(len(COLUMNS)) if any(row[column] != "-" for row in rows)]
     rows = [[row[column] for column in kept] for row in rows]
     text = "".join(f"{remark}\n\n" for remark in remarks)
@@ -264,9 +265,24 @@ def _baselines(result: StudyResult) -> str:
 Normalized NMSI is 0 for the continuation of another piece and 1 for the composer's own later bars."""
 
 
+def _segmentations(result: StudyResult, name: str) -> list[str]:
+    """What the other segmentations take off the bits of the systems with merges."""
+    remarks = []
+    for variant in result.tables[name].variants:
+        scores = [trial.scores.get(variant.corpus) for trial in result.trials_of(variant).values()]
+        found = [each.segmentations for each in scores if each and each.segmentations]
+        if found:
+            gaps = [each["canonical"] - each["marginal"] for each in found]
+            remarks.append(
+                f"The bits of `{variant.system}` are those of one segmentation of each piece. All segmentations together, "
+                f"sampled over the openings of {found[0]['pieces']:.0f} pieces, take off {max(gaps):.3f} bits per note at most."
+            )
+    return remarks
+
+
 def _floors(result: StudyResult) -> str:
     rows = [
-        (corpus, name, str(ratio(*np.transpose(cells), np.arange(len(cells)))))
+        (corpus, name, str(ratio(*map(np.array, zip(*cells, strict=True)), clusters=np.arange(len(cells)))))
         for corpus, floors in result.floors.items()
         for name, cells in floors.items()
     ]

@@ -34,6 +34,8 @@ class CorpusScores:
 
     attributes: bits per note of each attribute. normalized_nmsi: 0 for the baseline `other`, 1 for `later`.
     empty_outputs: continuations without a note. baselines: nmsi and normalized_nmsi of each baseline.
+    segmentations: bits per note of the `canonical` ids of a system with merges and, by sampling, of all segmentations
+      (`marginal`), over the openings of some `pieces`; None for other systems.
     piece_bits, piece_notes: bits in all and notes of each piece of HeldOut.pieces. prompt_nmsi: of each prompt. These three are
       empty in results that were kept without them.
     """
@@ -47,6 +49,7 @@ class CorpusScores:
     piece_bits: list[float] = dataclasses.field(default_factory=list)
     piece_notes: list[int] = dataclasses.field(default_factory=list)
     prompt_nmsi: list[float | None] = dataclasses.field(default_factory=list)
+    segmentations: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

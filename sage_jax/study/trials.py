@@ -11,22 +11,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from sage_jax.config import MUTABLE_ON_RESUME, RunConfig, diff
-from sage_jax.corpus.shards import music_fingerprint, read_json
+from sage_jax.config import MUTABLE_ON_RESUME, RunConfig, diff, read_section
+from sage_jax.corpus.shards import TokenShards, music_fingerprint, read_json
+from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.environment import commit, describe
 from sage_jax.evaluation import results
 from sage_jax.evaluation.baselines import BASELINES
+from sage_jax.evaluation.floors import floor_bits
 from sage_jax.evaluation.model_under_test import TrainedModel
 from sage_jax.evaluation.results import SystemScores
+from sage_jax.evaluation.segmentations import marginal_gap
 from sage_jax.evaluation.task import Task
 from sage_jax.files import LOCK, write_json
 from sage_jax.study.code import code_fingerprint
 from sage_jax.study.config import StudyConfig, Trial, Variant, num_parameters
 from sage_jax.study.results import LrTrialResult, TrialResult
 from sage_jax.study.reuse import check_code, read_others
-from sage_jax.tokenizers.config import MERGES_FILE
+from sage_jax.tokenizers.bpe import RemiBpe
+from sage_jax.tokenizers.config import MERGES_FILE, retokenize
+from sage_jax.tokenizers.note_events import NoteEvents
 from sage_jax.training.checkpoint import FOLDER
 from sage_jax.training.loop import train
 from sage_jax.training.metric_logger import METRICS_FILE
@@ -35,6 +41,7 @@ from sage_jax.weights.saved_model import SavedModel
 
 RESULT = "result.json"
 SHARDS = "shards"  # prefix in config.corpora of a folder of token shards
+OPENINGS, OPENING_STEPS, DRAWS = 8, 64, 16  # of pieces whose other segmentations are sampled
 LENGTHS = ("train.steps", "train.patience", "train.eval_every", "train.eval_batches")  # of a run that ends by patience
 MODEL = "model"  # the name of the trained model in a table of scores
 
@@ -123,6 +130,23 @@ class Evaluator:
             self._tasks[corpus] = task, scores
         return self._tasks[corpus]
 
+    def floors(self, corpus: str) -> dict[str, list[list[float]]]:
+        """The floors of bits per note by name, as [bits, notes] of each piece that the likelihood is computed of."""
+        path = self.workdir / "floors" / f"{corpus}.json"
+        if (known := read_json(path)) and known["music"] == self.music(corpus):
+            return known["floors"]
+        tokenizer = read_section(NoteEvents, "tokenizer", self.config.run)
+        folder = self.shards(corpus)
+        training = TokenShards(folder, "train", tokenizer, self.config.run["data"].get("max_pieces", 0))
+        shards = TokenShards(folder, self.config.evaluation.split, tokenizer, self.config.evaluation.likelihood_pieces)
+        notes = [len(tokenizer.decode(events).notes) for events in shards]
+        found = {
+            name: [[float(bits), float(count)] for bits, count in zip(each, notes, strict=True)]
+            for name, each in floor_bits(tokenizer, list(training), list(shards)).items()
+        }
+        write_json(path, {"music": self.music(corpus), "floors": found})
+        return found
+
     def evaluate(self, corpus: str, folder: pathlib.Path) -> dict[str, Any]:
         """The likelihood and the scores, next to those of the baselines, of the model trained in `folder`, as JSON."""
         task, baselines = self.task(corpus)
@@ -139,6 +163,7 @@ class Evaluator:
                     "nmsi": {name: each.values["nmsi"] for name, each in scores.items()},
                 },
                 "step": model.step,
+                "segmentations": _segmentations(model, task),
                 "faults": dataclasses.asdict(output.faults) | {"failures": output.failures},
                 "notes": list(output.notes),
             }
@@ -204,6 +229,18 @@ def valid_loss(result: Mapping[str, Any]) -> float:
     if result.get("converged") is not None:
         return min(loss for _, loss in result["curve"])
     return result["valid"]["loss"]
+
+
+def _segmentations(model: TrainedModel, task: Task) -> dict[str, float] | None:
+    """Bits per note of the canonical ids and of all segmentations, over openings of the task's pieces; None without merges."""
+    tokenizer = model.engine.tokenizer
+    if not isinstance(tokenizer, RemiBpe) or not tokenizer.merges:
+        return None
+    pieces = [retokenize(events, task.tokenizer, tokenizer) for events in subsample_evenly(task.shards, OPENINGS)]
+    config, params = model.engine.config, model.engine.params
+    found = marginal_gap(config, params, tokenizer, pieces, min(OPENING_STEPS, model.context), DRAWS)
+    canonical, marginal, notes = np.sum(found, axis=0)
+    return {"canonical": canonical / notes, "marginal": marginal / notes, "pieces": len(pieces), "draws": DRAWS}
 
 
 def stopped_improving(losses: Sequence[float], patience: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.grammars.note_events import Grammar
 from sage_jax.evaluation.floors import FLOORS, allowed_ids, floor_bits
-from sage_jax.evaluation.markov import ORDER, Tokens, best_order, markov, unigram
+from sage_jax.evaluation.markov import ORDER, Tokens, best_chain, markov, unigram
 from sage_jax.music.notes import DRUMS, Piece
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -110,11 +110,11 @@ def test_learning_more_takes_fewer_bits():
 def test_the_order_suits_the_training_split():
     """Equal pieces give a long context; pieces of chance give a short one."""
     same, chance = [repetitive(12)] * 3, [encoded(seed, 60) for seed in range(12)]
-    assert best_order(SIZES, same) > 4 > best_order(SIZES, chance)
-    assert best_order(SIZES, same[:1]) == ORDER
+    assert best_chain(SIZES, same)[0] > 4 > best_chain(SIZES, chance)[0]
+    assert best_chain(SIZES, same[:1]) == (ORDER, 1)
     training, scored = Tokens.of(chance), Tokens.of([encoded(20, 60)])
     bits = floor_bits(TOKENIZER, chance, [encoded(20, 60)])["markov"][0]
-    assert bits == pytest.approx(-np.log2(markov(SIZES, training, scored, best_order(SIZES, chance))).sum())
+    assert bits == pytest.approx(-np.log2(markov(SIZES, training, scored, *best_chain(SIZES, chance))).sum())
     assert bits < -np.log2(markov(SIZES, training, scored)).sum()
 
 
