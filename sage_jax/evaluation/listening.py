@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -57,6 +58,22 @@ class ListeningConfig:
             raise UserError("--ratings and --pairs are both 0; set at least one")
         if self.post and not self.post.startswith(("http://", "https://")):
             raise UserError(f"--post is {self.post!r}; give a URL that begins with https://")
+
+
+def example_outputs(examples: pathlib.Path, into: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Sorts the files PROMPT-SYSTEM.mid of a folder of launch.examples into a folder of each system in `into`, for make_test.
+
+    Raises UserError for a folder without such files.
+    """
+    outputs: dict[str, pathlib.Path] = {}
+    for path in sorted(examples.glob("*-*.mid")):
+        prompt, _, system = path.stem.partition("-")
+        outputs[system] = into / system
+        outputs[system].mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, outputs[system] / f"{prompt}.mid")
+    if not outputs:
+        raise UserError(f"--examples: {examples} has no files PROMPT-SYSTEM.mid; give a folder of launch.examples")
+    return outputs
 
 
 def make_test(

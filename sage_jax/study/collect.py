@@ -45,7 +45,7 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
         trials=finished,
         speeds={name: VariantSpeed.from_json(each).reportable for name, each in speeds.items() if each is not None},
         control_seeds=config.control_seeds,
-        test_sets=_test_sets(evaluator, planned),
+        held_out=_held_out(evaluator, planned),
         music={name: evaluator.music(name) for name in config.corpora},
         floors={name: evaluator.floors(name) for name in config.corpora} if finished else {},
     )
@@ -129,9 +129,9 @@ def _scores(test: Mapping[str, Any]) -> CorpusScores:
     )
 
 
-def _test_sets(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, HeldOut]:
+def _held_out(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, HeldOut]:
     """What the trials of this workdir and the reused ones were evaluated on, by corpus."""
-    sets = {name: each for result in evaluator.others for name, each in result.test_sets.items()}
+    sets = {name: each for result in evaluator.others for name, each in result.held_out.items()}
     for result in filter(None, map(evaluator.result, planned)):
         for corpus, test in result["tests"].items():
             if corpus not in sets and "prompts" in test:

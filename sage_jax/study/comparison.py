@@ -87,7 +87,7 @@ def _cells(result: StudyResult, corpus: str, metric: str, scores: Sequence[Corpu
         return Cells(
             np.array([each.piece_bits for each in scores], float), np.array([each.piece_notes for each in scores], float)
         )
-    test = result.test_sets[corpus]
+    test = result.held_out[corpus]
     nmsi = np.array([each.prompt_nmsi for each in scores], float)
     unit = np.ones(nmsi.shape[1])
     if metric == "normalized_nmsi":

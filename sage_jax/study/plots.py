@@ -15,11 +15,13 @@ from sage_jax.study.statistics import Estimate
 
 
 def plot(result: StudyResult, path: pathlib.Path) -> None:
-    """Plots bits per note against speed (or alone, without measured speeds), and against the number of merges."""
+    """Plots bits per note against speed (or alone, without measured speeds), against merges, and learning curves."""
     timed = any(speed.notes_per_second is not None for speed in result.speeds.values())
     panels = [_plot_speeds if timed else _plot_bits]
-    if "merges" in result.tables:
+    if "merges" in result.tables and sum(each.system.startswith("bpe") for each in result.tables["merges"].variants) > 1:
         panels.append(_plot_merges)
+    if any(trial.curve for trial in result.trials):
+        panels.append(_plot_curves)
     figure = matplotlib.figure.Figure(figsize=(6 * len(panels), 5), layout="constrained")
     for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
         panel(result, axes)
@@ -59,6 +61,21 @@ def _plot_bits(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
         axes.errorbar(bits.mean, place, xerr=bits.high - bits.mean, fmt="o", color=COLOURS[0], capsize=3)
     axes.set_yticks(range(len(points)), [variant.system for variant, _ in points])
     axes.set_xlabel(f"bits per note, {result.lr_search_corpus}, with 95% intervals over seeds")
+
+
+def _plot_curves(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
+    """The validation loss by training step, of the first seed of each variant."""
+    curves: dict[str, list[list[float]]] = {}
+    for trial in result.trials:
+        if trial.seed == 0 and trial.curve:
+            curves[trial.variant.name.partition("/")[2]] = trial.curve
+    for index, (name, curve) in enumerate(curves.items()):
+        steps, losses = zip(*curve, strict=True)
+        style = ("-", "--", ":")[index // len(COLOURS) % 3]
+        axes.plot(steps, losses, color=COLOURS[index % len(COLOURS)], linestyle=style, label=name)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("validation loss, nats per note")
+    axes.legend(frameon=False, fontsize=7)
 
 
 def _plot_merges(result: StudyResult, axes: matplotlib.axes.Axes) -> None:

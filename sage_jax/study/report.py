@@ -142,7 +142,7 @@ second of the compiled loop over the reference, with a 95% interval by a paired 
     if result.patience:
         length = f"until {result.patience} evaluations, {train['eval_every']:,} steps apart, brought no lower validation loss"
         search = "of such a run" if result.lr_search_steps == train["steps"] else f"in at most {result.lr_search_steps:,} steps"
-    over = "over seeds and test pieces as crossed random factors" if result.test_sets else "over seeds alone, by Student's t"
+    over = "over seeds and test pieces as crossed random factors" if result.held_out else "over seeds alone, by Student's t"
     aa = (
         " The row A/A is the reference with further seeds, and its Δ is that to the reference: its interval should contain 0."
         if result.control_seeds

@@ -153,7 +153,7 @@ class StudyResult:
     command, commit, versions: its origin. corpora: pieces and notes of each training split, and test_pieces.
     run: the sections data, model, optimizer and train that all trials share. evaluation: fields of its EvaluationConfig.
     learning_rates: of each family. families: of each system. num_trials: finished or not. trials: the finished ones.
-    speeds: by Variant.name, reportable ones. control_seeds: of the config. test_sets, music: by corpus, what was evaluated, and
+    speeds: by Variant.name, reportable ones. control_seeds: of the config. held_out, music: by corpus, what was evaluated, and
       the fingerprint of the shards. floors: by corpus and name, the bits per note of models that learn nothing or next to
       nothing (evaluation/floors.py), as [bits, notes] of each test piece.
     """
@@ -177,7 +177,7 @@ class StudyResult:
     trials: list[TrialResult]
     speeds: dict[str, VariantSpeed]
     control_seeds: int = 0
-    test_sets: dict[str, HeldOut] = dataclasses.field(default_factory=dict)
+    held_out: dict[str, HeldOut] = dataclasses.field(default_factory=dict)
     music: dict[str, str] = dataclasses.field(default_factory=dict)
     floors: dict[str, dict[str, list[list[float]]]] = dataclasses.field(default_factory=dict)
 
@@ -195,7 +195,7 @@ class StudyResult:
                 "tables": {name: StudyTable.from_json(table) for name, table in values["tables"].items()},
                 "trials": [TrialResult.from_json(each) for each in values["trials"]],
                 "speeds": {name: VariantSpeed.from_json(speed).reportable for name, speed in values["speeds"].items()},
-                "test_sets": {name: HeldOut(**each) for name, each in values.get("test_sets", {}).items()},
+                "held_out": {name: HeldOut(**each) for name, each in values.get("held_out", {}).items()},
             }
         )
 

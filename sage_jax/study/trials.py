@@ -243,9 +243,11 @@ def _segmentations(model: TrainedModel, task: Task) -> dict[str, float] | None:
     return {"canonical": canonical / notes, "marginal": marginal / notes, "pieces": len(pieces), "draws": DRAWS}
 
 
-def stopped_improving(losses: Sequence[float], patience: int) -> bool:
-    """Whether the last `patience` validation losses have no lower one than before them; with patience 0, never."""
-    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+def stopped_improving(losses: Sequence[float], patience: int) -> bool | None:
+    """Whether the last `patience` validation losses are not lower than the best one before them; None for patience 0."""
+    if not patience:
+        return None
+    return patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def _copy_search(trial: Trial, evaluator: Evaluator, folder: pathlib.Path) -> None:

@@ -72,6 +72,9 @@ def test_scores_are_converted_once(music21):
     (cache / "complete").unlink()  # as after a kill: existing files are not converted again
     (cache / "bach" / "bwv2.mid").unlink()
     assert list_corpus("music21") == files and (music21 / "parsed").read_text() == parsed + "bwv2.xml\n"
+    assert [name for name, _ in list_corpus("music21:bach")] == ["bwv1.6.mid", "bwv2.mid"]
+    with pytest.raises(UserError, match="is 'music21:liszt'; the composers there are bach, haydn"):
+        list_corpus("music21:liszt")
 
 
 @pytest.mark.process

@@ -86,6 +86,16 @@ def test_a_split_in_order_is_read_once_and_whole(shards):
     assert all(np.array_equal(got, want) for got, want in zip(take(in_order, 10**6), batches, strict=True))
 
 
+def test_a_run_may_use_a_part_of_the_split(shards):
+    pieces = TokenShards(shards, "train", TOKENIZER)
+    part = TokenShards(shards, "train", TOKENIZER, most=3)
+    assert part.names == [pieces.names[index * len(pieces) // 3] for index in range(3)]
+    assert all(np.array_equal(part[index], pieces[pieces.names.index(name)]) for index, name in enumerate(part.names))
+    assert TokenShards(shards, "train", TOKENIZER, most=10**6).names == pieces.names
+    batches = dataset(shards, transpose=(0, 0), shuffle=False, max_pieces=3)
+    assert sum(int((batch["events"][:, :, ONSET] == EOS).sum()) for batch in batches) == 3
+
+
 def test_one_short_piece_fills_large_batches(shards):
     assert take(iter(dataset(shards, "valid", batch_size=64, context_events=1024)), 2)[1].shape == (64, 1025, 5)
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from sage_jax.errors import UserError
-from sage_jax.evaluation.listening import ListeningConfig, make_test
+from sage_jax.evaluation.listening import ListeningConfig, example_outputs, make_test
 from sage_jax.evaluation.responses import analyse_test
 from sage_jax.music.midi import save_midi
 from sage_jax.music.notes import DRUMS, Piece
@@ -136,6 +136,17 @@ def test_analyse_test_writes_its_tables(made, tmp_path):
     assert json.loads((tmp_path / "site.results.json").read_text())["listeners"] == 1
     with pytest.raises(UserError, match="can't be read"):
         analyse_test(tmp_path, tmp_path / "other")
+
+
+def test_the_files_of_examples_are_sorted_by_system(tmp_path):
+    for name in ("0000-model.mid", "0000-truth.mid", "0062-model.mid", "0062-truth.mid"):
+        save_midi(tune(1), tmp_path / "examples" / name)
+    outputs = example_outputs(tmp_path / "examples", tmp_path / "sorted")
+    assert {name: sorted(path.name for path in folder.iterdir()) for name, folder in outputs.items()} == {
+        "model": ["0000.mid", "0062.mid"], "truth": ["0000.mid", "0062.mid"],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="--examples: .* has no files PROMPT-SYSTEM.mid"):
+        example_outputs(tmp_path, tmp_path / "none")
 
 
 @pytest.mark.process

@@ -103,7 +103,7 @@ def test_means_and_differences_are_over_seeds_and_pieces():
     variant, other = Variant("mqa", "piano"), Variant("mha", "piano")
     ours = [with_pieces(variant, 0, [20, 90], [2.0, 4.0, None]), with_pieces(variant, 1, [30, 60], [2.0, 4.0, 6.0])]
     theirs = [with_pieces(other, 0, [10, 90], [1.0, 1.0, 1.0]), with_pieces(other, 1, [10, 90], [1.0, 1.0, 1.0])]
-    result = result_of([*ours, *theirs], test_sets={"piano": TEST_SET})
+    result = result_of([*ours, *theirs], held_out={"piano": TEST_SET})
     found = mean(result, variant, "piano", "bits_per_note")
     assert (found.mean, found.seeds, found.pieces) == (pytest.approx(200 / 80), 2, 2) and found.low < found.mean < found.high
     assert mean(result, variant, "piano", "bits_per_note", seeds=[0]).mean == pytest.approx(110 / 40)
@@ -117,7 +117,7 @@ def test_the_control_compares_further_seeds_of_the_reference_with_its_first_ones
     reference = Variant("mha", "piano")
     bits = [[10, 30], [12, 30], [14, 30], [10, 34]]
     trials = [with_pieces(reference, seed, each, [1.0, 1.0, 1.0]) for seed, each in enumerate(bits)]
-    result = result_of(trials, test_sets={"piano": TEST_SET}, control_seeds=2)
+    result = result_of(trials, held_out={"piano": TEST_SET}, control_seeds=2)
     table = dataclasses.replace(result.tables["sharing"], seeds=2)
     found = control(result, table, reference, "piano", "bits_per_note")
     assert (found.mean, found.seeds) == (pytest.approx((88 - 82) / 80), 2)

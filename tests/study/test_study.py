@@ -14,12 +14,13 @@ from configs import study as configs
 from sage_jax.benchmark import interleaved
 from sage_jax.errors import UserError
 from sage_jax.files import ROOT
-from sage_jax.study import cli, speed
+from sage_jax.study import cli, reuse, speed, trials
 from sage_jax.study.claims import UNTESTED, verdicts
+from sage_jax.study.code import code_fingerprint, statements
 from sage_jax.study.config import StudyConfig, Variant
 from sage_jax.study.results import VariantSpeed, read_result
 from sage_jax.study.study import find_rates
-from sage_jax.study.trials import Evaluator
+from sage_jax.study.trials import Evaluator, stopped_improving
 from tests.benchmark.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.usefixtures("quick_init", "compiled_once")
@@ -74,6 +75,11 @@ def finished(tmp_path_factory, fake_decoders) -> pathlib.Path:
 def test_a_study_ends_in_tables_and_json(finished):
     result = read_result(finished / "results.json")
     assert len(result.trials) == result.num_trials == 4 and len(result.lr_trials) == 2
+    # The search is as long as the others, so the first seed goes on from it.
+    assert [trial.train_seconds > 0 for trial in result.trials] == [False, False, True, True]
+    assert all(trial.curve[-1][0] == trial.step == 4 and trial.converged is None for trial in result.trials)
+    assert all(sum(count for _, count in each) > 0 for each in result.floors["multitrack"].values())
+    assert len(result.held_out["multitrack"].pieces) == len(result.trials[0].scores["multitrack"].piece_bits)
     # One turn is not enough for times: only counts are reported.
     assert set(result.speeds) == {"multitrack/mha", "multitrack/nested2-mqa"}
     assert all(each == VariantSpeed(each.steps_per_note, 1000) for each in result.speeds.values())
@@ -132,6 +138,41 @@ def test_a_report_is_made_from_json_alone(finished, tmp_path, monkeypatch):
     assert "(study-debug.png)" in (tmp_path / "docs" / "results.md").read_text()
 
 
+def test_results_that_must_not_be_mixed_are_refused_by_name(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    path = finished / "results.json"
+    values = json.loads(path.read_text())
+    refused = {
+        "other music in its corpus multitrack": values | {"music": {"multitrack": "another"}},
+        r"config.run.model.num_layers = 3, and this study has 1": values
+        | {"run": {**values["run"], "model": {**values["run"]["model"], "num_layers": 3}}},
+        "config.evaluation.prompts = 99": values | {"evaluation": {**values["evaluation"], "prompts": 99}},
+    }
+    for message, other in refused.items():
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        with pytest.raises(UserError, match=f"other.json has {message}"):
+            launch(tiny(), tmp_path, report_only=True, reuse=[str(tmp_path / "other.json")])
+    for module in (reuse, trials):
+        monkeypatch.setattr(module, "code_fingerprint", lambda: "later")
+    with pytest.raises(UserError, match=r"results.json was made by other code than this.*--accept_code"):
+        launch(tiny(), tmp_path, report_only=True, reuse=[str(path)])
+    with pytest.raises(UserError, match=r"rate0.003/result.json was made by other code"):
+        launch(tiny(), finished, report_only=True)
+    launch(tiny(), tmp_path, report_only=True, reuse=[str(path)], accept_code=True)
+    assert len(read_result(tmp_path / "results.json").trials) == 4
+
+
+def test_code_is_its_statements():
+    one = statements('"""Doc."""\n\ndef f(x):\n    """Doc."""\n    return x  # a comment\n')
+    assert one == statements("def f(x): return x") != statements("def f(y): return y")
+    assert len(code_fingerprint()) == 12
+
+
+def test_patience_ends_at_a_plateau():
+    assert stopped_improving([3.0, 2.0, 2.5, 2.0], 2) and not stopped_improving([3.0, 2.0, 2.5, 1.9], 2)
+    assert stopped_improving([3.0, 4.0], 2) is False and stopped_improving([3.0, 4.0, 5.0], 0) is None
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="--workdir is missing"):
         launch(tiny(), None)
@@ -181,6 +222,6 @@ def test_the_command_line(finished, tmp_path):
     command += ["--report_only", f"--reuse={finished / 'results.json'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "RESULTS.md")
+    assert done.stdout.splitlines()[-1].strip() == str(tmp_path / "RESULTS.md")
     report = (tmp_path / "RESULTS.md").read_text()
     assert "All 4 models" in report and "--reuse=FILE" in report and "--report_only" not in report
