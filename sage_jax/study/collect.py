@@ -1,7 +1,6 @@
 """Collects the finished trials and speeds of a workdir into a StudyResult."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
         command=command,
         commit=", ".join(dict.fromkeys(trial.commit for trial in finished)),
         versions=finished[-1].versions if finished else {},
-        corpora={name: _corpus_size(evaluator.shards(name)) for name in config.corpora},
+        corpora={name: _corpus_size(evaluator, name) for name in config.corpora},
         run={section: dict(config.run[section]) for section in ("data", "model", "optimizer", "train")},
         evaluation={name: getattr(config.evaluation, name) for name in evaluation},
         reference=config.reference,
@@ -146,7 +145,10 @@ def _table(config: StudyConfig, name: str) -> StudyTable:
     return StudyTable(config.variants_of(name), list(table.get("test_on", ())), overrides, table["seeds"])
 
 
-def _corpus_size(shards: pathlib.Path) -> dict[str, int]:
-    splits = (read_json(shards / REPORT) or {"splits": {}})["splits"]
+def _corpus_size(evaluator: Evaluator, corpus: str) -> dict[str, int]:
+    splits = (read_json(evaluator.shards(corpus) / REPORT) or {"splits": {}})["splits"]
     count = lambda split, what: splits.get(split, {}).get(what, 0)
-    return {"pieces": count("train", "pieces"), "notes": count("train", "notes"), "test_pieces": count("test", "pieces")}
+    pieces, notes = count("train", "pieces"), count("train", "notes")
+    if pieces and len(training := evaluator.training(corpus)) < pieces:
+        pieces, notes = len(training), sum(int(evaluator.tokenizer.num_notes(events).sum()) for events in training)
+    return {"pieces": pieces, "notes": notes, "test_pieces": count("test", "pieces")}

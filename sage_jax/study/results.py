@@ -183,7 +183,7 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         speeds = {name: speed.to_json() for name, speed in self.speeds.items()}
-        return {**dataclasses.asdict(self), "speeds": speeds}
+        return {**_without_defaults(self), "speeds": speeds}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "StudyResult":
@@ -238,6 +238,20 @@ class StudyResult:
         """One of METRICS for each finished seed of a variant."""
         scores = {seed: trial.scores[corpus] for seed, trial in self.trials_of(variant).items() if corpus in trial.scores}
         return {seed: getattr(each, metric) for seed, each in scores.items()}
+
+
+def _without_defaults(value: Any) -> Any:
+    """`value` with dataclasses as dictionaries, without the fields that have their default."""
+    if dataclasses.is_dataclass(value):
+        fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {field.name: _without_defaults(each) for field, each in fields if each != _default(field)}
+    if isinstance(value, dict):
+        return {name: _without_defaults(each) for name, each in value.items()}
+    return [_without_defaults(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def read_result(path: pathlib.Path) -> StudyResult:

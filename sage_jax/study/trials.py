@@ -72,6 +72,15 @@ class Evaluator:
         """The folder of a corpus's token shards."""
         return shards_folder(self.config, self.workdir, corpus)
 
+    @property
+    def tokenizer(self) -> NoteEvents:
+        """That of the shards."""
+        return read_section(NoteEvents, "tokenizer", self.config.run)
+
+    def training(self, corpus: str) -> TokenShards:
+        """The pieces of a corpus that the trials train on."""
+        return TokenShards(self.shards(corpus), "train", self.tokenizer, self.config.run["data"].get("max_pieces", 0))
+
     def sections(self, variant: Variant) -> dict[str, dict[str, Any]]:
         """The config sections of a variant's run, with the shards that it trains on."""
         sections = self.config.sections(variant)
@@ -133,18 +142,18 @@ class Evaluator:
     def floors(self, corpus: str) -> dict[str, list[list[float]]]:
         """The floors of bits per note by name, as [bits, notes] of each piece that the likelihood is computed of."""
         path = self.workdir / "floors" / f"{corpus}.json"
-        if (known := read_json(path)) and known["music"] == self.music(corpus):
+        evaluation, training = self.config.evaluation, self.training(corpus)
+        identity = [self.music(corpus), len(training), evaluation.split, evaluation.likelihood_pieces]
+        if (known := read_json(path)) and known["identity"] == identity:
             return known["floors"]
-        tokenizer = read_section(NoteEvents, "tokenizer", self.config.run)
-        folder = self.shards(corpus)
-        training = TokenShards(folder, "train", tokenizer, self.config.run["data"].get("max_pieces", 0))
-        shards = TokenShards(folder, self.config.evaluation.split, tokenizer, self.config.evaluation.likelihood_pieces)
+        tokenizer = self.tokenizer
+        shards = TokenShards(self.shards(corpus), evaluation.split, tokenizer, evaluation.likelihood_pieces)
         notes = [len(tokenizer.decode(events).notes) for events in shards]
         found = {
             name: [[float(bits), float(count)] for bits, count in zip(each, notes, strict=True)]
             for name, each in floor_bits(tokenizer, list(training), list(shards)).items()
         }
-        write_json(path, {"music": self.music(corpus), "floors": found})
+        write_json(path, {"identity": identity, "floors": found})
         return found
 
     def evaluate(self, corpus: str, folder: pathlib.Path) -> dict[str, Any]:
