@@ -10,4 +10,4 @@ if [ $# -eq 0 ]; then
   "$python" -m pyright
 fi
 # Tests that share what they compile stay together, and the longest modules come first: see tests/conftest.py.
-"$python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
+"$python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder "$@"

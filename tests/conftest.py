@@ -115,13 +115,25 @@ def shared_programs():
 SHARING_ENGINES = ("test_engine.py", "test_scheduler.py", "test_session.py", "test_live.py", "test_play.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
-    for item in items:
-        name = item.path.name
-        item.add_marker(pytest.mark.xdist_group("engines" if name in SHARING_ENGINES else str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps the tests of a module in one process, which makes its fixtures once.
+
+    pytest-xdist's own groups (--dist loadgroup) are lost without a word with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return "engines" if path.rpartition("/")[2] in SHARING_ENGINES else path
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -42,7 +42,7 @@ def write_report(result: StudyResult, report: pathlib.Path, figure: pathlib.Path
     plot(result, figure)
     link = os.path.relpath(figure, report.parent)
     parts = [_preface(result), _claims(result), _limits(result), _method(result)]
-    parts.append(f"![Bits per note of the systems]({link})")
+    parts.append(f"![Bits per note of the systems]({link})" if result.trials else "")
     names = [*(name for name in TITLES if name in result.tables), *(name for name in result.tables if name not in TITLES)]
     parts += [_table(result, name) for name in names if result.tables[name].variants]
     parts += [_floors(result), _baselines(result)]
@@ -51,6 +51,7 @@ def write_report(result: StudyResult, report: pathlib.Path, figure: pathlib.Path
 
 def _preface(result: StudyResult) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in result.versions.items())
+    origin = f" Commit {result.commit}. {versions}." if result.trials else ""
     done = len(result.trials)
     timed = sum(speed.notes_per_second is not None for speed in result.speeds.values())
     progress = "All" if done == result.num_trials else f"**Not finished:** {done} of"
@@ -59,7 +60,7 @@ def _preface(result: StudyResult) -> str:
     title = f"The study `{result.title}`: models at their plateau" if result.patience else appendix(result.title)
     return f"""## {title}
 
-Written by `{result.command}` from its JSON. Commit {result.commit}. {versions}.
+Written by `{result.command}` from its JSON.{origin}
 {progress} {result.num_trials} models are trained and evaluated; the speed of {timed or "none"} is measured in enough turns.
 {left_out if unconverged else ""}""".strip()
 
@@ -107,10 +108,10 @@ def _limits(result: StudyResult) -> str:
             for trial in result.trials
             if trial.converged is not False
         ]
-        often = f"{min(passes):.1f} to {max(passes):.1f} times" if passes else "not yet"
-        trained = f"""{size}. They saw their corpus {often}, in crops of {data["context_events"]} events, until their validation
-loss stopped improving. So their differences are not differences in how fast they learn. They may differ from those of larger
-models, on more music and with longer contexts."""
+        often = f" for {min(passes):.1f} to {max(passes):.1f} passes" if passes else ""
+        trained = f"""{size}. They trained on their corpus{often}, in crops of {data["context_events"]} events, until their
+validation loss stopped improving. So their differences are not differences in how fast they learn. They may differ from those
+of larger models, on more music and with longer contexts."""
     else:
         notes = result.run["train"]["steps"] * result.run["train"]["batch_size"] * data["context_events"]
         epochs = [f"{notes / max(1, size['notes']):.2g} times the {name} corpus" for name, size in result.corpora.items()]
@@ -164,8 +165,8 @@ the best rate is at the edge, the search goes on beyond it.{order}
 Bits per note are over {evaluation["likelihood_pieces"] or "all"} pieces of the test split and count every token. NMSI is over
 {evaluation["prompts"]} prompts of four bars, each continued by up to {evaluation["max_bars"]} bars, \
 {evaluation["samples"]} continuation(s) each.
-Brackets are 95% intervals {over}. Δ is the paired difference to the reference: `{result.reference}`, or in
-the table of merges REMI+ without merges.{aa}{speedup}
+Brackets are 95% intervals {over}. Δ is the paired difference to the reference: `{result.reference}`, or, in a
+table without it, REMI+ without merges.{aa}{speedup}
 
 {markdown_table(("corpus", "training pieces", "training notes", "test pieces"), corpora)}"""
 
@@ -206,6 +207,8 @@ def _table(result: StudyResult, name: str) -> str:
     if overrides:
         remarks.append(f"All models of this table have {', '.join(overrides)}.")
     remarks += _segmentations(result, name)
+    if not rows:
+        return ""
     kept = [column for column in range(len(COLUMNS)) if any(row[column] != "-" for row in rows)]
     rows = [[row[column] for column in kept] for row in rows]
     text = "".join(f"{remark}\n\n" for remark in remarks)
