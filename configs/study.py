@@ -30,11 +30,13 @@ SHARINGS = (
     *(f"as_kvhs-{scope}-{heads}" for scope in ("all", "own", "mixed") for heads in (1, 2, 4)),
 )  # fmt: skip
 NESTED = ("nested-mqa", "nested-gru", "nested-attention", "nested2-mqa")
-NESTED_SHARINGS = ("nested2-mqa", "nested2-as_kvhs-own-1")
 FORMS = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", *NESTED)
 MERGES = ("remi", *(f"bpe{merges}" for merges in (500, 1000, 2000, 5000, 10_000, 20_000)))
 # One system per family, for the learning rate search.
 FAMILIES = ("mha", "remi", "pooled", "octuple", "compound", "mmt", "delay", "nested-mqa")
+# The same for the models that train to their plateau, and the forms that they have.
+PLATEAU_FAMILIES = ("mha", "remi", "pooled", "compound", "mmt", "nested2-mqa")
+PLATEAU_FORMS = (*PLATEAU_FAMILIES, "nested2-as_kvhs-own-1")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -79,11 +81,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.run.train.update(steps=12_000, batch_size=4, ema_decay=0.995, patience=3, eval_batches=0, log_every=150)
         config.run.train.update(eval_every=150, checkpoint_every=3000)
         config.learning_rates = (2e-3, 4e-3, 8e-3)
-        config.lr_search_systems = ("mha", "remi", "nested2-mqa", "pooled", "compound", "mmt")
+        config.lr_search_systems = PLATEAU_FAMILIES
         one = ("chorales",)
         config.tables = dict(
             sharing=dict(systems=("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1"), train_on=one, seeds=3),
-            forms=dict(systems=("mha", "remi", "pooled", "compound", "mmt", *NESTED_SHARINGS), train_on=one, seeds=3),
+            forms=dict(systems=PLATEAU_FORMS, train_on=one, seeds=3),
             merges=dict(systems=("mha", "remi", "bpe500"), train_on=one, seeds=3),
         )
         config.control_seeds = 3
@@ -99,12 +101,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.run.train.update(steps=6000, batch_size=32, ema_decay=0.999, patience=4, eval_batches=20, log_every=50)
         config.run.train.update(eval_every=250, checkpoint_every=500)
         config.learning_rates = (5e-4, 1e-3, 2e-3)
-        config.lr_search_systems = ("mha", "remi", "nested2-mqa", "pooled", "compound", "mmt")
+        config.lr_search_systems = PLATEAU_FAMILIES
         config.lr_search_steps = 3000
         scopes = tuple(f"as_kvhs-{scope}-{heads}" for scope in ("own", "mixed", "all") for heads in (1, 4))
         config.tables = dict(
             sharing=dict(systems=("mha", "gqa-2", "mqa", *scopes), train_on=main, seeds=3),
-            forms=dict(systems=("mha", "remi", "pooled", "compound", "mmt", *NESTED_SHARINGS), train_on=main, seeds=3),
+            forms=dict(systems=PLATEAU_FORMS, train_on=main, seeds=3),
             merges=dict(systems=("remi", "bpe2000"), train_on=main, seeds=3),
             piano=dict(systems=("remi", "bpe2000", "bpe20000"), train_on=("piano",), seeds=3),
         )

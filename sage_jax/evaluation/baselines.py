@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sage_jax.evaluation.markov import place_of
 from sage_jax.evaluation.prompts import Prompt, empty, with_notes
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers import note_events as ev
@@ -103,9 +104,7 @@ class MarkovChain:
 
     def _lookup(self, rows: np.ndarray) -> np.ndarray:
         """The id of each event of `rows` [N, A], -1 if it is not in the training data."""
-        key = self._key(rows)
-        place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-        return np.where(self._keys[place] == key, place, -1)
+        return place_of(self._keys, self._key(rows))
 
     def continuations(self, prompts: Sequence[Prompt], seed: int) -> list[Piece]:
         """One sampled continuation of each prompt; all rows advance together."""

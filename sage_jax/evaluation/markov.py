@@ -96,21 +96,21 @@ def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens, streng
     for order in range(training.before.shape[1] + 1):
         if order:
             contexts, known = np.unique(known * width + training.before[:, -order], return_inverse=True)
-            context = np.where(context < 0, -1, _place(contexts, context * width + scored.before[:, -order]))
+            context = np.where(context < 0, -1, place_of(contexts, context * width + scored.before[:, -order]))
             size = len(contexts)
         pairs, times = np.unique(known * width + training.token, return_counts=True)
         owner = pairs // width
         different, total = strength * np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
         seen = np.flatnonzero((context >= 0) & (total[context] > 0))
         found = context[seen]
-        place = _place(pairs, found * width + scored.token[seen])
+        place = place_of(pairs, found * width + scored.token[seen])
         together = np.where(place < 0, 0, times[place])
         backed_off = different[found] * probability[seen]
         probability[seen] = (together + backed_off) / (total[found] + different[found])
         yield probability.copy()
 
 
-def _place(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def place_of(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The index of each of `wanted` [T] in the sorted `keys`, -1 where it is not there; int64 [T]."""
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, -1)

@@ -106,12 +106,13 @@ class Power:
 
     def required_prompts(self, difference: float) -> float:
         """Prompts that detect `difference` with 80% power at a two-sided 5% level, at the same number of prompts per piece."""
-        return float(np.ceil((_z() * self.std / difference) ** 2))
+        return float(np.ceil((power_quantile() * self.std / difference) ** 2))
 
     def minimum_detectable_effect(self, prompts: int | None = None) -> float:
         """The smallest difference that `prompts` prompts detect with that power; None for the number analyzed."""
-        return float(_z() * self.std / np.sqrt(prompts or self.prompts))
+        return float(power_quantile() * self.std / np.sqrt(prompts or self.prompts))
 
 
-def _z() -> float:
+def power_quantile() -> float:
+    """The standard errors that a difference must have to be detected with power POWER, by the normal distribution."""
     return float(special.ndtri(1 - (1 - CONFIDENCE) / 2) + special.ndtri(POWER))

@@ -5,11 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from sage_jax.api import Model
 from sage_jax.corpus.shards import TokenShards
-from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import Estimate, interval
 from sage_jax.evaluation.task_bits import ALONE, CASES, OTHER, task_bits
@@ -78,9 +75,7 @@ def evaluate_tasks(
 
 def _pieces(model: Model, shards: pathlib.Path, split: str, most: int) -> list[Piece]:
     grid, tokenizer = model.run.tokenizer, model.tokenizer
-    stored = TokenShards(shards, split, grid)
-    chosen = subsample_evenly(list(range(len(stored))), most)
-    return [tokenizer.quantize(grid.decode(np.asarray(stored[index]))) for index in chosen]
+    return [tokenizer.quantize(grid.decode(events)) for events in TokenShards(shards, split, grid, most)]
 
 
 def report(found: dict[str, Any]) -> str:

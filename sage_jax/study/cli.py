@@ -64,8 +64,8 @@ def _result(
     if options.from_json:
         return read_result(pathlib.Path(options.from_json))
     study = StudyConfig.from_dict(config)
-    if options.reuse:
-        preprocess_corpora(study, workdir)  # what is reused must be of the same music
+    if options.reuse or not options.report_only:  # what is reused must be of the same music
+        preprocess_corpora(study, workdir)
     evaluator = Evaluator(study, workdir, [pathlib.Path(path) for path in options.reuse], options.accept_code)
     if not options.report_only:
         run_study(evaluator, say, options.worker)

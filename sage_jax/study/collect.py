@@ -1,7 +1,7 @@
 """Collects the finished trials and speeds of a workdir into a StudyResult."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sage_jax.corpus.shards import REPORT, read_json
@@ -20,7 +20,8 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
     lr_trials = collect_lr_trials(evaluator)
     rates = {config.family(system): 0.0 for system in config.lr_search_systems} | best_rates(config, lr_trials)
     planned = list(config.trials(rates))
-    finished = [trial for trial in (_collect_trial(evaluator, each) for each in planned) if trial is not None]
+    cached = {trial: result for trial in planned if (result := evaluator.result(trial)) is not None}
+    finished = [found for trial in planned if (found := _collect_trial(evaluator, trial, cached.get(trial))) is not None]
     speeds = {variant.name: read_json(speed_file(workdir, variant)) for variant in config.variants()}
     systems = dict.fromkeys((*config.lr_search_systems, *(variant.system for variant in config.variants())))
     evaluation = ("prompts", "max_bars", "samples", "likelihood_pieces")
@@ -44,7 +45,7 @@ def collect(evaluator: Evaluator, command: str) -> StudyResult:
         trials=finished,
         speeds={name: VariantSpeed.from_json(each).reportable for name, each in speeds.items() if each is not None},
         control_seeds=config.control_seeds,
-        held_out=_held_out(evaluator, planned),
+        held_out=_held_out(evaluator, cached.values()),
         music={name: evaluator.music(name) for name in config.corpora},
         floors={name: evaluator.floors(name) for name in config.corpora} if finished else {},
     )
@@ -80,9 +81,10 @@ def best_rates(config: StudyConfig, trials: Sequence[LrTrialResult]) -> dict[str
     return {config.family(system): trial.learning_rate for system, trial in best.items()}
 
 
-def _collect_trial(evaluator: Evaluator, trial: Trial) -> TrialResult | None:
+def _collect_trial(evaluator: Evaluator, trial: Trial, result: Mapping[str, Any] | None) -> TrialResult | None:
+    """A finished trial; None for another. result: from this workdir."""
     identity = evaluator.identity(trial)
-    if (result := evaluator.result(trial)) is not None:
+    if result is not None:
         return _trial_result(trial, result, identity)
     found = evaluator.reused.get(identity)
     return found if isinstance(found, TrialResult) else None
@@ -128,10 +130,10 @@ def _scores(test: Mapping[str, Any]) -> CorpusScores:
     )
 
 
-def _held_out(evaluator: Evaluator, planned: Sequence[Trial]) -> dict[str, HeldOut]:
+def _held_out(evaluator: Evaluator, cached: Iterable[Mapping[str, Any]]) -> dict[str, HeldOut]:
     """What the trials of this workdir and the reused ones were evaluated on, by corpus."""
     sets = {name: each for result in evaluator.others for name, each in result.held_out.items()}
-    for result in filter(None, map(evaluator.result, planned)):
+    for result in cached:
         for corpus, test in result["tests"].items():
             if corpus not in sets and "prompts" in test:
                 nmsi = {name: values for name, values in test["prompts"]["nmsi"].items() if name != MODEL}

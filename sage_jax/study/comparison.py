@@ -1,7 +1,6 @@
 """Means of a study's variants and their differences, over seeds and test pieces."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,27 +9,16 @@ from sage_jax.study.results import CorpusScores, StudyResult, StudyTable
 from sage_jax.study.statistics import Estimate, influence
 
 
-class Cells(NamedTuple):
-    """The parts of a score by seed and piece, [S, P] each: the score is sum(amounts) / sum(counts)."""
-
-    amounts: np.ndarray
-    counts: np.ndarray
-
-    def values(self) -> np.ndarray:
-        """[S, P] values whose mean is the score. Pieces that count nothing for any seed are left out."""
-        kept = self.counts.any(axis=0)
-        return influence(self.amounts[:, kept], self.counts[:, kept])
-
-
 def mean(result: StudyResult, variant: Variant, corpus: str, metric: str, seeds: Collection[int] | None = None) -> Estimate:
     """One of METRICS of a variant on a corpus. seeds: those that count; None for all.
 
     The interval is over seeds and pieces, or over seeds alone where the pieces were not kept.
     """
-    scores = _scores(result, variant, corpus, seeds)
-    chosen = [scores[seed] for seed in sorted(scores)]
+    scores = result.scores_of(variant, corpus)
+    chosen = [scores[seed] for seed in sorted(scores) if seeds is None or seed in seeds]
     if chosen and _has_pieces(chosen, metric):
-        return Estimate.of_table(_cells(result, corpus, metric, chosen, _known(chosen)).values())
+        (values,) = _values(result, corpus, metric, chosen)
+        return Estimate.of_table(values)
     return Estimate.of_seeds([getattr(each, metric) for each in chosen])
 
 
@@ -39,14 +27,14 @@ def difference(result: StudyResult, variant: Variant, other: Variant, corpus: st
 
     Trials of the same seed train on the same crops in the same order.
     """
-    ours, theirs = (_scores(result, each, corpus, None) for each in (variant, other))
+    ours, theirs = (result.scores_of(each, corpus) for each in (variant, other))
     seeds = sorted(ours.keys() & theirs.keys())
     return _difference(result, corpus, metric, [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
 
 
 def control(result: StudyResult, table: StudyTable, variant: Variant, corpus: str, metric: str) -> Estimate:
     """The A/A pair of a table: the further seeds of `variant`, its reference, minus as many of its first ones."""
-    scores = _scores(result, variant, corpus, None)
+    scores = result.scores_of(variant, corpus)
     pairs = [(scores[seed + table.seeds], scores[seed]) for seed in sorted(scores) if seed + table.seeds in scores]
     pairs = pairs[: min(table.seeds, result.control_seeds)]
     return _difference(result, corpus, metric, [further for further, _ in pairs], [first for _, first in pairs])
@@ -56,37 +44,34 @@ def _difference(
     result: StudyResult, corpus: str, metric: str, ours: Sequence[CorpusScores], theirs: Sequence[CorpusScores]
 ) -> Estimate:
     if ours and _has_pieces([*ours, *theirs], metric):
-        known = _known([*ours, *theirs])
-        one, two = (_cells(result, corpus, metric, each, known) for each in (ours, theirs))
-        counted = one.counts.any(axis=0) & two.counts.any(axis=0)
-        values = [influence(each.amounts[:, counted], each.counts[:, counted]) for each in (one, two)]
-        return Estimate.of_table(values[0] - values[1])
+        one, two = _values(result, corpus, metric, ours, theirs)
+        return Estimate.of_table(one - two)
     pairs = [(getattr(one, metric), getattr(two, metric)) for one, two in zip(ours, theirs, strict=True)]
     return Estimate.of_seeds([one - two for one, two in pairs if one is not None and two is not None])
-
-
-def _scores(result: StudyResult, variant: Variant, corpus: str, seeds: Collection[int] | None) -> dict[int, CorpusScores]:
-    trials = result.trials_of(variant)
-    return {
-        seed: trial.scores[corpus] for seed, trial in trials.items() if corpus in trial.scores and (not seeds or seed in seeds)
-    }
 
 
 def _has_pieces(scores: Sequence[CorpusScores], metric: str) -> bool:
     return all(each.piece_bits if metric == "bits_per_note" else each.prompt_nmsi for each in scores)
 
 
-def _known(scores: Sequence[CorpusScores]) -> np.ndarray:
-    """bool [prompts]: whether each of `scores` has the NMSI of a prompt."""
-    return np.all([[value is not None for value in each.prompt_nmsi] for each in scores], axis=0)
+def _values(result: StudyResult, corpus: str, metric: str, *groups: Sequence[CorpusScores]) -> list[np.ndarray]:
+    """For each group of S trials, [S, P] values whose mean is its score, on what counts for all groups."""
+    known = np.all([[value is not None for value in each.prompt_nmsi] for group in groups for each in group], axis=0)
+    cells = [_cells(result, corpus, metric, group, known) for group in groups]
+    counted = np.all([counts.any(axis=0) for _, counts in cells], axis=0)
+    return [influence(amounts[:, counted], counts[:, counted]) for amounts, counts in cells]
 
 
-def _cells(result: StudyResult, corpus: str, metric: str, scores: Sequence[CorpusScores], known: np.ndarray) -> Cells:
-    """The cells of one of METRICS. known: the prompts that count."""
+def _cells(
+    result: StudyResult, corpus: str, metric: str, scores: Sequence[CorpusScores], known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(amounts, counts) of one of METRICS by seed and piece, [S, P] each: the score is sum(amounts) / sum(counts).
+
+    known: bool [prompts], those that count.
+    """
     if metric == "bits_per_note":
-        return Cells(
-            np.array([each.piece_bits for each in scores], float), np.array([each.piece_notes for each in scores], float)
-        )
+        bits, notes = ([getattr(each, field) for each in scores] for field in ("piece_bits", "piece_notes"))
+        return np.array(bits, float), np.array(notes, float)
     test = result.held_out[corpus]
     nmsi = np.array([each.prompt_nmsi for each in scores], float)
     unit = np.ones(nmsi.shape[1])
@@ -98,4 +83,4 @@ def _cells(result: StudyResult, corpus: str, metric: str, scores: Sequence[Corpu
     by_piece = np.zeros((len(names), len(owner)))
     by_piece[owner[known], np.flatnonzero(known)] = 1
     amounts = np.where(known, nmsi, 0) @ by_piece.T
-    return Cells(amounts, np.broadcast_to(np.where(known, unit, 0) @ by_piece.T, amounts.shape))
+    return amounts, np.broadcast_to(np.where(known, unit, 0) @ by_piece.T, amounts.shape)

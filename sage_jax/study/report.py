@@ -17,6 +17,7 @@ from sage_jax.study.comparison import control, difference, mean
 from sage_jax.study.config import Variant
 from sage_jax.study.plots import plot
 from sage_jax.study.results import StudyResult, VariantSpeed
+from sage_jax.study.statistics import Estimate
 
 TITLE = "# Results of the study\n"
 APPENDIX = "Appendix: how fast systems learn"
@@ -191,7 +192,7 @@ def _table(result: StudyResult, name: str) -> str:
     rows = []
     for variant in table.variants:
         for corpus in table.test_on or [variant.corpus]:
-            if result.values(variant, corpus, "bits_per_note"):
+            if result.scores_of(variant, corpus):
                 rows.append(_row(result, name, variant, corpus))
                 if result.control_seeds and variant == result.reference_of(name, variant.corpus):
                     rows.append(_control_row(result, name, variant, corpus))
@@ -219,19 +220,19 @@ def _table(result: StudyResult, name: str) -> str:
 {text}{markdown_table([COLUMNS[column] for column in kept], rows)}"""
 
 
-def _row(result: StudyResult, table: str, variant: Variant, corpus: str) -> list[str]:
+def _row(result: StudyResult, name: str, variant: Variant, corpus: str) -> list[str]:
     """The row of a variant, evaluated on one corpus."""
-    reference, seeds = result.reference_of(table, variant.corpus), range(result.tables[table].seeds)
-    trials, speed = result.trials_of(variant), result.speed_of(variant)
-    parameters = next(iter(trials.values())).parameters
-    row = [f"`{variant.system}`", variant.corpus, corpus, str(len(trials.keys() & set(seeds))), f"{parameters:,}"]
-    for metric, digits in (("bits_per_note", 3), ("nmsi", 1)):
-        row.append(show(mean(result, variant, corpus, metric, seeds), digits, sign=False))
-        found = difference(result, variant, reference, corpus, metric)
-        row.append("-" if variant == reference else show(found, digits))
-    row.append(show(mean(result, variant, corpus, "normalized_nmsi", seeds), 2, sign=False))
+    reference, speed = result.reference_of(name, variant.corpus), result.speed_of(variant)
+    parameters = next(iter(result.trials_of(variant).values())).parameters
+    compared = lambda metric: None if variant == reference else difference(result, variant, reference, corpus, metric)
+    seeds, *scores = _score_columns(result, variant, corpus, range(result.tables[name].seeds), compared)
     return [
-        *row,
+        f"`{variant.system}`",
+        variant.corpus,
+        corpus,
+        seeds,
+        f"{parameters:,}",
+        *scores,
         _show_speed(speed, "notes_per_second", "{:,.0f}".format),
         _show_speed(speed, "speedup", str),
         _show_speed(speed, "cache_bytes", lambda size: f"{size / 1e6:.2f}"),
@@ -242,12 +243,22 @@ def _row(result: StudyResult, table: str, variant: Variant, corpus: str) -> list
 def _control_row(result: StudyResult, name: str, variant: Variant, corpus: str) -> list[str]:
     """The A/A pair: the reference again, with further seeds."""
     table = result.tables[name]
-    seeds = range(table.seeds, table.seeds + result.control_seeds)
-    row = [f"`{variant.system}`, A/A", variant.corpus, corpus, str(len(result.trials_of(variant).keys() & set(seeds))), "-"]
+    further = range(table.seeds, table.seeds + result.control_seeds)
+    compared = lambda metric: control(result, table, variant, corpus, metric)
+    seeds, *scores = _score_columns(result, variant, corpus, further, compared)
+    return [f"`{variant.system}`, A/A", variant.corpus, corpus, seeds, "-", *scores, *["-"] * 4]
+
+
+def _score_columns(
+    result: StudyResult, variant: Variant, corpus: str, seeds: range, compared: Callable[[str], Estimate | None]
+) -> list[str]:
+    """The number of seeds, and the scores of these seeds. compared: the difference of a metric; None for none."""
+    columns = [str(len(result.trials_of(variant).keys() & set(seeds)))]
     for metric, digits in (("bits_per_note", 3), ("nmsi", 1)):
-        row.append(show(mean(result, variant, corpus, metric, seeds), digits, sign=False))
-        row.append(show(control(result, table, variant, corpus, metric), digits))
-    return [*row, show(mean(result, variant, corpus, "normalized_nmsi", seeds), 2, sign=False), *["-"] * 4]
+        columns.append(show(mean(result, variant, corpus, metric, seeds), digits, sign=False))
+        found = compared(metric)
+        columns.append("-" if found is None else show(found, digits))
+    return [*columns, show(mean(result, variant, corpus, "normalized_nmsi", seeds), 2, sign=False)]
 
 
 def _show_speed(speed: VariantSpeed | None, field: str, show: Callable[..., str]) -> str:
@@ -289,12 +300,14 @@ def _floors(result: StudyResult) -> str:
         for corpus, floors in result.floors.items()
         for name, cells in floors.items()
     ]
+    if not rows:
+        return ""
     return f"""### Bits per note without a model
 
 {markdown_table(("corpus", "floor", "bits per note"), rows)}
 
 `uniform`: each token is uniform over what the grammar allows. `unigram`: by its frequency in the training split. `markov`: an
-interpolated Markov chain over tokens (evaluation/floors.py). Intervals are over pieces.""" * bool(rows)
+interpolated Markov chain over tokens (evaluation/floors.py). Intervals are over pieces."""
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -124,7 +124,7 @@ class VariantSpeed:
         return VariantSpeed(self.steps_per_note, self.cache_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return _without_defaults(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "VariantSpeed":
@@ -182,8 +182,7 @@ class StudyResult:
     floors: dict[str, dict[str, list[list[float]]]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        speeds = {name: speed.to_json() for name, speed in self.speeds.items()}
-        return {**_without_defaults(self), "speeds": speeds}
+        return _without_defaults(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "StudyResult":
@@ -234,10 +233,9 @@ class StudyResult:
             losses.setdefault(trial.system, {})[f"{trial.learning_rate:g}"] = trial.loss
         return losses
 
-    def values(self, variant: Variant, corpus: str, metric: str) -> dict[int, float | None]:
-        """One of METRICS for each finished seed of a variant."""
-        scores = {seed: trial.scores[corpus] for seed, trial in self.trials_of(variant).items() if corpus in trial.scores}
-        return {seed: getattr(each, metric) for seed, each in scores.items()}
+    def scores_of(self, variant: Variant, corpus: str) -> dict[int, CorpusScores]:
+        """The scores on a corpus of the trials of a variant, by seed."""
+        return {seed: trial.scores[corpus] for seed, trial in self.trials_of(variant).items() if corpus in trial.scores}
 
 
 def _without_defaults(value: Any) -> Any:

@@ -4,12 +4,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sage_jax.config import MUTABLE_ON_RESUME
+from sage_jax.config import MUTABLE_ON_RESUME, diff
 from sage_jax.errors import UserError
 from sage_jax.study.code import code_fingerprint
 from sage_jax.study.results import StudyResult, read_result
-
-SECTIONS = ("data", "model", "optimizer", "train")
 
 
 def read_others(
@@ -50,17 +48,11 @@ def _first_difference(
     for corpus, fingerprint in music.items():
         if result.music.get(corpus, fingerprint) != fingerprint:
             return f"other music in its corpus {corpus}"
-    for section in SECTIONS:
-        for field, value in result.run[section].items():
-            name = f"{section}.{field}"
-            ours = run[section].get(field, value)
-            if _plain(ours) != _plain(value) and (name not in MUTABLE_ON_RESUME or name == "train.steps"):
-                return f"config.run.{name} = {value!r}, and this study has {ours!r}"
-    for field, value in result.evaluation.items():
-        if evaluation[field] != value:
-            return f"config.evaluation.{field} = {value!r}, and this study has {evaluation[field]!r}"
+    changed = {f"run.{name}": values for name, values in diff(result.run, run).items()}
+    changed |= diff({"evaluation": result.evaluation}, {"evaluation": evaluation})
+    for name, (theirs, ours) in changed.items():
+        field = name.removeprefix("run.")
+        # None: a field that is new, or that the result does not keep.
+        if None not in (theirs, ours) and (field not in MUTABLE_ON_RESUME or field == "train.steps"):
+            return f"config.{name} = {theirs!r}, and this study has {ours!r}"
     return ""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

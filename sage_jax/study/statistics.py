@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from sage_jax.evaluation.statistics import CONFIDENCE, POWER
+from sage_jax.evaluation.statistics import CONFIDENCE, POWER, power_quantile
 
 NAN = float("nan")
 MAX_SEEDS = 100  # that `Estimate.required` looks at before it adds pieces
@@ -104,8 +104,7 @@ class Estimate:
         if self.components is None or not difference:
             return None
         seed, piece, rest = self.components
-        z = float(special.ndtri((1 + CONFIDENCE) / 2) + special.ndtri(POWER))
-        allowed = (difference / z) ** 2
+        allowed = (difference / power_quantile()) ** 2
         pieces = self.pieces
         while pieces <= MAX_PIECES:
             left = allowed - piece / pieces

@@ -24,11 +24,10 @@ def run_study(evaluator: Evaluator, say: Callable[[str], None], worker: bool = F
     """Does the missing parts of the study in the evaluator's workdir. It can be stopped at any time; finished trials stay.
 
     Several processes may share the workdir: each trial is done by one of them. A `worker` takes the trials that no other
-    process holds and measures no speed. A trial that cannot be done is reported and skipped. Raises UserError for a missing
-    corpus.
+    process holds and measures no speed. A trial that cannot be done is reported and skipped. The corpora must be there, see
+    `preprocess_corpora`.
     """
     config, workdir = evaluator.config, evaluator.workdir
-    preprocess_corpora(config, workdir)
     rates = find_rates(evaluator, say)
     trials = list(config.trials(rates))
     for place, trial in enumerate(trials):

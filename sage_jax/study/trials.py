@@ -33,6 +33,7 @@ from sage_jax.study.reuse import check_code, read_others
 from sage_jax.tokenizers.bpe import RemiBpe
 from sage_jax.tokenizers.config import MERGES_FILE, retokenize
 from sage_jax.tokenizers.note_events import NoteEvents
+from sage_jax.training.best_step import BestStep
 from sage_jax.training.checkpoint import FOLDER
 from sage_jax.training.loop import train
 from sage_jax.training.metric_logger import METRICS_FILE
@@ -254,9 +255,10 @@ def _segmentations(model: TrainedModel, task: Task) -> dict[str, float] | None:
 
 def stopped_improving(losses: Sequence[float], patience: int) -> bool | None:
     """Whether the last `patience` validation losses are not lower than the best one before them; None for patience 0."""
-    if not patience:
-        return None
-    return patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+    best = BestStep(patience)
+    for step, loss in enumerate(losses, start=1):
+        best.add(step, loss)
+    return best.exhausted if patience else None
 
 
 def _copy_search(trial: Trial, evaluator: Evaluator, folder: pathlib.Path) -> None:
