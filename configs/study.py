@@ -75,12 +75,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.lr_search_corpus = "chorales"
         config.run.data.update(context_events=64, transpose=(0, 0), max_pieces=60)
         config.run.model.update(embed_dim=80, num_layers=2, num_heads=10, head_dim=8, mlp_dim=240, dtype="float32")
-        config.run.model.update(remat="none")
+        config.run.model.update(remat="none", query_chunk_size=32)
         # A constant rate and averaged weights: the loss has no end of a schedule to wait for.
         config.run.optimizer.update(warmup_steps=100, final_lr_fraction=1.0, clip_norm=1.0)
         config.run.train.update(steps=12_000, batch_size=4, ema_decay=0.995, patience=3, eval_batches=0, log_every=150)
         config.run.train.update(eval_every=150, checkpoint_every=3000)
-        config.learning_rates = (2e-3, 4e-3, 8e-3)
+        config.learning_rates = (4e-3, 8e-3, 1.6e-2)
         config.lr_search_systems = PLATEAU_FAMILIES
         one = ("chorales",)
         config.tables = dict(
