@@ -85,10 +85,10 @@ def preprocess(
     files = list_corpus(corpus)
     stamps = np.fromiter((_file_stamp(path, config) for _, path in files), "S16", len(files))
     listing = _listing_hash(files, stamps)
-    kind, colon, path = corpus.partition(":")
+    kind, _, path = corpus.partition(":")
     identity = {
         "format": FORMAT,
-        "corpus": kind + colon + (os.path.abspath(os.path.expanduser(path)) if colon else ""),
+        "corpus": f"folder:{os.path.abspath(os.path.expanduser(path))}" if kind == "folder" else corpus,
         "tokenizer": tokenizer.to_dict(),
         "fingerprint": tokenizer.fingerprint,
     }

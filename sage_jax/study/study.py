@@ -1,5 +1,6 @@
 """The study from its corpora to its results."""
 
+import collections
 import itertools
 import pathlib
 from collections.abc import Callable
@@ -72,28 +73,22 @@ def find_rates(evaluator: Evaluator, say: Callable[[str], None]) -> dict[str, fl
             say(f"{system} at {rate:g}: {error}")
             return float("inf")
 
-    def final_loss(system: str, rate: float) -> float:
-        loss = loss_of(system, rate, wait=True)
-        assert loss is not None, "a claim that waits is always granted"
-        return loss
-
-    # First the trials that no process holds, so that several processes share them. Then wait for the others.
+    # Several processes share the search: a trial that another one holds is put off, and waited for once no other is left.
     losses: dict[str, dict[float, float]] = {system: {} for system in config.lr_search_systems}
-    held = []
-    for system, rate in itertools.product(config.lr_search_systems, config.learning_rates):
-        loss = loss_of(system, rate, wait=False)
+    most = len(config.learning_rates) + EXTENSIONS
+    queue, held = collections.deque(itertools.product(config.lr_search_systems, config.learning_rates)), 0
+    while queue:
+        system, rate = queue.popleft()
+        loss = loss_of(system, rate, wait=held > len(queue))
         if loss is None:
-            held.append((system, rate))
-        else:
-            losses[system][rate] = loss
-    for system, rate in held:
-        losses[system][rate] = final_loss(system, rate)
-    for system, tried in losses.items():
-        for _ in range(EXTENSIONS):
+            queue.append((system, rate))
+            held += 1
+            continue
+        held, tried = 0, losses[system]
+        tried[rate] = loss
+        if 1 < len(tried) < most and all(system != other for other, _ in queue):
             best = min(tried, key=lambda rate: tried[rate])
-            if len(tried) > 1 and best == max(tried):
-                tried[2 * best] = final_loss(system, 2 * best)
-            elif len(tried) > 1 and best == min(tried):
-                tried[best / 2] = final_loss(system, best / 2)
+            if best in (min(tried), max(tried)):
+                queue.append((system, best / 2 if best == min(tried) else 2 * best))
     trials = [LrTrialResult(system, rate, loss, "") for system, tried in losses.items() for rate, loss in tried.items()]
     return best_rates(config, trials)

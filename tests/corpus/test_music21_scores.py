@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from sage_jax.corpus import music21_scores as scores
+from sage_jax.corpus.preprocess import preprocess
 from sage_jax.corpus.sources import list_corpus
 from sage_jax.errors import UserError
 from sage_jax.music.midi import read_midi
@@ -75,6 +76,14 @@ def test_scores_are_converted_once(music21):
     assert [name for name, _ in list_corpus("music21:bach")] == ["bwv1.6.mid", "bwv2.mid"]
     with pytest.raises(UserError, match="is 'music21:liszt'; the composers there are bach, haydn"):
         list_corpus("music21:liszt")
+
+
+@pytest.mark.process
+def test_shards_of_a_composer_do_not_depend_on_the_current_folder(music21, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    report = preprocess("music21:bach", tmp_path / "shards", show_progress=False)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert preprocess("music21:bach", tmp_path / "shards", show_progress=False) == {**report, "reused": True}
 
 
 @pytest.mark.process

@@ -1,5 +1,6 @@
 """A tiny study from its corpus to its report, and resumption, workers and reuse."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -13,14 +14,14 @@ import pytest
 from configs import study as configs
 from sage_jax.benchmark import interleaved
 from sage_jax.errors import UserError
-from sage_jax.files import ROOT
+from sage_jax.files import ROOT, claim
 from sage_jax.study import cli, reuse, speed, trials
 from sage_jax.study.claims import UNTESTED, verdicts
 from sage_jax.study.code import code_fingerprint, statements
-from sage_jax.study.config import StudyConfig, Variant
+from sage_jax.study.config import StudyConfig, Trial, Variant
 from sage_jax.study.results import VariantSpeed, read_result
 from sage_jax.study.study import find_rates
-from sage_jax.study.trials import Evaluator, stopped_improving
+from sage_jax.study.trials import Evaluator, stopped_improving, trial_folder
 from tests.benchmark.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.usefixtures("quick_init", "compiled_once")
@@ -208,7 +209,26 @@ def test_the_rate_search_extends_beyond_an_edge(finished, tmp_path, monkeypatch)
     monkeypatch.setattr("sage_jax.study.study.run_trial", loss_falls_with_rate)
     config = StudyConfig.from_dict({**tiny(), "learning_rates": (1e-3, 2e-3)})
     assert find_rates(Evaluator(config, tmp_path), lambda line: None) == {"flat": 8e-3, "nested": 8e-3}
-    assert tried == [1e-3, 2e-3, 1e-3, 2e-3, 4e-3, 8e-3, 4e-3, 8e-3]
+    assert tried == [1e-3, 2e-3, 1e-3, 2e-3, 4e-3, 4e-3, 8e-3, 8e-3]
+
+
+def test_the_rate_search_puts_off_what_another_process_holds(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    config = StudyConfig.from_dict({**tiny(), "learning_rates": (1e-3, 2e-3, 4e-3)})
+    tried = []
+    with contextlib.ExitStack() as other_process:
+
+        def done(trial, *_):
+            tried.append((trial.variant.system, trial.learning_rate))
+            if len(tried) == 5:  # all but the one held, which is now waited for
+                other_process.close()
+            return {"valid": {"loss": abs(trial.learning_rate - 2e-3)}}
+
+        monkeypatch.setattr("sage_jax.study.study.run_trial", done)
+        first = Trial(Variant("mha", "multitrack"), 0, 1e-3)
+        other_process.enter_context(claim(trial_folder(tmp_path, first)))
+        assert find_rates(Evaluator(config, tmp_path), lambda line: None) == {"flat": 2e-3, "nested": 2e-3}
+    assert tried == [*(("mha", rate) for rate in (2e-3, 4e-3)), *(("nested2-mqa", r) for r in (1e-3, 2e-3, 4e-3)), ("mha", 1e-3)]
 
 
 @pytest.mark.process
