@@ -11,7 +11,7 @@ from sage_jax.evaluation.statistics import CONFIDENCE, interval
 from sage_jax.study.comparison import control, difference
 from sage_jax.study.config import Variant
 from sage_jax.study.results import StudyResult, VariantSpeed
-from sage_jax.study.statistics import Estimate, holm
+from sage_jax.study.statistics import CrossedEstimate, holm
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "not tested"
 METHOD = "as_kvhs-mixed-1"
@@ -191,11 +191,11 @@ def _compared(
     )
 
 
-def _size(found: Estimate) -> str:
+def _size(found: CrossedEstimate) -> str:
     return f"{found.seeds} seeds" + (f" x {found.pieces} pieces" if found.pieces else "")
 
 
-def _detectable(found: Estimate, bound: float) -> str:
+def _detectable(found: CrossedEstimate, bound: float) -> str:
     """What these seeds and pieces can detect, and how many would decide a difference of the size that was measured."""
     if math.isnan(found.detectable):
         return ""
@@ -204,6 +204,6 @@ def _detectable(found: Estimate, bound: float) -> str:
     return f"detectable: {found.detectable:.2f}{decides}"
 
 
-def show(found: Estimate, digits: int, sign: bool = True) -> str:
+def show(found: CrossedEstimate, digits: int, sign: bool = True) -> str:
     """The mean with its interval."""
     return interval(found.mean, found.low, found.high, digits, sign)

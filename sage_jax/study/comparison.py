@@ -6,10 +6,12 @@ import numpy as np
 
 from sage_jax.study.config import Variant
 from sage_jax.study.results import CorpusScores, StudyResult, StudyTable
-from sage_jax.study.statistics import Estimate, influence
+from sage_jax.study.statistics import CrossedEstimate, influence
 
 
-def mean(result: StudyResult, variant: Variant, corpus: str, metric: str, seeds: Collection[int] | None = None) -> Estimate:
+def mean(
+    result: StudyResult, variant: Variant, corpus: str, metric: str, seeds: Collection[int] | None = None
+) -> CrossedEstimate:
     """One of METRICS of a variant on a corpus. seeds: those that count; None for all.
 
     The interval is over seeds and pieces, or over seeds alone where the pieces were not kept.
@@ -18,11 +20,11 @@ def mean(result: StudyResult, variant: Variant, corpus: str, metric: str, seeds:
     chosen = [scores[seed] for seed in sorted(scores) if seeds is None or seed in seeds]
     if chosen and _has_pieces(chosen, metric):
         (values,) = _values(result, corpus, metric, chosen)
-        return Estimate.of_table(values)
-    return Estimate.of_seeds([getattr(each, metric) for each in chosen])
+        return CrossedEstimate.of_table(values)
+    return CrossedEstimate.of_seeds([getattr(each, metric) for each in chosen])
 
 
-def difference(result: StudyResult, variant: Variant, other: Variant, corpus: str, metric: str) -> Estimate:
+def difference(result: StudyResult, variant: Variant, other: Variant, corpus: str, metric: str) -> CrossedEstimate:
     """The mean of `variant` minus that of `other`, over their common seeds and pieces.
 
     Trials of the same seed train on the same crops in the same order.
@@ -32,7 +34,7 @@ def difference(result: StudyResult, variant: Variant, other: Variant, corpus: st
     return _difference(result, corpus, metric, [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
 
 
-def control(result: StudyResult, table: StudyTable, variant: Variant, corpus: str, metric: str) -> Estimate:
+def control(result: StudyResult, table: StudyTable, variant: Variant, corpus: str, metric: str) -> CrossedEstimate:
     """The A/A pair of a table: the further seeds of `variant`, its reference, minus as many of its first ones."""
     scores = result.scores_of(variant, corpus)
     pairs = [(scores[seed + table.seeds], scores[seed]) for seed in sorted(scores) if seed + table.seeds in scores]
@@ -42,12 +44,12 @@ def control(result: StudyResult, table: StudyTable, variant: Variant, corpus: st
 
 def _difference(
     result: StudyResult, corpus: str, metric: str, ours: Sequence[CorpusScores], theirs: Sequence[CorpusScores]
-) -> Estimate:
+) -> CrossedEstimate:
     if ours and _has_pieces([*ours, *theirs], metric):
         one, two = _values(result, corpus, metric, ours, theirs)
-        return Estimate.of_table(one - two)
+        return CrossedEstimate.of_table(one - two)
     pairs = [(getattr(one, metric), getattr(two, metric)) for one, two in zip(ours, theirs, strict=True)]
-    return Estimate.of_seeds([one - two for one, two in pairs if one is not None and two is not None])
+    return CrossedEstimate.of_seeds([one - two for one, two in pairs if one is not None and two is not None])
 
 
 def _has_pieces(scores: Sequence[CorpusScores], metric: str) -> bool:

@@ -11,7 +11,7 @@ from sage_jax.files import replacing
 from sage_jax.study.comparison import mean
 from sage_jax.study.config import Variant
 from sage_jax.study.results import StudyResult
-from sage_jax.study.statistics import Estimate
+from sage_jax.study.statistics import CrossedEstimate
 
 
 def plot(result: StudyResult, path: pathlib.Path) -> None:
@@ -30,7 +30,7 @@ def plot(result: StudyResult, path: pathlib.Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _points(result: StudyResult) -> Iterator[tuple[Variant, Estimate]]:
+def _points(result: StudyResult) -> Iterator[tuple[Variant, CrossedEstimate]]:
     """Bits per note of the variants of the first tables. MMT is left out: it encodes less of a piece."""
     tables = [result.tables[name] for name in ("forms", "sharing") if name in result.tables]
     for variant in dict.fromkeys(variant for table in tables for variant in table.variants):

@@ -17,7 +17,7 @@ from sage_jax.study.comparison import control, difference, mean
 from sage_jax.study.config import Variant
 from sage_jax.study.plots import plot
 from sage_jax.study.results import StudyResult, VariantSpeed
-from sage_jax.study.statistics import Estimate
+from sage_jax.study.statistics import CrossedEstimate
 
 TITLE = "# Results of the study\n"
 APPENDIX = "Appendix: how fast systems learn"
@@ -250,7 +250,7 @@ def _control_row(result: StudyResult, name: str, variant: Variant, corpus: str) 
 
 
 def _score_columns(
-    result: StudyResult, variant: Variant, corpus: str, seeds: range, compared: Callable[[str], Estimate | None]
+    result: StudyResult, variant: Variant, corpus: str, seeds: range, compared: Callable[[str], CrossedEstimate | None]
 ) -> list[str]:
     """The number of seeds, and the scores of these seeds. compared: the difference of a metric; None for none."""
     columns = [str(len(result.trials_of(variant).keys() & set(seeds)))]

@@ -19,12 +19,12 @@ from scipy import special
 from sage_jax.evaluation.statistics import CONFIDENCE, POWER, power_quantile
 
 NAN = float("nan")
-MAX_SEEDS = 100  # that `Estimate.required` looks at before it adds pieces
+MAX_SEEDS = 100  # that `CrossedEstimate.required` looks at before it adds pieces
 MAX_PIECES = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class CrossedEstimate:
     """A mean, or a mean difference, with its 95% confidence interval; nan where it is unknown.
 
     error: the standard error. freedom: degrees of freedom. seeds, pieces: S and P; P is 0 for an interval over seeds alone.
@@ -39,7 +39,7 @@ class Estimate:
     components: tuple[float, float, float] | None = None
 
     @classmethod
-    def of_seeds(cls, values: Sequence[float | None]) -> "Estimate":
+    def of_seeds(cls, values: Sequence[float | None]) -> "CrossedEstimate":
         """Over seeds alone, for results that were kept without their pieces. None is left out."""
         known = np.asarray([value for value in values if value is not None], float)
         if not len(known):
@@ -48,7 +48,7 @@ class Estimate:
         return cls(float(known.mean()), error, len(known) - 1, len(known))
 
     @classmethod
-    def of_table(cls, values: np.ndarray) -> "Estimate":
+    def of_table(cls, values: np.ndarray) -> "CrossedEstimate":
         """Over seeds and pieces, of the mean of `values` [S, P]. There is no interval without two of each."""
         S, P = values.shape
         mean = float(values.mean()) if values.size else NAN

@@ -3,27 +3,27 @@
 import numpy as np
 import pytest
 
-from sage_jax.study.statistics import Estimate, holm, influence
+from sage_jax.study.statistics import CrossedEstimate, holm, influence
 
 
 def test_over_seeds_alone_it_is_students_interval():
-    found = Estimate.of_seeds([1.0, 2.0, 3.0, None])
+    found = CrossedEstimate.of_seeds([1.0, 2.0, 3.0, None])
     assert (found.mean, found.seeds, found.pieces) == (2.0, 3, 0)
     assert found.high - found.mean == pytest.approx(4.302653 / 3**0.5, rel=1e-5)  # t of 2 degrees of freedom, std 1
-    assert Estimate.of_seeds([]).seeds == 0
-    one = Estimate.of_seeds([4.0])
+    assert CrossedEstimate.of_seeds([]).seeds == 0
+    one = CrossedEstimate.of_seeds([4.0])
     assert one.mean == 4.0 and np.isnan([one.low, one.high, one.p_value(), one.detectable]).all()
 
 
 def test_variance_components_of_a_table_by_hand():
     table = np.array([[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]])  # seeds differ by 2, pieces by (0, 1, 5); nothing is left
-    found = Estimate.of_table(table)
+    found = CrossedEstimate.of_table(table)
     assert found.mean == 4.0 and found.components == pytest.approx((2.0, 7.0, 0.0))
     assert found.error == pytest.approx((2.0 / 2 + 7.0 / 3) ** 0.5)
     squares = 3 * 2.0, 2 * 7.0
     assert found.freedom == pytest.approx(sum(squares) ** 2 / (squares[0] ** 2 / 1 + squares[1] ** 2 / 2))
     for alone in (table[:1], table[:, :1]):
-        assert np.isnan(Estimate.of_table(alone).low)
+        assert np.isnan(CrossedEstimate.of_table(alone).low)
 
 
 @pytest.mark.parametrize("deviations", [(0.1, 0.5, 0.2), (0.5, 0.1, 0.2), (0.3, 0.3, 0.3), (0.0, 0.0, 0.3)])
@@ -33,7 +33,7 @@ def test_intervals_hold_as_often_as_they_say(deviations):
     rng, hits, count = np.random.default_rng(0), 0, 1000
     for _ in range(count):
         table = rng.normal(0, seed, (3, 1)) + rng.normal(0, piece, (1, 20)) + rng.normal(0, rest, (3, 20))
-        found = Estimate.of_table(table)
+        found = CrossedEstimate.of_table(table)
         hits += found.low <= 0 <= found.high
         assert (found.p_value() > 0.05) == (found.low <= 0 <= found.high)
     assert hits / count > 0.91
@@ -46,13 +46,13 @@ def test_a_ratios_influence_has_its_mean():
 
 
 def test_what_would_decide():
-    found = Estimate(mean=0.3, error=0.2, freedom=1e9, seeds=3, pieces=20, components=(0.04, 0.2, 0.1))
+    found = CrossedEstimate(mean=0.3, error=0.2, freedom=1e9, seeds=3, pieces=20, components=(0.04, 0.2, 0.1))
     assert found.detectable == pytest.approx((1.959964 + 0.841621) * 0.2, rel=1e-5)
     seeds, pieces = found.required(0.3) or (0, 0)
     error = lambda seeds: (0.04 / seeds + 0.2 / pieces + 0.1 / (seeds * pieces)) ** 0.5 * (1.959964 + 0.841621)
     assert pieces == 20 and error(seeds) <= 0.3 < error(seeds - 1)
     assert (found.required(0.13) or (0, 0))[1] > 20 and found.required(0.01) is None  # more pieces; more seeds than 100
-    assert found.required(0.0) is None and Estimate.of_seeds([1.0, 2.0]).required(0.3) is None
+    assert found.required(0.0) is None and CrossedEstimate.of_seeds([1.0, 2.0]).required(0.3) is None
 
 
 def test_holms_correction():
