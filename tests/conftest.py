@@ -12,6 +12,7 @@ import tempfile
 # Set before anything imports jax, and inherited by the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # [B, N] + [N] must be spelled out
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # lowered programs without call stacks: an eighth less time
 # Tests compile much and compute little.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # where the fusion emitters make compilation 2.5 times as long
@@ -22,7 +23,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # Workers and their processes share compiled programs through a folder that goes with the process that made it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sage_jax_compiled_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.
@@ -36,9 +37,10 @@ hypothesis.settings.load_profile("reproducible")
 
 # The longest modules start first, so that none of them is left to one worker at the end.
 LONGEST = (
-    "test_engine.py", "test_scheduler.py", "test_session.py", "test_hosts.py", "test_decode.py", "test_study.py",
-    "test_sharding.py", "test_api.py", "test_evaluate.py", "test_page.py", "test_readme.py", "test_survival.py",
-    "test_packaging.py", "test_suite.py",
+    "test_engine.py", "test_scheduler.py", "test_session.py", "test_study.py", "test_fused.py", "test_hosts.py",
+    "test_decode.py", "test_sharding.py", "test_registry.py", "test_transformer.py", "test_takes.py", "test_api.py",
+    "test_performance.py", "test_evaluate.py", "test_packed.py", "test_page.py", "test_readme.py", "test_survival.py",
+    "test_packaging.py", "test_remi_grammar.py", "test_suite.py", "test_reading.py", "test_tasks.py",
 )  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class Engine:
         self.compilations, self.compile_seconds = 0, 0.0
         self.lock = threading.RLock()
         self._programs: dict[tuple, Callable] = {}
+        self._shapes: dict[tuple[int, int], DecodeState] = {}  # of states, by rows and capacity
         self._numbers: dict[int, jax.Array] = {}
         self.set_params(params)
         self.reset()
@@ -284,7 +285,13 @@ class Engine:
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
-        shapes = lambda *sizes: shapes_of(empty(*sizes), self.params, key=(*self._identity, *sizes))
+
+        def shapes(rows: int, capacity: int) -> DecodeState:
+            sizes = rows, capacity
+            if sizes not in self._shapes:
+                self._shapes[sizes] = shapes_of(empty(*sizes), self.params, key=(*self._identity, *sizes))
+            return self._shapes[sizes]
+
         state = shapes(rows, capacity)
         if name == "empty":
             return empty(rows, capacity), (self.params,), ()

@@ -94,6 +94,8 @@ def window(name: str, piece: Piece, start: int, prompt_bars: int, max_bars: int)
     if bars < MIN_BARS:
         return None
     edges = start + prompt_bars + np.array([-prompt_bars, 0, bars, 2 * bars])
+    if np.diff(np.searchsorted(piece.notes["onset"], piece.bars.start(edges))).min() < MIN_NOTES:
+        return None  # before anything is cut out
     prompt, reference, next_bars = (piece.slice_bars(int(low), int(high)) for low, high in itertools.pairwise(edges))
     if len(prompt.notes) < MIN_NOTES or exclusion_reason(reference, bars) or exclusion_reason(next_bars, bars):
         return None

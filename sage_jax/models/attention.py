@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from sage_jax.models.attend import attend
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.dense import dense, fan_in_init, kernel_of
+from sage_jax.models.dense import dense, fan_in_init, parameter
 from sage_jax.models.dropout import dropout_key
 from sage_jax.models.layout import KeysValues, LayerCache
 
@@ -58,15 +58,15 @@ class Attention(nn.Module):
         Y = config.num_heads // X
         output_init = nn.initializers.normal((X * Y * h * 2 * config.num_layers) ** -0.5)
         kernel_init = fan_in_init(nn.initializers.lecun_normal())
-        query = kernel_of(self, "query", kernel_init, (D, X, Y, h)).astype(x.dtype)
+        query = parameter(self, "query", kernel_init, (D, X, Y, h)).astype(x.dtype)
         B, N, A, _ = x.shape
         E = config.keys_per_event
         if config.tokens_per_event == 1:
             first = E - 1  # the event's single token attends to all of its keys
         # Each attribute's kernel is a separate parameter: XLA would copy a slice of a joint one before each product.
         names = [f"key_value_{a}" for a in range(E)] if config.kv_sharing == "as_kvhs" else ["key_value"]
-        kernels = [kernel_of(self, name, kernel_init, (D, 2, K, h)).astype(x.dtype) for name in names]
-        output = kernel_of(self, "output", fan_in_init(output_init, 3), (X, Y, h, D)).astype(x.dtype)
+        kernels = [parameter(self, name, kernel_init, (D, 2, K, h)).astype(x.dtype) for name in names]
+        output = parameter(self, "output", fan_in_init(output_init, 3), (X, Y, h, D)).astype(x.dtype)
 
         q = apply_rope(dense(x, query), rope)
         one_token = config.tokens_per_event < E  # projected once per attribute

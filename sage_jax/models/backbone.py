@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from sage_jax.models.attention import Attention, Rope, rope_frequencies
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init, kernel_of
+from sage_jax.models.dense import DENSE_OUTPUT, dense, fan_in_init, parameter
 from sage_jax.models.dropout import drop, dropout_key
 from sage_jax.models.instruments import INSTRUMENT, PartsTable, instrument_table, is_plain, pad_logits, predicted_sizes
 from sage_jax.models.layout import KeysValues, LayerCache
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        scale = parameter(self, "scale", nn.initializers.ones, (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         return (x32 * jax.lax.rsqrt(mean_square + 1e-6) * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
@@ -47,9 +47,9 @@ class GatedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         D, F = self.config.embed_dim, self.config.mlp_dim
-        gate_up = kernel_of(self, "gate_up", fan_in_init(nn.initializers.lecun_normal()), (D, 2, F)).astype(x.dtype)
+        gate_up = parameter(self, "gate_up", fan_in_init(nn.initializers.lecun_normal()), (D, 2, F)).astype(x.dtype)
         down_init = nn.initializers.normal((F * 2 * self.config.num_layers) ** -0.5)
-        down = self.param("down", down_init, (F, D)).astype(x.dtype)
+        down = parameter(self, "down", down_init, (F, D)).astype(x.dtype)
         gate, up = jnp.moveaxis(dense(x, gate_up), -2, 0)
         return dense(nn.silu(gate) * up, down)
 
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         self.make_embeddings()
         config = self.config
         self.heads = [
-            self.param(f"head_{a}", nn.initializers.normal(config.embed_dim**-0.5), (config.embed_dim, size))
+            parameter(self, f"head_{a}", nn.initializers.normal(config.embed_dim**-0.5), (config.embed_dim, size))
             for a, size in enumerate(predicted_sizes(config))
         ]
         self.blocks = [Block(config, name=f"block_{layer}") for layer in range(config.num_layers)]
@@ -104,8 +104,8 @@ class Backbone(nn.Module):
         """The table [V, D] of an attribute, for `look_up`. If it is a sum of parts, their names begin with `name`."""
         config, init = self.config, nn.initializers.normal(scale)
         if attribute == INSTRUMENT and not is_plain(config):
-            return instrument_table(config, lambda part, shape: self.param(name + part, init, shape), config.embed_dim)
-        return self.param(name, init, (config.vocab_sizes[attribute], config.embed_dim))
+            return instrument_table(config, lambda part, shape: parameter(self, name + part, init, shape), config.embed_dim)
+        return parameter(self, name, init, (config.vocab_sizes[attribute], config.embed_dim))
 
     def logits(self, hidden: jax.Array, attribute: int) -> jax.Array:
         """Hidden states [..., D] -> float32 logits [..., V] of the next token, which belongs to `attribute`."""

@@ -1,4 +1,4 @@
-"""Matrix products of activations and kernels, in the layout that runs fastest on each device."""
+"""Parameters, and matrix products of activations and kernels in the layout that runs fastest on each device."""
 
 import functools
 import math
@@ -14,10 +14,11 @@ SPLIT_K = 4  # partial products of a single row on the CPU
 DENSE_OUTPUT = "dense_output"  # name for rematerialization policies
 
 
-def kernel_of(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
-    """The parameter `name` of a module, [*in, *out]. Parameters for inference may hold it as a matrix, see `matrix_shape`.
+def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+    """The parameter `name` of a module, of `shape`. A kernel, [*in, *out], may be held as a matrix, see `matrix_shape`.
 
-    Raises ValueError for a given array of another shape.
+    Unlike flax's `param`, it does not trace the initializer of a parameter that is there. Raises ValueError for a given array
+    of another shape.
     """
     if not module.has_variable("params", name):
         return module.param(name, init, shape)

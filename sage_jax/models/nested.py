@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from sage_jax.models.backbone import RMSNorm
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.dense import dense, fan_in_init, kernel_of
+from sage_jax.models.dense import dense, fan_in_init, parameter
 from sage_jax.models.instruments import look_up
 from sage_jax.models.pooled import EventCarry, Pooled
 
@@ -30,8 +30,8 @@ class ResidualDecoder(nn.Module):
         D, F = config.embed_dim, config.event_decoder_dim or config.embed_dim
         up_init, down_init = nn.initializers.lecun_normal(), nn.initializers.normal((2 * F * config.num_attributes) ** -0.5)
         steps = range(config.num_attributes)
-        self.up = [self.param(f"up_{step}", up_init, (D, F)) for step in steps]
-        self.down = [self.param(f"down_{step}", down_init, (F, D)) for step in steps]
+        self.up = [parameter(self, f"up_{step}", up_init, (D, F)) for step in steps]
+        self.down = [parameter(self, f"down_{step}", down_init, (F, D)) for step in steps]
         self.norms = [RMSNorm(name=f"norm_{step}") for step in steps]
         self.output_norm = RMSNorm()
 
@@ -56,9 +56,9 @@ class RecurrentDecoder(nn.Module):
 
     def setup(self):
         D = self.config.embed_dim
-        self.gates = self.param("gates", nn.initializers.lecun_normal(), (2 * D, 2 * D))
-        self.candidate = self.param("candidate", nn.initializers.lecun_normal(), (2 * D, D))
-        self.bias = self.param("bias", nn.initializers.zeros, (2 * D,))
+        self.gates = parameter(self, "gates", nn.initializers.lecun_normal(), (2 * D, 2 * D))
+        self.candidate = parameter(self, "candidate", nn.initializers.lecun_normal(), (2 * D, D))
+        self.bias = parameter(self, "bias", nn.initializers.zeros, (2 * D,))
         self.output_norm = RMSNorm()
 
     def init_carry(self, hidden: jax.Array) -> jax.Array:
@@ -90,12 +90,12 @@ class AttentiveDecoder(nn.Module):
         D, F, H, h = config.embed_dim, config.event_decoder_dim or config.embed_dim, config.num_heads, config.head_dim
         kernel_init = nn.initializers.lecun_normal()
         heads_init = fan_in_init(kernel_init)
-        self.places = self.param("places", nn.initializers.normal(0.02), (config.num_attributes, D))
-        self.query, self.key, self.value = (kernel_of(self, name, heads_init, (D, H, h)) for name in ("query", "key", "value"))
+        self.places = parameter(self, "places", nn.initializers.normal(0.02), (config.num_attributes, D))
+        self.query, self.key, self.value = (parameter(self, name, heads_init, (D, H, h)) for name in ("query", "key", "value"))
         output_init = fan_in_init(nn.initializers.normal((2 * H * h) ** -0.5), 2)
-        self.output = kernel_of(self, "output", output_init, (H, h, D))
-        self.up = self.param("up", kernel_init, (D, F))
-        self.down = self.param("down", nn.initializers.normal((2 * F) ** -0.5), (F, D))
+        self.output = parameter(self, "output", output_init, (H, h, D))
+        self.up = parameter(self, "up", kernel_init, (D, F))
+        self.down = parameter(self, "down", nn.initializers.normal((2 * F) ** -0.5), (F, D))
         self.attention_norm, self.mlp_norm, self.output_norm = RMSNorm(), RMSNorm(), RMSNorm()
 
     def init_carry(self, hidden: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from sage_jax import struct
 from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
-from sage_jax.models.dense import dense
+from sage_jax.models.dense import dense, parameter
 from sage_jax.models.instruments import look_up
 
 
@@ -44,7 +44,7 @@ class Pooled(Backbone):
         super().setup()
         A, D = self.config.num_attributes, self.config.embed_dim
         if self.config.pooling == "concat":
-            self.pool = self.param("pool", nn.initializers.lecun_normal(), (A * D, D))
+            self.pool = parameter(self, "pool", nn.initializers.lecun_normal(), (A * D, D))
 
     def __call__(self, events: jax.Array, segment_ids: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """events [B, N, A] -> float32 logits [B, N, V] of each attribute. `segment_ids` as in `apply_layers`.
@@ -145,8 +145,8 @@ class Compound(Pooled):
     def setup(self):
         super().setup()
         D = self.config.embed_dim
-        self.lead = self.param("lead", nn.initializers.normal(0.02), (self.config.vocab_sizes[0], D))
-        self.join = self.param("join", nn.initializers.lecun_normal(), (2 * D, D))
+        self.lead = parameter(self, "lead", nn.initializers.normal(0.02), (self.config.vocab_sizes[0], D))
+        self.join = parameter(self, "join", nn.initializers.lecun_normal(), (2 * D, D))
 
     def consume(self, carry: EventCarry, token: jax.Array, attribute: int) -> EventCarry:
         carry = super().consume(carry, token, attribute)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from sage_jax.models.backbone import Backbone, at_event
 from sage_jax.models.cache import Cache
+from sage_jax.models.dense import parameter
 from sage_jax.models.instruments import look_up
 
 
@@ -15,8 +16,8 @@ class Transformer(Backbone):
     def make_embeddings(self):
         super().make_embeddings()
         config = self.config
-        self.attribute_embedding = self.param(
-            "attribute_embedding", nn.initializers.normal(0.02), (config.num_attributes, config.embed_dim)
+        self.attribute_embedding = parameter(
+            self, "attribute_embedding", nn.initializers.normal(0.02), (config.num_attributes, config.embed_dim)
         )
 
     def __call__(self, events: jax.Array, segment_ids: jax.Array | None = None) -> tuple[jax.Array, ...]:
