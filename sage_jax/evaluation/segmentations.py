@@ -5,9 +5,12 @@ which the tokenizer encodes. The probability of the music is the sum over all of
 
 The estimate is that of Cao and Rimell (2021), "You should evaluate your language model on marginal likelihood over
 tokenisations". A draw cuts the tokens from left to right. Each step samples from the model among the ids that match: their
-tokens equal the next ones. The weight of a draw is the product over its steps of the total probability of the matching ids. The
-mean weight estimates the marginal probability without bias. Its logarithm is too low on average. So the estimate of the gap is
-too small on average, by less with more draws.
+tokens equal the next ones. The weight of a draw is the product over its steps of the total probability of the matching ids.
+
+The canonical segmentation is often likely as a whole but seldom drawn, since its first ids also begin many others. So its
+probability is added as it is, and its draws have no weight. The sum of it and the mean weight is the marginal probability,
+without bias. The logarithm of a mean is too low on average. So the estimate of the gap is too small on average, by less with
+more draws, and never negative.
 """
 
 import dataclasses
@@ -65,7 +68,7 @@ def marginal_gap(
     for number, opening in enumerate(openings):
         rng = np.random.default_rng((seed, number))
         weights, canonical = _draw(log_probabilities, tokenizer, opening, draws, capacity, rng)
-        marginal = np.logaddexp.reduce(weights) - np.log(draws)
+        marginal = np.logaddexp(canonical, np.logaddexp.reduce(weights) - np.log(draws))
         notes = int(tokenizer.num_notes(opening.ids[opening.head :, None]).sum())
         results.append((float(-canonical / np.log(2)), float(-marginal / np.log(2)), notes))
     return results
@@ -74,7 +77,10 @@ def marginal_gap(
 def _draw(
     log_probabilities: Callable, tokenizer: RemiBpe, opening: Opening, draws: int, capacity: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """(log weights float64 [draws], log probability of the canonical ids), in nats. All rows advance by an id at a time."""
+    """(log weights float64 [draws], log probability of the canonical ids), in nats. All rows advance by an id at a time.
+
+    The weight of a draw of the canonical ids is 0.
+    """
     candidates, sizes = matching_ids(tokenizer, opening.tokens)
     head, rows = opening.head, draws + 1
     events = np.zeros((rows, capacity, 1), np.int32)
@@ -96,7 +102,8 @@ def _draw(
         score[active] += gained
         events[active, length, 0] = ids[np.arange(len(active)), chosen]
         place[active] += sizes[place[active], chosen]
-    return score[:-1], float(score[-1])
+    other = (events[:-1] != events[-1:]).any(axis=(1, 2))
+    return np.where(other, score[:-1], -np.inf), float(score[-1])
 
 
 def matching_ids(tokenizer: RemiBpe, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -289,7 +289,8 @@ def _segmentations(result: StudyResult, name: str) -> list[str]:
             gaps = [each["canonical"] - each["marginal"] for each in found]
             remarks.append(
                 f"The bits of `{variant.system}` are those of one segmentation of each piece. All segmentations together, "
-                f"sampled over the openings of {found[0]['pieces']:.0f} pieces, take off {max(gaps):.3f} bits per note at most."
+                f"sampled over the openings of {found[0]['pieces']:.0f} pieces, take off {max(gaps):.3f} bits per note, the "
+                f"most of {len(gaps)} seed(s)."
             )
     return remarks
 
