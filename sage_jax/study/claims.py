@@ -28,7 +28,7 @@ class Claim:
     text: of the claim. measured: the quantity with its interval. table: that it rests on.
     p: two-sided, that the quantity is the bound; nan for what was not tested.
     is_above: whether the estimate lies above the bound. claims_above: whether the claim says so.
-    detectable: what would be detected, and what would decide; "" if that is unknown.
+    found, bound: what p comes from; None for ratios.
     control_p: that the table's A/A pair, two groups of seeds of one system, is equal; nan without one.
     """
 
@@ -38,17 +38,23 @@ class Claim:
     is_above: bool = False
     claims_above: bool = False
     table: str = "-"
-    detectable: str = ""
+    found: CrossedEstimate | None = None
+    bound: float = 0.0
     control_p: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The verdict on a claim. p: corrected by Holm's method for all claims with a p-value; nan for what was not tested."""
+    """The verdict on a claim.
+
+    p: corrected by Holm's method for all claims with a p-value; nan for what was not tested.
+    decides: beside an inconclusive one, what would be detected, and what would decide; "" if that is unknown.
+    """
 
     claim: Claim
     p: float
     verdict: str
+    decides: str = ""
 
 
 def verdicts(result: StudyResult) -> list[Verdict]:
@@ -62,13 +68,14 @@ def judge(found: list[Claim]) -> list[Verdict]:
     One whose A/A pair differs is inconclusive: its method finds differences where there are none.
     """
     judged = []
+    strictest = LEVEL / max(1, sum(not math.isnan(claim.p) for claim in found))  # that Holm's method asks of a claim
     for claim, p in zip(found, holm([claim.p for claim in found]), strict=True):
         verdict = INCONCLUSIVE
         if math.isnan(p):
             verdict = UNTESTED
         elif p < LEVEL and not claim.control_p < LEVEL:
             verdict = SUPPORTED if claim.is_above == claim.claims_above else CONTRADICTED
-        judged.append(Verdict(claim, p, verdict))
+        judged.append(Verdict(claim, p, verdict, _deciding(claim, strictest) if verdict == INCONCLUSIVE else ""))
     return judged
 
 
@@ -186,7 +193,8 @@ def _compared(
         is_above=found.mean > bound,
         claims_above=above,
         table=table,
-        detectable=_detectable(found, bound),
+        found=found,
+        bound=bound,
         control_p=same.p_value(),
     )
 
@@ -195,13 +203,14 @@ def _size(found: CrossedEstimate) -> str:
     return f"{found.seeds} seeds" + (f" x {found.pieces} pieces" if found.pieces else "")
 
 
-def _detectable(found: CrossedEstimate, bound: float) -> str:
-    """What these seeds and pieces can detect, and how many would decide a difference of the size that was measured."""
-    if math.isnan(found.detectable):
+def _deciding(claim: Claim, level: float) -> str:
+    """What its seeds and pieces can detect at this level, and how many would decide a difference of the size measured."""
+    found = claim.found
+    if found is None or math.isnan(found.detectable(level)):
         return ""
-    needed = found.required(found.mean - bound)
+    needed = found.required(found.mean - claim.bound, level)
     decides = f"; {needed[0]} seeds x {needed[1]:,} pieces would decide it" if needed else ""
-    return f"detectable: {found.detectable:.2f}{decides}"
+    return f"detectable: {found.detectable(level):.2f}{decides}"
 
 
 def show(found: CrossedEstimate, digits: int, sign: bool = True) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import matplotlib.axes
 import matplotlib.figure
+import numpy as np
 
 from sage_jax.evaluation.report import COLOURS
 from sage_jax.files import replacing
@@ -40,19 +41,20 @@ def _points(result: StudyResult) -> Iterator[tuple[Variant, CrossedEstimate]]:
 
 
 def _plot_speeds(result: StudyResult, axes: matplotlib.axes.Axes) -> None:
-    families: dict[str, list[tuple[float, float]]] = {}
+    """Each system by its name, with the interval of its bits."""
+    colours = dict(zip(dict.fromkeys(result.families.values()), COLOURS * 3, strict=False))
     for variant, bits in _points(result):
         speed = result.speed_of(variant)
-        if speed is not None and speed.notes_per_second:
-            families.setdefault(result.families[variant.system], []).append((speed.notes_per_second, bits.mean))
-    for colour, (family, points) in zip(COLOURS * 3, families.items(), strict=False):
-        x, y = zip(*points, strict=True)
-        axes.scatter(x, y, color=colour, s=18, label=family)
+        if speed is not None and (notes := speed.notes_per_second):
+            colour = colours[result.families[variant.system]]
+            known = np.nan_to_num(bits.half_width)
+            axes.errorbar(notes, bits.mean, yerr=known, fmt="o", markersize=4, color=colour, elinewidth=0.6, capsize=2)
+            name = axes.annotate(variant.system, (notes, bits.mean + known), (0, 4), textcoords="offset points", color=colour)
+            name.set(rotation=90, horizontalalignment="center", fontsize=7)
     axes.set_xscale("log")
+    axes.margins(y=0.3)  # for the names
     axes.set_xlabel("notes per second, batch 1")
-    axes.set_ylabel(f"bits per note, {result.lr_search_corpus}")
-    if families:
-        axes.legend(frameon=False)
+    axes.set_ylabel(f"bits per note, {result.lr_search_corpus}, with 95% intervals")
 
 
 def _plot_bits(result: StudyResult, axes: matplotlib.axes.Axes) -> None:

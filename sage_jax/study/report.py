@@ -12,7 +12,7 @@ from sage_jax.evaluation.baselines import BASELINES
 from sage_jax.evaluation.report import SAID
 from sage_jax.evaluation.statistics import interval, ratio
 from sage_jax.markdown import markdown_table, write_part
-from sage_jax.study.claims import INCONCLUSIVE, LEVEL, Verdict, show, verdicts
+from sage_jax.study.claims import LEVEL, show, verdicts
 from sage_jax.study.comparison import control, difference, mean
 from sage_jax.study.config import Variant
 from sage_jax.study.plots import plot
@@ -72,24 +72,20 @@ def appendix(title: str) -> str:
 
 
 def _claims(result: StudyResult) -> str:
-    rows = [
-        (each.claim.text, each.claim.measured, _number(each.p, 3), each.verdict, _unseen(each), _link(result, each.claim.table))
-        for each in verdicts(result)
-    ]
+    rows = []
+    for each in verdicts(result):
+        claim, decides = each.claim, each.decides or "-"
+        rows.append((claim.text, claim.measured, _number(each.p, 3), each.verdict, decides, _link(result, claim.table)))
     table = markdown_table(("claim", "measured here", "p", "verdict", "what would decide", "table"), rows)
     return f"""### The paper's claims
 
 The paper (arXiv 2510.00395) compares on music, code and weights that are not public, and its authors withdrew its results for
 re-analysis. A p-value is two-sided, and corrected for the number of claims by Holm's method. Below {LEVEL:.2f} a claim is
 *supported* or *contradicted*, else *inconclusive*. For these the table has the smallest difference that would be detected with
-80% power at a level of 5%, and the seeds and pieces that would decide the difference that was measured. A claim whose table has
-an A/A pair that differs is inconclusive, and one on speed needs {MIN_TURNS} turns.
+80% power at a level of 5% divided by the number of claims, and the seeds and pieces that would decide the difference that was
+measured. A claim whose table has an A/A pair that differs is inconclusive, and one on speed needs {MIN_TURNS} turns.
 
 {table}"""
-
-
-def _unseen(each: Verdict) -> str:
-    return each.claim.detectable or "-" if each.verdict == INCONCLUSIVE else "-"
 
 
 def _link(result: StudyResult, table: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from sage_jax.evaluation.statistics import CONFIDENCE, POWER, power_quantile
+from sage_jax.evaluation.statistics import CONFIDENCE, POWER
 
 NAN = float("nan")
 MAX_SEEDS = 100  # that `CrossedEstimate.required` looks at before it adds pieces
@@ -87,15 +87,11 @@ class CrossedEstimate:
             return 1.0 if self.mean == bound else 0.0
         return float(2 * special.stdtr(self.freedom, -abs(self.mean - bound) / self.error))
 
-    @property
-    def detectable(self) -> float:
-        """The smallest difference that these seeds and pieces detect with 80% power at a two-sided 5% level."""
-        if not self.freedom > 0:
-            return NAN
-        quantiles = special.stdtrit(self.freedom, (1 + CONFIDENCE) / 2) + special.stdtrit(self.freedom, POWER)
-        return float(quantiles * self.error)
+    def detectable(self, level: float = 1 - CONFIDENCE) -> float:
+        """The smallest difference that these seeds and pieces detect with 80% power at a two-sided `level`."""
+        return float(_quantiles(self.freedom, level)) * self.error if self.freedom > 0 else NAN
 
-    def required(self, difference: float) -> tuple[int, int] | None:
+    def required(self, difference: float, level: float = 1 - CONFIDENCE) -> tuple[int, int] | None:
         """(seeds, pieces) that detect `difference` with that power.
 
         They are the fewest seeds for the pieces there are, or, where MAX_SEEDS do not suffice, for twice as many and so on.
@@ -103,16 +99,28 @@ class CrossedEstimate:
         """
         if self.components is None or not difference:
             return None
-        seed, piece, rest = self.components
-        allowed = (difference / power_quantile()) ** 2
-        pieces = self.pieces
-        while pieces <= MAX_PIECES:
-            left = allowed - piece / pieces
-            seeds = int(np.ceil((seed + rest / pieces) / left)) if left > 0 else MAX_SEEDS + 1
-            if seeds <= MAX_SEEDS:
-                return max(2, seeds), pieces
-            pieces *= 2
+        S, P = np.arange(2, MAX_SEEDS + 1), self.pieces
+        while P <= MAX_PIECES:
+            error, freedom = _planned(*self.components, S, P)
+            enough = np.flatnonzero(abs(difference) >= _quantiles(freedom, level) * error)
+            if len(enough):
+                return int(S[enough[0]]), P
+            P *= 2
         return None
+
+
+def _quantiles(freedom: np.ndarray | float, level: float) -> np.ndarray:
+    """The standard errors that a difference must have to be detected with power POWER."""
+    return special.stdtrit(freedom, 1 - level / 2) + special.stdtrit(freedom, POWER)
+
+
+def _planned(seed: float, piece: float, rest: float, S: np.ndarray, P: int) -> tuple[np.ndarray, np.ndarray]:
+    """(standard error, Satterthwaite's degrees of freedom) of a mean over S seeds and P pieces with these variances."""
+    seeds, pieces = P * seed + rest, S * piece + rest  # mean squares
+    total = seeds + pieces - rest
+    squares = seeds**2 / (S - 1) + pieces**2 / (P - 1) + rest**2 / ((S - 1) * (P - 1))
+    freedom = np.divide(total**2, squares, out=np.ones(len(S)), where=squares > 0)
+    return np.sqrt(total / (S * P)), freedom
 
 
 def influence(amounts: np.ndarray, counts: np.ndarray) -> np.ndarray:
