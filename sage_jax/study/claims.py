@@ -11,7 +11,7 @@ from sage_jax.evaluation.statistics import CONFIDENCE, interval
 from sage_jax.study.comparison import control, difference
 from sage_jax.study.config import Variant
 from sage_jax.study.results import StudyResult, VariantSpeed
-from sage_jax.study.statistics import CrossedEstimate, holm
+from sage_jax.study.statistics import MAX_PIECES, MAX_SEEDS, CrossedEstimate, holm
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "not tested"
 METHOD = "as_kvhs-mixed-1"
@@ -208,9 +208,12 @@ def _deciding(claim: Claim, level: float) -> str:
     found = claim.found
     if found is None or math.isnan(found.detectable(level)):
         return ""
-    needed = found.required(found.mean - claim.bound, level)
-    decides = f"; {needed[0]} seeds x {needed[1]:,} pieces would decide it" if needed else ""
-    return f"detectable: {found.detectable(level):.2f}{decides}"
+    detectable = f"detectable: {found.detectable(level):.2f}"
+    if found.components is None:
+        return detectable
+    if needed := found.required(found.mean - claim.bound, level):
+        return f"{detectable}; {needed[0]} seeds x {needed[1]:,} pieces would decide it"
+    return f"{detectable}; it takes more than {MAX_SEEDS} seeds x {MAX_PIECES // 2:,} pieces to decide it"
 
 
 def show(found: CrossedEstimate, digits: int, sign: bool = True) -> str:

@@ -13,6 +13,7 @@ from sage_jax.study.claims import CONTRADICTED, INCONCLUSIVE, SUPPORTED, UNTESTE
 from sage_jax.study.comparison import control, difference, mean
 from sage_jax.study.config import Variant
 from sage_jax.study.results import HeldOut, StudyResult, VariantSpeed, read_result
+from sage_jax.study.statistics import CrossedEstimate
 from tests.study.helpers import trial_result, variant_speed
 
 PUBLISHED = sorted((ROOT / "docs").glob("study-*.json"))
@@ -31,6 +32,23 @@ def test_verdicts_are_corrected_for_their_number():
     assert judge([claim(0.03)])[0].verdict == SUPPORTED
     assert judge([claim(0.001, control_p=0.04)])[0].verdict == INCONCLUSIVE  # the A/A pair differs
     assert judge([claim(0.001, control_p=0.2)])[0].verdict == SUPPORTED
+
+
+def test_an_inconclusive_claim_says_what_would_decide_it():
+    """At the level of the first of Holm's steps, whatever the other claims."""
+    found = CrossedEstimate(0.3, 0.2, 1e9, 3, 20, (0.04, 0.2, 0.1))
+    alone, among_ten = (judge([claim(0.5, found=found)] * number)[0].decides for number in (1, 10))
+    assert (alone, among_ten) == (f"detectable: 0.56; {beyond(found, 0.05)}", f"detectable: 0.73; {beyond(found, 0.005)}")
+    tiny = dataclasses.replace(found, mean=1e-5)
+    assert judge([claim(0.9, found=tiny)])[0].decides.endswith("; it takes more than 100 seeds x 500,000 pieces to decide it")
+    over_seeds = dataclasses.replace(found, components=None)
+    assert judge([claim(0.5, found=over_seeds)])[0].decides == "detectable: 0.56"
+    assert judge([claim(0.01, found=found)])[0].decides == judge([claim(0.5)])[0].decides == ""
+
+
+def beyond(found: CrossedEstimate, level: float) -> str:
+    seeds, pieces = found.required(found.mean, level) or (0, 0)
+    return f"{seeds} seeds x {pieces:,} pieces would decide it"
 
 
 @pytest.mark.parametrize(
