@@ -15,7 +15,7 @@ from sage_jax.corpus.near_duplicates import minhash
 from sage_jax.corpus.record_table import RecordTable
 from sage_jax.corpus.runners import FileList, Job, run_locally, run_on_beam
 from sage_jax.corpus.shards import FORMAT, INDEX, REPORT, find_fault, lock_folder, next_shard_number, read_json, read_records
-from sage_jax.corpus.sources import list_corpus
+from sage_jax.corpus.sources import full_name, list_corpus
 from sage_jax.corpus.splits import content_hash
 from sage_jax.corpus.workers import Failure
 from sage_jax.errors import UserError
@@ -85,10 +85,9 @@ def preprocess(
     files = list_corpus(corpus)
     stamps = np.fromiter((_file_stamp(path, config) for _, path in files), "S16", len(files))
     listing = _listing_hash(files, stamps)
-    kind, _, path = corpus.partition(":")
     identity = {
         "format": FORMAT,
-        "corpus": f"folder:{os.path.abspath(os.path.expanduser(path))}" if kind == "folder" else corpus,
+        "corpus": full_name(corpus),
         "tokenizer": tokenizer.to_dict(),
         "fingerprint": tokenizer.fingerprint,
     }

@@ -29,6 +29,12 @@ def list_corpus(name: str) -> list[tuple[str, str]]:
     return files
 
 
+def full_name(name: str) -> str:
+    """The name of a corpus, with the absolute path if it is a folder. Raises UserError for a missing folder."""
+    kind, _, argument = name.partition(":")
+    return f"{kind}:{_folder(argument)}" if kind == "folder" else name
+
+
 def _embedded(_: str) -> str:
     if not EMBEDDED.is_dir():
         raise UserError(f"data.corpus: {EMBEDDED} is missing; install sage_jax again, or use folder:PATH")

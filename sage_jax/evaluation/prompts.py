@@ -8,7 +8,7 @@ import numpy as np
 
 from sage_jax.corpus.splits import subsample_evenly
 from sage_jax.errors import UserError
-from sage_jax.evaluation.nmsi import MAX_BARS, MIN_BARS, MIN_NOTES, exclusion_reason
+from sage_jax.evaluation.nmsi import MAX_BARS, MIN_BARS, MIN_NOTES
 from sage_jax.music.notes import Piece
 
 HOPS = (20, 12, 8, 6, 4, 3, 2, 1)  # bars between two prompts of a piece, in the order they are tried
@@ -95,10 +95,8 @@ def window(name: str, piece: Piece, start: int, prompt_bars: int, max_bars: int)
         return None
     edges = start + prompt_bars + np.array([-prompt_bars, 0, bars, 2 * bars])
     if np.diff(np.searchsorted(piece.notes["onset"], piece.bars.start(edges))).min() < MIN_NOTES:
-        return None  # before anything is cut out
-    prompt, reference, next_bars = (piece.slice_bars(int(low), int(high)) for low, high in itertools.pairwise(edges))
-    if len(prompt.notes) < MIN_NOTES or exclusion_reason(reference, bars) or exclusion_reason(next_bars, bars):
         return None
+    prompt, reference, next_bars = (piece.slice_bars(int(low), int(high)) for low, high in itertools.pairwise(edges))
     return Prompt(name, start, prompt_bars, bars, prompt, reference, next_bars)
 
 

@@ -113,6 +113,9 @@ class Power:
         return float(power_quantile() * self.std / np.sqrt(prompts or self.prompts))
 
 
-def power_quantile() -> float:
-    """The standard errors that a difference must have to be detected with power POWER, by the normal distribution."""
-    return float(special.ndtri(1 - (1 - CONFIDENCE) / 2) + special.ndtri(POWER))
+def power_quantile(level: float = 1 - CONFIDENCE, freedom: np.ndarray | float = np.inf) -> np.ndarray:
+    """The standard errors that a difference must have to be detected with power POWER at a two-sided `level`.
+
+    By Student's t with `freedom` degrees of freedom, or by the normal distribution.
+    """
+    return special.stdtrit(freedom, 1 - level / 2) + special.stdtrit(freedom, POWER)

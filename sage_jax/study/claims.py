@@ -206,9 +206,9 @@ def _size(found: CrossedEstimate) -> str:
 def _deciding(claim: Claim, level: float) -> str:
     """What its seeds and pieces can detect at this level, and how many would decide a difference of the size measured."""
     found = claim.found
-    if found is None or math.isnan(found.detectable(level)):
+    if found is None or math.isnan(smallest := found.detectable(level)):
         return ""
-    detectable = f"detectable: {found.detectable(level):.2f}"
+    detectable = f"detectable: {smallest:.2f}"
     if found.components is None:
         return detectable
     if needed := found.required(found.mean - claim.bound, level):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
-from sage_jax.evaluation.statistics import CONFIDENCE, POWER
+from sage_jax.evaluation.statistics import CONFIDENCE, power_quantile
 
 NAN = float("nan")
 MAX_SEEDS = 100  # that `CrossedEstimate.required` looks at before it adds pieces
@@ -58,8 +58,7 @@ class CrossedEstimate:
         seeds = P * float(((of_seed - mean) ** 2).sum()) / (S - 1)
         pieces = S * float(((of_piece - mean) ** 2).sum()) / (P - 1)
         rest = float(((values - of_seed - of_piece + mean) ** 2).sum()) / ((S - 1) * (P - 1))
-        total = seeds + pieces - rest
-        freedom = _divide(total**2, seeds**2 / (S - 1) + pieces**2 / (P - 1) + rest**2 / ((S - 1) * (P - 1)))
+        total, freedom = map(float, _satterthwaite(seeds, pieces, rest, S, P))
         # A factor whose estimated variance is negative has none: the mean varies with the other factor alone.
         if total < max(seeds, pieces):
             total, freedom = max((seeds, S - 1.0), (pieces, P - 1.0))
@@ -89,7 +88,7 @@ class CrossedEstimate:
 
     def detectable(self, level: float = 1 - CONFIDENCE) -> float:
         """The smallest difference that these seeds and pieces detect with 80% power at a two-sided `level`."""
-        return float(_quantiles(self.freedom, level)) * self.error if self.freedom > 0 else NAN
+        return float(power_quantile(level, self.freedom)) * self.error if self.freedom > 0 else NAN
 
     def required(self, difference: float, level: float = 1 - CONFIDENCE) -> tuple[int, int] | None:
         """(seeds, pieces) that detect `difference` with that power.
@@ -99,28 +98,25 @@ class CrossedEstimate:
         """
         if self.components is None or not difference:
             return None
+        seed, piece, rest = self.components
         S, P = np.arange(2, MAX_SEEDS + 1), self.pieces
         while P <= MAX_PIECES:
-            error, freedom = _planned(*self.components, S, P)
-            enough = np.flatnonzero(abs(difference) >= _quantiles(freedom, level) * error)
+            total, freedom = _satterthwaite(P * seed + rest, S * piece + rest, rest, S, P)
+            error = np.sqrt(total / (S * P))
+            enough = np.flatnonzero((error == 0) | (abs(difference) >= power_quantile(level, freedom) * error))
             if len(enough):
                 return int(S[enough[0]]), P
             P *= 2
         return None
 
 
-def _quantiles(freedom: np.ndarray | float, level: float) -> np.ndarray:
-    """The standard errors that a difference must have to be detected with power POWER."""
-    return special.stdtrit(freedom, 1 - level / 2) + special.stdtrit(freedom, POWER)
-
-
-def _planned(seed: float, piece: float, rest: float, S: np.ndarray, P: int) -> tuple[np.ndarray, np.ndarray]:
-    """(standard error, Satterthwaite's degrees of freedom) of a mean over S seeds and P pieces with these variances."""
-    seeds, pieces = P * seed + rest, S * piece + rest  # mean squares
+def _satterthwaite(
+    seeds: np.ndarray | float, pieces: np.ndarray | float, rest: float, S: np.ndarray | int, P: int
+) -> tuple[np.ndarray | float, np.ndarray]:
+    """(variance times S P, degrees of freedom) of the mean of a table [S, P] with these mean squares; 0 without variance."""
     total = seeds + pieces - rest
-    squares = seeds**2 / (S - 1) + pieces**2 / (P - 1) + rest**2 / ((S - 1) * (P - 1))
-    freedom = np.divide(total**2, squares, out=np.ones(len(S)), where=squares > 0)
-    return np.sqrt(total / (S * P)), freedom
+    squares = np.asarray(seeds**2 / (S - 1) + pieces**2 / (P - 1) + rest**2 / ((S - 1) * (P - 1)))
+    return total, np.divide(total**2, squares, out=np.zeros_like(squares), where=squares > 0)
 
 
 def influence(amounts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -141,7 +137,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, value * (len(order) - rank)))
         corrected[index] = highest
     return corrected
-
-
-def _divide(amount: float, by: float) -> float:
-    return amount / by if by else 0.0
