@@ -5,6 +5,7 @@
 
 import base64
 import hashlib
+import pathlib
 import resource
 import sys
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def main(folder: str, count: int) -> None:
     files = [(f"folder/{index:06d}.mid", f"/corpus/folder/{index:06d}.mid") for index in range(count)]
     preprocess.list_corpus = lambda corpus: files
     runners.run_tasks = fake_run_tasks
-    preprocess.preprocess("folder:corpus", folder, NoteEvents(), show_progress=False)
+    preprocess.preprocess(f"folder:{pathlib.Path(folder).parent}", folder, NoteEvents(), show_progress=False)
     print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / count)
 
 
