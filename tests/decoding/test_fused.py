@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.fused.grid import Grid, write
 from sage_jax.decoding.fused.step import resolve
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
@@ -64,6 +66,21 @@ def test_it_is_the_models_event_step(rows, fields, tokenizer):
             axis = one.shape.index(max(one.shape))
             filled = [jax.lax.slice_in_dim(jnp.float32(each), 0, length, axis=axis) for each in (one, two)]
             np.testing.assert_allclose(*filled, atol=0.1)
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 7])
+def test_programs_share_the_tiles_of_a_phase(monkeypatch, tiles):
+    monkeypatch.setattr(Grid, "barrier", lambda self, number: None)  # interpreted programs run one after another
+
+    def kernel(taken):
+        program = pl.program_id(0)
+        phase = Grid(3, program, None, None).phase
+        phase(0, tiles, lambda tile: 10 * tile, lambda tile, loaded: write(taken, loaded + program, tile))
+
+    specs = pl.BlockSpec(memory_space=pl.ANY)
+    shape = jax.ShapeDtypeStruct((tiles,), jnp.int32)
+    taken = pl.pallas_call(kernel, out_shape=shape, grid=(3,), out_specs=specs, interpret=True)()
+    assert taken.tolist() == [10 * tile + tile % 3 for tile in range(tiles)]
 
 
 @pytest.mark.parametrize(("fields", "tokenizer"), [(NESTED, FOUR_TRACKS), (FLAT, TOKENIZER)], ids=["nested", "flat"])
