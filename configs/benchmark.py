@@ -15,7 +15,8 @@ NAME, and its time on an otherwise idle machine (estimates; most of a short run 
   long           decoding at 4,095 and 8,190 tokens, three quarters of an hour on two cores
   growth         scaling curves over context, batch, embed_dim and num_layers, without ratios; 20 minutes on two cores
   scaling        communication of train steps between devices: counted, not timed, so other work does no harm
-  live           live play in real time with sage-20m, on time or not; an hour on two cores
+  live           live play in real time with sage-20m, on time or not; an hour and a quarter on two cores
+  live_sharing   the same with other sharings, as docs/benchmark_method.md makes them; a quarter of an hour
   gpu            decoding in bfloat16 on one accelerator of 80 GB, 20 minutes; not run yet
   gpu_training   train steps on such an accelerator
   debug          a little of everything, a minute or two
@@ -32,7 +33,7 @@ from sage_jax.errors import UserError
 
 ARGUMENTS = (
     "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "live",
-    "gpu", "gpu_training", "debug",
+    "live_sharing", "gpu", "gpu_training", "debug",
 )  # fmt: skip
 FOUR = ("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa")
 SHARINGS = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
@@ -40,6 +41,7 @@ LLAMAS = ("hf-llama-dynamic", "hf-llama-static", "hf-llama-static-compiled", "x-
 FORMS = ("mha", "mqa", "nested-mqa", "nested-mha", "nested-as_kvhs-mixed-1", "pooled-mqa", "compound-mqa", "delay-mqa")
 DEMO = dict(embed_dim=128, num_layers=4, head_dim=16, mlp_dim=384)
 PEERS = (*LLAMAS, "mmt", "remi-gpt2", "midigpt")
+PLAYED = "folder:third_party/midi/piano"
 TRAINED = ("mha", "mqa", "as_kvhs-own-1", "as_kvhs-mixed-1", "nested-mqa", "torch-flat", "torch-flat-compiled")
 NO_CURVES = dict(systems=(), context=(), batch=(), embed_dim=(), num_layers=())
 SMALL_CROPS = dict(remat="none", query_chunk_size=32)  # as configs/sage.py:demo trains
@@ -131,15 +133,23 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg == "live":
         config.title = "Live"
         config.tables = dict()
-        play = dict(corpus="folder:third_party/midi/piano", seconds=120.0)
+        play = dict(corpus=PLAYED, seconds=120.0)
         ahead = {**play, "mode": "accompany"}
         config.live = dict(
-            answer={**play, "mode": "answer", "seconds": 300.0},
-            trade={**play, "mode": "trade"},
+            answer={**play, "mode": "answer"},
+            trade={**play, "mode": "trade", "seconds": 60.0},
             bar={**ahead, "sessions": (1, 4, 8, 16)},
-            bar_fast={**ahead, "qpm": 180.0},
-            sixteenth={**ahead, "lead": 0.25},
+            bar_fast={**ahead, "qpm": 180.0, "seconds": 600.0},
+            sixteenth={**ahead, "lead": 0.25, "seconds": 300.0},
             long={**ahead, "seconds": 1800.0},
+        )
+    if arg == "live_sharing":
+        config.title = "LiveSharing"
+        config.tables = dict()
+        ahead = dict(corpus=PLAYED, seconds=60.0, mode="accompany")
+        config.live = dict(
+            flat={**ahead, "systems": ("runs/live/mha", "runs/live/as_kvhs"), "sessions": (1, 2)},
+            nested={**ahead, "systems": ("runs/live/nested2-mqa",), "sessions": (1, 8)},
         )
     if arg == "gpu":
         config.title = "Accelerator"
