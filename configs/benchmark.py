@@ -16,7 +16,7 @@ NAME, and its time on an otherwise idle machine (estimates; most of a short run 
   growth         scaling curves over context, batch, embed_dim and num_layers, without ratios; 20 minutes on two cores
   scaling        communication of train steps between devices: counted, not timed, so other work does no harm
   live           live play in real time with sage-20m, on time or not; an hour and a quarter on two cores
-  live_sharing   the same with other sharings, as docs/benchmark_method.md makes them; a quarter of an hour
+  live_sharing   the same with other sharings, as docs/benchmark_method.md makes them; 20 minutes
   gpu            decoding in bfloat16 on one accelerator of 80 GB, 20 minutes; not run yet
   gpu_training   train steps on such an accelerator
   debug          a little of everything, a minute or two
@@ -148,8 +148,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.tables = dict()
         ahead = dict(corpus=PLAYED, seconds=60.0, mode="accompany")
         config.live = dict(
-            flat={**ahead, "systems": ("runs/live/mha", "runs/live/as_kvhs"), "sessions": (1, 2)},
-            nested={**ahead, "systems": ("runs/live/nested2-mqa",), "sessions": (1, 8)},
+            flat={**ahead, "systems": ("runs/live/mha", "runs/live/as_kvhs"), "sessions": (1, 2, 4)},
+            nested={**ahead, "systems": ("runs/live/nested2-mqa",), "sessions": (1, 8, 16)},
         )
     if arg == "gpu":
         config.title = "Accelerator"
