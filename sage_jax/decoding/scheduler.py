@@ -176,7 +176,7 @@ class Scheduler:
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
         """Whether the staged row has a chunk to read, or is complete. Its window follows what the row has drawn."""
-        if staged.slot is not None:
+        if staged.slot is not None and staged.queued <= self.engine.chunk:  # each look at what is drawn waits for the device
             keep = len(staged.window.given)
             staged.window = self._followed(staged.slot, staged.window)
             if len(staged.window.given) > keep:
@@ -315,11 +315,9 @@ class Scheduler:
         return row
 
     def _settle(self, row: Progress) -> None:
-        """Prefills until the row is in the batch."""
+        """Prefills until the row is in the batch, while the others go on."""
         while row not in self._rows:
-            if not self._prefill():  # another row goes first
-                self._step(1)
-                self._finish()
+            self._finished = self.turn(max_steps=1)
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""
