@@ -315,9 +315,11 @@ class Scheduler:
         return row
 
     def _settle(self, row: Progress) -> None:
-        """Prefills until the row is in the batch, while the others go on."""
+        """Prefills until the row is in the batch. The others wait: if they went on, it would take almost twice as long."""
         while row not in self._rows:
-            self._finished = self.turn(max_steps=1)
+            if not self._prefill():  # another row goes first
+                self._step(1)
+                self._finish()
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""

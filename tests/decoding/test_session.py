@@ -208,19 +208,6 @@ def test_draws_that_were_left_may_run_on_beyond_the_window():
     assert len(list(other.draw(until=other.clock.state.bar + 30)))
 
 
-def test_others_go_on_while_a_session_reads_a_new_window():
-    """What they draw meanwhile is what they draw alone."""
-    scheduler = Scheduler(engine_of(3, **FLAT), interleaved=True)
-    reader, other = (Session(scheduler, sampling=WILD, seed=seed) for seed in (1, 2))
-    draw = other.draw(until=10**6)
-    taken, steps = [next(draw)], scheduler.totals.row_steps
-    reader.push([(6 * number, *MANY_NOTES[0][1:]) for number in range(CONTEXT)])  # more than a row holds
-    assert scheduler.totals.row_steps - steps > 3 * (CONTEXT // 2 // CHUNK)
-    taken += itertools.islice(draw, 20)
-    with session_of(seed=2) as alone:
-        assert list(itertools.islice(alone.draw(until=10**6), len(taken))) == taken
-
-
 def test_notes_may_follow_a_rest_within_its_bar():
     with session_of() as session:
         session.push((0, 0, 60, 12, 70))
