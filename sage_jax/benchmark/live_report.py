@@ -1,5 +1,6 @@
 """The table of live play in a benchmark report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def _row(cell: LiveCell, system: str, found: Mapping[str, Any]) -> list[str]:
         f"{cell.batch}",
         f"{cell.events / 60:.1f}",
         f"{found['notes']:,}",
-        f"{found['on_time']:.2%}",
+        f"{math.floor(10_000 * found['on_time']) / 10_000:.2%}",  # 100% has no late note
         together([1000 * each for each in found["lateness"]], "{:,.1f}"),
         f"{found['skipped']:,}",
         pair("takeover") if found["answers"] and cell.mode == "answer" else "-",
