@@ -11,6 +11,7 @@ from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import UNBOUNDED, Scheduler
 from sage_jax.errors import UserError
+from sage_jax.growing_array import GrowingArray
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece, note_array
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
@@ -71,11 +72,13 @@ class Session:
         if meter not in tokenizer.grid.meters:
             raise UserError(f"meter is {meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
         opening = tokenizer.quantize(Piece.from_notes([], tokenizer.grid.ticks_per_quarter, qpm, meter))
-        self._events = tokenizer.encode(opening)[:-1]
-        for event in self._events:
+        events = tokenizer.encode(opening)[:-1]
+        for event in events:
             self.clock.advance(event)
-        self._opening = len(self._events)
-        self._request = Request(self._events, self._limits, sampling, UNBOUNDED // 2, seed)
+        self._opening = len(events)
+        self._events = GrowingArray(np.int16, events.shape[1:])
+        self._events.extend(events)
+        self._request = Request(events, self._limits, sampling, UNBOUNDED // 2, seed)
         self._row = scheduler.open(self._request)
 
     def __enter__(self) -> "Session":
@@ -87,12 +90,12 @@ class Session:
     @property
     def events(self) -> np.ndarray:
         """All events so far, int16 [N, A]."""
-        return self._events
+        return self._events.rows.copy()
 
     @property
     def piece(self) -> Piece:
         """The piece so far."""
-        return self._encoder.tokenizer.decode(self._events)
+        return self._encoder.tokenizer.decode(self.events)
 
     @property
     def tick(self) -> int:
@@ -105,7 +108,7 @@ class Session:
         They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note
         that sorts before the last event; roll back to its tick first.
         """
-        whole, rows = self._events, note_array(notes)
+        whole, rows = self._events.rows, note_array(notes)
         if not len(rows):
             return
         keep = len(whole)
@@ -127,7 +130,7 @@ class Session:
         """
         if start < 0:
             raise UserError(f"start is {start}; give a tick of at least 0")
-        keep = max(self.clock.copy().rollback_to(start), self._opening)
+        keep = max(self.clock.events_before(start), self._opening)
         changes = [(tick, 0, meter) for tick, meter in meters] + [(tick, 1, qpm) for tick, qpm in tempos]
         rows = note_array(notes)
         if keep < len(self._events) or changes or len(rows):
@@ -135,7 +138,7 @@ class Session:
 
     def _push(self, keep: int, rows: np.ndarray, changes: Sequence[tuple] = (), is_rollback: bool = False) -> None:
         """Makes the session its first `keep` events, and then the notes `rows` [N], NOTE, and the `changes`."""
-        tokenizer, whole = self._encoder.tokenizer, self._events
+        tokenizer, whole = self._encoder.tokenizer, self._events.rows
         quantized = tokenizer.quantize(Piece.from_notes(rows, tokenizer.ticks_per_quarter)).notes
         self.clock.rollback(keep)
         try:
@@ -155,7 +158,8 @@ class Session:
             for event in whole[keep:]:
                 self.clock.advance(event)
             raise
-        self._events = np.concatenate([whole[:keep], pushed])
+        self._events.truncate(keep)
+        self._events.extend(pushed)
 
     def draw(
         self,
@@ -195,7 +199,8 @@ class Session:
             limits = dataclasses.replace(limits, programs=programs)
         # The row goes on at once: with several sessions, before the first of them waits for an event step.
         self._request = dataclasses.replace(self._request, number=number)
-        self._revise(self._events, self._events[:0], limits)
+        events = self._events.rows
+        self._revise(events, events[:0], limits)
         return self._taken(self._row.request)
 
     def _taken(self, request: Request) -> Iterator[DecodedEvent]:
@@ -207,7 +212,7 @@ class Session:
             while row.outbox:
                 event = row.outbox.popleft()
                 decoded = self._decoder.push(event)
-                self._events = np.concatenate([self._events, event[None].astype(np.int16)])
+                self._events.append(event)
                 yield decoded
                 if row.request is not request:
                     break
@@ -218,16 +223,15 @@ class Session:
         """Takes back every event at the tick `to` or later. Raises UserError if that is before what the model still reads."""
         if to < 0:
             raise UserError(f"to is {to}; give a tick of at least 0")
-        clock = self.clock.copy()
-        keep = max(clock.rollback_to(to), self._opening)
-        if keep == len(self._events):
+        keep, events = max(self.clock.events_before(to), self._opening), self._events.rows
+        if keep == len(events):
             return
         try:
-            self._revise(self._events[:keep], self._events[:0], self._limits, is_rollback=True)
+            self._revise(events[:keep], events[:0], self._limits, is_rollback=True)
         except UserError as error:
             raise UserError(f"to is tick {to}: {error}") from error
         self.clock.rollback(keep)
-        self._events = self._events[:keep]
+        self._events.truncate(keep)
 
     def close(self) -> None:
         """Frees the session's row of the engine."""

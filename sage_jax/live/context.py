@@ -8,8 +8,6 @@ from sage_jax.decoding.session import Session
 from sage_jax.errors import UserError
 from sage_jax.live.queue import PlannedNote
 
-KEPT = 4096  # notes that are remembered, at least
-
 Key = tuple[int, int, int]  # tick, program, pitch
 
 
@@ -26,10 +24,11 @@ class Context:
     """The player's notes and the model's in order of time, and the first tick at which a decoding session differs from them.
 
     `sync` makes the session equal to it again, with one rollback to that tick. At one tick a program has a pitch only once; the
-    player's note goes first.
+    player's note goes first. most: notes that are remembered at least; the model reads no more than these.
     """
 
-    def __init__(self):
+    def __init__(self, most: int):
+        self._most = most
         self._entries: dict[Key, Entry] = {}
         self._keys: list[Key] = []
         self._changes: dict[tuple[int, bool], float | tuple[int, int]] = {}  # (tick, is_tempo): value
@@ -74,10 +73,10 @@ class Context:
         if key not in self._entries:
             bisect.insort(self._keys, key)
         self._entries[key] = entry
-        if len(self._keys) > 2 * KEPT:  # the model reads no more than this
-            for old in self._keys[:KEPT]:
+        if len(self._keys) > 2 * self._most:
+            for old in self._keys[: self._most]:
                 del self._entries[old]
-            del self._keys[:KEPT]
+            del self._keys[: self._most]
 
     def given(self, notes: Iterable[PlannedNote]) -> None:
         """These notes of the model were given out; those that had been taken back are in the context again."""

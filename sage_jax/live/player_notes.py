@@ -5,6 +5,9 @@ import collections
 import dataclasses
 import statistics
 
+import numpy as np
+
+from sage_jax.growing_array import GrowingArray
 from sage_jax.live.clock import MusicalClock
 from sage_jax.live.queue import PlannedNote
 from sage_jax.tokenizers.grid import Grid
@@ -14,13 +17,18 @@ CHORD = 0.03  # seconds between the first and the last note of a chord that is p
 RECENT = 8  # notes whose lengths suggest that of a note which is still held
 
 
+# A note as a row. at, off: seconds; off is NaN while it is held.
+PLAYER_NOTE = np.dtype([("tick", "i4"), ("program", "i2"), ("pitch", "i2"), ("velocity", "i2"), ("at", "f8"), ("off", "f8")])
+
+
 @dataclasses.dataclass(eq=False, slots=True)
 class PlayerNote:
-    """A note of the player.
+    """A note of the player that the model may not know yet.
 
-    at, off: seconds; off is None while it is held. written: the length in ticks that the model has, 0 for none.
+    number: its row. at, off: seconds; off is None while it is held. written: the length in ticks that the model has, or 0.
     """
 
+    number: int
     tick: int
     program: int
     pitch: int
@@ -34,14 +42,14 @@ class PlayerNotes:
     """Quantizes what a player plays, and says which notes are new to the model or have another length than it has read.
 
     Notes are held back until WATERMARK after their time. A held note has a provisional length: a usual one that is not shorter
-    than what has sounded.
+    than what has sounded. notes: all of them so far, as rows PLAYER_NOTE.
     """
 
     def __init__(self, clock: MusicalClock, grid: Grid):
         self.clock = clock
         self._lengths = grid.durations.tolist()
         self._usual = [grid.ticks_per_quarter * factor // 2 for factor in (1, 2, 4, 8, 16, 32, 64, 128)]
-        self.notes: list[PlayerNote] = []
+        self.notes = GrowingArray(PLAYER_NOTE)
         self._held: dict[tuple[int, int], PlayerNote] = {}
         self._waiting: list[PlayerNote] = []  # not written yet, or with another length than was written
         self._recent: collections.deque[int] = collections.deque(maxlen=RECENT)
@@ -66,9 +74,9 @@ class PlayerNotes:
             self._chord = at, tick
         while (tick, program, pitch) in self._taken:  # struck twice within a tick
             tick += 1
-        note = PlayerNote(tick, program, pitch, velocity, at)
+        note = PlayerNote(len(self.notes), tick, program, pitch, velocity, at)
         self._taken.append((tick, program, pitch))
-        self.notes.append(note)
+        self.notes.append((tick, program, pitch, velocity, at, np.nan))
         self._held[program, pitch] = note
         self._waiting.append(note)
         self.programs.add(program)
@@ -82,6 +90,7 @@ class PlayerNotes:
         if note is None:
             return
         note.off = max(at, note.at)
+        self.notes.rows["off"][note.number] = note.off
         self._recent.append(self.length(note, at))
         if note.written and note.written != self.length(note, at):
             self._waiting.append(note)

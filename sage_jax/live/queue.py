@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
+from sage_jax.growing_array import GrowingArray
 from sage_jax.live.clock import MusicalClock
 
 SKIPPED_AFTER = 0.1  # seconds of lateness after which a note-on is dropped
@@ -45,6 +48,10 @@ class PlannedNote(NamedTuple):
     velocity: int
 
 
+# PlannedNote as a row: the queue remembers every note of a session that may last for hours.
+PLAYED = np.dtype([("tick", "i4"), ("program", "i2"), ("pitch", "i2"), ("duration", "i4"), ("velocity", "i2")])
+
+
 class _Pending(NamedTuple):
     tick: int
     order: int
@@ -76,8 +83,7 @@ class NoteQueue:
 
     A plan says which notes there are from one tick to another. A fresher plan replaces what older ones had in its range; what
     it does not cover yet stays, as a backup. What was given out is final: a fresher plan changes nothing at the ticks of it.
-    Every note-on that is given out has exactly one note-off, at most LONGEST seconds later. played: the notes that were given
-    out.
+    Every note-on that is given out has exactly one note-off, at most LONGEST seconds later.
     """
 
     def __init__(self, clock: MusicalClock):
@@ -92,7 +98,7 @@ class NoteQueue:
         self._last_off: dict[tuple[int, int], float] = {}
         self._outcome = Outcome([], [])
         self._is_closed = False
-        self.played: list[PlannedNote] = []
+        self._played = GrowingArray(PLAYED)
         self.sounded, self.late, self.skipped, self.changes = 0, 0, 0, 0
         self.lateness: collections.deque[float] = collections.deque(maxlen=RECENT)
         self.misses: collections.deque[bool] = collections.deque(maxlen=RECENT_MISSES)  # of the last notes: late or skipped
@@ -188,7 +194,7 @@ class NoteQueue:
         self._sounding[key] = _Sounding(message, note.tick + note.duration, (max(due, now) + SHORTEST, due + LONGEST))
         self._last_on[key] = due
         self._outcome.given.append(note)
-        self.played.append(note)
+        self._played.append(note)
         self.sounded += 1
         self.late += lateness > TOLERANCE
         self.lateness.append(lateness)
@@ -197,6 +203,11 @@ class NoteQueue:
         message = self._sounding.pop(key).message
         self._last_off[key] = due
         messages.append(dataclasses.replace(message, is_on=False, due=due, tick=self.clock.nearest(due), velocity=0))
+
+    def played(self) -> list[PlannedNote]:
+        """All notes that were given out."""
+        with self._lock:
+            return [PlannedNote(*row) for row in self._played.rows.tolist()]
 
     def planned(self, until: float) -> list[Message]:
         """What `poll` would give out up to `until` as things are, by due time. It is not final; ids are negative."""
@@ -238,7 +249,7 @@ class NoteQueue:
         """Goes on with another clock, for a new piece. What sounds must have been ended."""
         with self._lock:
             self.clock, self._frontier, self._covered, self._outcome = clock, EARLIEST, [], Outcome([], [])
-            self.played = []
+            self._played = GrowingArray(PLAYED)
 
     @property
     def is_silent(self) -> bool:

@@ -52,7 +52,7 @@ class Seat:
             reads_at_once=False,  # the host reads for all sessions
         )
         self.player = PlayerNotes(clock, tokenizer.grid)
-        self.context = Context()
+        self.context = Context(scheduler.engine.limit)
         self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
         self.mode: Mode = MODES[settings.mode](self)
         self._changed_at: float | None = None  # since when the context has been waiting to be read

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -194,12 +195,13 @@ class LiveSession:
     def piece(self) -> Piece:
         """What both have played, the player's notes first; programs of the model that the player has, too, are others here."""
         seat, ticks = self.seat, self.clock.position(self.host.now())
-        player = list(seat.player.notes) if seat else []
+        player = seat.player.notes.rows.tolist() if seat else []
         rows = [
-            (note.tick, note.program, note.pitch, _length(note, ticks, self.clock), note.velocity) for note in player
+            (tick, program, pitch, _length(at, off, ticks, self.clock), velocity)
+            for tick, program, pitch, velocity, at, off in player
         ]
-        taken = {note.program for note in player}
-        model = list(self.queue.played)
+        taken = {program for _, program, *_ in rows}
+        model = self.queue.played()
         apart = _apart({note.program for note in model}, taken)
         rows += [(max(note.tick, 0), apart[note.program], note.pitch, note.duration, note.velocity) for note in model]
         return self.clock.piece(note_array(rows))
@@ -212,9 +214,9 @@ class LiveSession:
         self.notify()
 
 
-def _length(note, now: float, clock: MusicalClock) -> int:
-    end = now if note.off is None else clock.position(note.off)
-    return max(round(end - clock.position(note.at)), 1)
+def _length(at: float, off: float, now: float, clock: MusicalClock) -> int:
+    end = now if math.isnan(off) else clock.position(off)
+    return max(round(end - clock.position(at)), 1)
 
 
 def _apart(programs: set[int], taken: set[int]) -> dict[int, int]:

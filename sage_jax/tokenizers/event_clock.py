@@ -1,10 +1,11 @@
 """EventClock: where a sequence of events has come to, event by event, with a way back."""
 
-import bisect
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from sage_jax.growing_array import GrowingArray
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, bar_ticks
 from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.note_events import NoteEvents
@@ -49,6 +50,15 @@ class ClockState(NamedTuple):
         return self.tick, self.instrument, self.pitch if self.instrument >= ev.FIRST_PROGRAM else 0
 
 
+# ClockState as a row: 41 bytes for each event of a session that may last for hours.
+STATE = np.dtype(
+    [
+        ("bar", "i4"), ("bar_start", "i4"), ("bar_ticks", "i4"), ("position", "i4"), ("instrument", "i2"), ("pitch", "i2"),
+        ("ended", "?"), ("qpm", "f8"), ("tempo_tick", "i4"), ("tempo_seconds", "f8"),
+    ]
+)  # fmt: skip
+
+
 class EventClock:
     """Counts the events of a piece and knows the bar, the tick and the seconds of each.
 
@@ -59,7 +69,9 @@ class EventClock:
     def __init__(self, tokenizer: NoteEvents):
         self.tokenizer = tokenizer
         length = int(bar_ticks(*DEFAULT_METER, tokenizer.ticks_per_quarter))
-        self._states = [ClockState(0, 0, length, 0, ev.PAD, 0, False, DEFAULT_QPM, 0, 0.0)]
+        self._state = ClockState(0, 0, length, 0, ev.PAD, 0, False, DEFAULT_QPM, 0, 0.0)
+        self._states = GrowingArray(STATE)  # after each number of events
+        self._states.append(self._state)
 
     def __len__(self) -> int:
         """The number of events so far, BOS, EOS and PAD included."""
@@ -68,7 +80,7 @@ class EventClock:
     @property
     def state(self) -> ClockState:
         """The state after the last event."""
-        return self._states[-1]
+        return self._state
 
     def advance(self, event: np.ndarray) -> ClockState:
         """The state after `event`, int [5], which is the next one. BOS and PAD change only the number of events.
@@ -79,19 +91,26 @@ class EventClock:
         event = np.asarray(event, np.int64)
         if event.shape != (ev.NUM_ATTRIBUTES,):
             raise ValueError(f"an event has {ev.NUM_ATTRIBUTES} ids; this array has the shape {list(event.shape)}")
-        onset, instrument, pitch, *_ = event.tolist()
-        state = self.state
+        if event[ev.ONSET] >= ev.FIRST:
+            self.tokenizer.check(event[None])
+        return self.count(event.tolist())
+
+    def count(self, event: Sequence[int]) -> ClockState:
+        """As `advance`, for ids that are known to be those of an event."""
+        onset, instrument, pitch, *_ = event
+        state = self._state
+        if state.ended and onset != ev.PAD:
+            raise ValueError("an event follows EOS; roll back to before EOS first")
         if onset < ev.FIRST:
-            if state.ended and onset in (ev.BOS, ev.EOS):
-                raise ValueError("an event follows EOS; roll back to before EOS first")
             state = state._replace(ended=state.ended or onset == ev.EOS)
         else:
-            self.tokenizer.check(event[None])
-            if state.ended:
-                raise ValueError("an event follows EOS; roll back to before EOS first")
             state = self._moved(state, onset - ev.FIRST, instrument, pitch)
         self._states.append(state)
+        self._state = state
         return state
+
+    def _state_after(self, events: int) -> ClockState:
+        return ClockState(*self._states.rows[events].item())
 
     def _moved(self, state: ClockState, onset: int, instrument: int, pitch: int) -> ClockState:
         bars, position = divmod(onset, self.tokenizer.max_position)
@@ -113,8 +132,8 @@ class EventClock:
         """The seconds from the start to `tick`, through the tempo changes so far; the last tempo holds after them."""
         if tick >= self.state.tempo_tick:
             return self._seconds(self.state, tick)
-        index = bisect.bisect_right(self._states, tick, key=lambda state: state.tempo_tick) - 1
-        return self._seconds(self._states[max(index, 0)], tick)
+        index = int(np.searchsorted(self._states.rows["tempo_tick"], tick, side="right")) - 1
+        return self._seconds(self._state_after(max(index, 0)), tick)
 
     def _seconds(self, state: ClockState, tick: int) -> float:
         return state.tempo_seconds + (tick - state.tempo_tick) * (60.0 / (state.qpm * self.tokenizer.ticks_per_quarter))
@@ -123,23 +142,29 @@ class EventClock:
         """Goes back to the state after the first `events` events. Raises ValueError unless there are as many."""
         if not 0 <= events <= len(self):
             raise ValueError(f"the clock has {len(self)} events; it can't go back to {events}")
-        del self._states[events + 1 :]
+        self._states.truncate(events + 1)
+        self._state = self._state_after(events)
 
     def rollback_to(self, tick: int) -> int:
         """Drops EOS, the events at `tick` or later and then the rests at the end; returns the number of events that remain.
 
         The events of a piece become those of its items before `tick`, with BOS. Raises ValueError for a negative tick.
         """
+        kept = self.events_before(tick)
+        self.rollback(kept)
+        return kept
+
+    def events_before(self, tick: int) -> int:
+        """The number of events that `rollback_to` would leave. Raises ValueError for a negative tick."""
         if tick < 0:
             raise ValueError(f"tick {tick} lies before the start; ticks count from 0")
         kept = len(self)
-        while (last := self._states[kept]).ended or last.instrument == ev.REST or last.key >= (tick,):
+        while (last := self._state_after(kept)).ended or last.instrument == ev.REST or last.key >= (tick,):
             kept -= 1
-        self.rollback(kept)
         return kept
 
     def copy(self) -> "EventClock":
         """A clock that goes on by itself from the same state."""
         clock = EventClock(self.tokenizer)
-        clock._states = self._states.copy()
+        clock._state, clock._states = self._state, self._states.copy()
         return clock

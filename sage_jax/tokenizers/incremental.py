@@ -163,7 +163,7 @@ class EventEncoder(_Coder):
         key = (tick, ids[0], ids[1] if ids[0] >= ev.FIRST_PROGRAM else 0)
         self._check_order(key)
         events, state = self._beginning(key), self.clock.state
-        rests, onset = self.tokenizer.onset_ids(*divmod(tick - state.bar_start, state.bar_ticks))
+        rests, onset = map(int, self.tokenizer.onset_ids(*divmod(tick - state.bar_start, state.bar_ticks)))
         return events + [self._count(event) for event in [self.tokenizer.rest] * rests + [(onset, *ids)]]
 
     def _end(self) -> list[Event]:
@@ -177,6 +177,8 @@ class EventEncoder(_Coder):
     def _beginning(self, key: tuple) -> list[Event]:
         """BOS, the default meter and the default tempo, where they are missing before an item of `key`."""
         events = [] if len(self) else [self._count((ev.BOS,) * ev.NUM_ATTRIBUTES)]
+        if self.clock.state.key >= (0, ev.TEMPO_CHANGE, 0):  # nothing is missing
+            return events
         meter, tempo = self.tokenizer.meter_id(DEFAULT_METER), self.tokenizer.tempo_id(DEFAULT_QPM)
         for kind, value in ((ev.METER_CHANGE, meter), (ev.TEMPO_CHANGE, tempo)):
             if self.clock.state.key < (0, kind, 0) < key:
@@ -184,7 +186,7 @@ class EventEncoder(_Coder):
         return events
 
     def _count(self, event: Event) -> Event:
-        self.clock.advance(np.array(event))
+        self.clock.count(event)
         return event
 
     def _check_order(self, key: tuple[int, int, int]) -> None:
