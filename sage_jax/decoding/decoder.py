@@ -106,10 +106,7 @@ class Decoder:
 
     def prefill(self, params: Any, state: DecodeState, slots: jax.Array, chunk: int) -> DecodeState:
         """The rows `slots`, int32 [K], read up to `chunk` queued events each, as in `read`. A row may be given twice."""
-        rows = self.read(params, state.rows(slots), chunk)
-        for place in range(len(slots)):
-            state = state.insert(slots[place], rows.row(jnp.int32(place)))
-        return state
+        return state.with_rows(slots, self.read(params, state.rows(slots), chunk))
 
     def read(self, params: Any, state: DecodeState, chunk: int) -> DecodeState:
         """Every row reads up to `chunk` queued events at once, after those that it has.

@@ -14,6 +14,7 @@ from sage_jax import struct
 from sage_jax.decoding.constraints import Constraints, Limits
 from sage_jax.decoding.sampling import SamplingConfig, SamplingParams
 from sage_jax.models.cache import Cache
+from sage_jax.models.layout import put_rows, take_rows
 
 
 @struct.dataclass
@@ -86,9 +87,18 @@ class DecodeState(struct.Struct):
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, slot, 1), self)
 
     def rows(self, slots: jax.Array) -> "DecodeState":
-        """The rows `slots`, int32 [K], as a batch of K."""
-        parts = [self.row(slots[place]) for place in range(len(slots))]
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        """The rows `slots`, int32 [K], as a batch of K, whose cache writes to this one's buffers; see `with_rows`."""
+        taken = jax.tree.map(lambda leaf: take_rows(leaf, slots), self._without_cache())
+        return taken.replace(cache=self.cache.rows(slots))
+
+    def with_rows(self, slots: jax.Array, rows: "DecodeState") -> "DecodeState":
+        """The whole batch again after `rows` of it, the rows `slots`, were changed."""
+        put = lambda whole, part: put_rows(whole, slots, part)
+        changed = jax.tree.map(put, self._without_cache(), rows._without_cache())
+        return changed.replace(cache=self.cache.with_rows(rows.cache))
+
+    def _without_cache(self) -> "DecodeState":
+        return self.replace(cache=())
 
     def insert(self, slot: jax.Array, other: "DecodeState") -> "DecodeState":
         """`other` in the rows from `slot` on. Its events must fit; the capacities may differ."""

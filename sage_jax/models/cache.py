@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from sage_jax import struct
 from sage_jax.models.attend import implementation_of
 from sage_jax.models.config import ModelConfig
-from sage_jax.models.layout import Buffers, LayerCache, Layout
+from sage_jax.models.layout import Buffers, LayerCache, Layout, put_rows, take_rows
 
 
 @struct.dataclass
@@ -17,6 +17,7 @@ class Cache(struct.Struct):
     partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
       written to `buffers` once, when the event is complete. Empty where events are read as a whole.
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
+    slots: int32 [B], the rows of `buffers` that these rows are; None for all in order, which is so but for `rows`.
     layout: that of the implementation which attends to the cache.
     """
 
@@ -24,6 +25,7 @@ class Cache(struct.Struct):
     partial_event: Buffers
     length: jax.Array
     layout: Layout = struct.field(pytree_node=False)
+    slots: jax.Array | None = None
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, max_events: int) -> "Cache":
@@ -50,7 +52,23 @@ class Cache(struct.Struct):
     def layer(self, number: int) -> LayerCache:
         """What one layer attends to."""
         partial_event = self.partial_event[number] if self.partial_event else None
-        return LayerCache(self.layout.layer(self.buffers, number), partial_event, self.length)
+        cached = self.layout.layer(self.buffers, number)
+        if self.slots is not None:
+            cached = take_rows(cached[0], self.slots), take_rows(cached[1], self.slots)
+        return LayerCache(cached, partial_event, self.length)
+
+    def rows(self, slots: jax.Array) -> "Cache":
+        """The rows `slots`, int32 [K], as a cache of K rows that writes to these buffers, which are not copied."""
+        take = lambda leaf: take_rows(leaf, slots)
+        return self.replace(partial_event=jax.tree.map(take, self.partial_event), length=take(self.length), slots=slots)
+
+    def with_rows(self, rows: "Cache") -> "Cache":
+        """The whole cache again after `rows` of it were written to."""
+        slots = rows.slots
+        assert slots is not None
+        put = lambda whole, part: put_rows(whole, slots, part)
+        partial_event = jax.tree.map(put, self.partial_event, rows.partial_event)
+        return self.replace(buffers=rows.buffers, partial_event=partial_event, length=put(self.length, rows.length))
 
     def write(self, new_kv: Buffers, after: jax.Array) -> "Cache":
         """Writes N complete events after those of each row: `new_kv` has keys and values [B, K, E, N, h] for each layer.
@@ -62,7 +80,7 @@ class Cache(struct.Struct):
         schedules the in-place write after the reads. Otherwise XLA copies each buffer.
         """
         length = jnp.where(after.ravel()[0] == jnp.inf, 0, self.length)
-        return self.replace(buffers=self.layout.append(self.buffers, new_kv, length))
+        return self.replace(buffers=self.layout.append(self.buffers, new_kv, length, self.slots))
 
     def advance(self, count: jax.Array) -> "Cache":
         """Keeps the `count` (int32 [B]) events of each row that were written last."""

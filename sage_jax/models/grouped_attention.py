@@ -54,15 +54,15 @@ class GroupedLayout:
     def layer(self, buffers: Buffers, number: int) -> KeysValues:
         return buffers[number]
 
-    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
-        return tuple(self._append(*pair, length) for pair in zip(buffers, new, strict=True))
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array, slots: jax.Array | None = None) -> Buffers:
+        return tuple(self._append(*pair, length, slots) for pair in zip(buffers, new, strict=True))
 
-    def _append(self, buffers: KeysValues, new: KeysValues, length: jax.Array) -> KeysValues:
+    def _append(self, buffers: KeysValues, new: KeysValues, length: jax.Array, slots: jax.Array | None) -> KeysValues:
         place = length * self.kv_groups[1]
         new_keys, new_values = map(self._by_group, new)
         return (
-            update_rows(buffers[0], new_keys.swapaxes(2, 3), place, KEYS_AXIS),
-            update_rows(buffers[1], new_values, place, VALUES_AXIS),
+            update_rows(buffers[0], new_keys.swapaxes(2, 3), place, KEYS_AXIS, slots),
+            update_rows(buffers[1], new_values, place, VALUES_AXIS, slots),
         )
 
     def _by_group(self, new: jax.Array) -> jax.Array:
@@ -89,10 +89,10 @@ class StackedLayout(GroupedLayout):
         keys, values = buffers[0]
         return keys[:, number].swapaxes(2, 3), values[:, number]
 
-    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array, slots: jax.Array | None = None) -> Buffers:
         def append(buffer: jax.Array, parts: Sequence[jax.Array]) -> jax.Array:
             stacked = jnp.stack([self._by_group(part) for part in parts], axis=1)  # [B, L, G, N Q, h]
-            return update_rows(buffer, stacked, length * self.kv_groups[1], 3)
+            return update_rows(buffer, stacked, length * self.kv_groups[1], 3, slots)
 
         keys, values = (append(buffer, [pair[index] for pair in new]) for index, buffer in enumerate(buffers[0]))
         return ((keys, values),)

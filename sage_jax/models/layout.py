@@ -43,16 +43,35 @@ class Layout(Protocol):
         """The buffers of one layer."""
         ...
 
-    def append(self, buffers: Buffers, new: Buffers, length: jax.Array) -> Buffers:
-        """The buffers with N complete events, of each layer keys and values [B, K, E, N, h], after the first `length` [B]."""
+    def append(self, buffers: Buffers, new: Buffers, length: jax.Array, slots: jax.Array | None = None) -> Buffers:
+        """The buffers with N complete events, of each layer keys and values [B, K, E, N, h], after the first `length` [B].
+
+        slots: int32 [B], the rows of the buffers to which these are added; None for all in order."""
         ...
 
 
-def update_rows(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
-    """Writes new [B, ...] into buffer [B, ...], in row b from position[b] on along `axis`; in place where XLA can.
+def take_rows(array: jax.Array, slots: jax.Array) -> jax.Array:
+    """The rows `slots`, int32 [K], of array [B, ...]: [K, ...]. Each is a copy of its own: XLA's gather is slower on a CPU."""
+    return jnp.concatenate([jax.lax.dynamic_slice_in_dim(array, slots[place], 1) for place in range(len(slots))])
 
-    On a CPU each row is an update of its own, since XLA expands a scatter into a loop there. Elsewhere one scatter writes all.
+
+def put_rows(array: jax.Array, slots: jax.Array, rows: jax.Array) -> jax.Array:
+    """array [B, ...] with `rows` [K, ...] as its rows `slots`, int32 [K]; in place where XLA can."""
+    for place in range(len(slots)):
+        array = jax.lax.dynamic_update_slice_in_dim(array, rows[place : place + 1], slots[place], 0)
+    return array
+
+
+def update_rows(
+    buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int, slots: jax.Array | None = None
+) -> jax.Array:
+    """Writes new [K, ...] into buffer [B, ...], in row slots[k] from position[k] on along `axis`; in place where XLA can.
+
+    Without `slots` it writes to every row. On a CPU each row is an update of its own, since XLA expands a scatter into a loop
+    there. Elsewhere one scatter writes all.
     """
+    if slots is not None:
+        return _row_by_row(buffer, new, position, axis, slots)
     if len(buffer) == 1:
         return jax.lax.dynamic_update_slice_in_dim(buffer, new, position[0], axis)
     return jax.lax.platform_dependent(
@@ -60,10 +79,12 @@ def update_rows(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: in
     )
 
 
-def _row_by_row(buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int) -> jax.Array:
-    for row in range(len(buffer)):
+def _row_by_row(
+    buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int, slots: jax.Array | None = None
+) -> jax.Array:
+    for row in range(len(new)):
         start = [jnp.int32(0)] * buffer.ndim
-        start[0], start[axis] = jnp.int32(row), position[row]
+        start[0], start[axis] = jnp.int32(row) if slots is None else slots[row], position[row]
         buffer = jax.lax.dynamic_update_slice(buffer, new[row : row + 1], start)
     return buffer
 

@@ -37,7 +37,8 @@ class ByEvent:
     def layer(self, buffers, number):
         return buffers[number]
 
-    def append(self, buffers, new, length):
+    def append(self, buffers, new, length, slots=None):
+        assert slots is None
         put = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 0))
         (old, added), = zip(buffers, new, strict=True)
         return (tuple(put(buffer, part.transpose(0, 3, 1, 2, 4), length) for buffer, part in zip(old, added, strict=True)),)
