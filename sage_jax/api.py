@@ -50,7 +50,7 @@ class Model:
         self.sampling, self.continuation, self._contents = sampling, continuation, saved.contents
         self.config = inference_config(saved.run.model, jax.devices()[0])
         self.params = inference_parameters(self.config, saved.params)
-        self._engines: dict[tuple[int, int, int], Engine] = {}
+        self._engines: dict[tuple[int, int, int, int], Engine] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.run.model.name}, step {self.step})"
@@ -260,12 +260,14 @@ class Model:
         host.start()
         return host.open(wanted)
 
-    def engine(self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None) -> Engine:
+    def engine(
+        self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None, stage_chunk: int | None = None
+    ) -> Engine:
         """The engine for `rows` continuations at once, which keeps its compiled programs.
 
-        chunk, staging_rows: as of Engine.
+        chunk, staging_rows, stage_chunk: as of Engine.
         """
-        key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows)
+        key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows, stage_chunk or chunk)
         if key not in self._engines:
             self._engines[key] = Engine(
                 self.config,
@@ -274,6 +276,7 @@ class Model:
                 context=self.run.context,
                 rows=rows,
                 chunk=chunk,
+                stage_chunk=stage_chunk,
                 staging_rows=staging_rows,
             )
         return self._engines[key]

@@ -27,6 +27,7 @@ from sage_jax.tokenizers.base import Tokenizer
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
 LIVE_CHUNK = 16  # the same where a player waits for the next note
+LIVE_STAGE_CHUNK = 64  # of a whole window, where players wait until it is read: takes little more than half the time
 CAPACITY_MULTIPLE = 64
 GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many each takes a half and 0.4 of the time alone
 STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
@@ -48,7 +49,8 @@ def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
 class Engine:
     """`rows` sessions of one model that are stepped together, each at its own event.
 
-    context: events that a row can hold, at most those of the model's training. chunk: events of a row in one prefill.
+    context: events that a row can hold, at most those of the model's training. chunk: events of a row in one prefill;
+    stage_chunk: the same in the staging area, None for as many.
     staging_rows: rows of one prefill, None for as many as the batch has, up to STAGING_ROWS. One row is best where players wait
     for the next note, since empty places take as long. The batch's cache grows as its longest row does. device: what the
     programs are for, by default jax's first device. compilations, compile_seconds: number of programs, and the time spent on
@@ -65,20 +67,22 @@ class Engine:
         context: int,
         rows: int = 1,
         chunk: int = CHUNK,
+        stage_chunk: int | None = None,
         staging_rows: int | None = None,
         first_capacity: int = FIRST_CAPACITY,
         device: Any = None,
     ):
         self.staging_rows = min(rows, STAGING_ROWS) if staging_rows is None else staging_rows
-        sizes = (("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1), ("staging_rows", self.staging_rows, 1))
-        for name, value, low in sizes:
+        self.chunk, self.stage_chunk = chunk, chunk if stage_chunk is None else stage_chunk
+        sizes = (("context", context, 8), ("rows", rows, 1), ("staging_rows", self.staging_rows, 1))
+        for name, value, low in (*sizes, ("chunk", chunk, 1), ("stage_chunk", self.stage_chunk, 1)):
             if value < low:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
         device = device or jax.devices()[0]
-        self.config, self.tokenizer, self.rows, self.chunk = resolve(config, tokenizer, device), tokenizer, rows, chunk
+        self.config, self.tokenizer, self.rows = resolve(config, tokenizer, device), tokenizer, rows
         self.decoder = Decoder(self.config, tokenizer, getattr(device, "core_count", 1))
         # What the programs depend on besides their arguments and the code.
-        self._identity = (self.config, type(tokenizer), tokenizer.fingerprint, chunk)
+        self._identity = (self.config, type(tokenizer), tokenizer.fingerprint, chunk, self.stage_chunk)
         self.capacities = cache_capacities(context, first_capacity)
         self.limit = min(context, self.capacities[-1] - 1)  # the last slot takes the writes of full rows
         self.compilations, self.compile_seconds = 0, 0.0
@@ -119,8 +123,9 @@ class Engine:
         compiled = self.compile_seconds
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
         self._number(1)  # and what makes an array of a number
-        for name in ("empty", "edit", "read"):
+        for name in ("empty", "edit"):
             self._program(name, self.staging_rows, self._stage_capacity)
+        self._program("read", self.staging_rows, self._stage_capacity, self.stage_chunk)
         for capacity in self.capacities:
             for name in ("empty", "decode", "edit", "release", "events"):
                 self._program(name, self.rows, capacity)
@@ -143,8 +148,9 @@ class Engine:
         self._staging = self._edit(staging, rows, capacity, place, keep, events, controls)
 
     def prefill_staged(self) -> None:
-        """Reads up to `chunk` queued events of every staged row."""
-        self._staging = self._program("read", self.staging_rows, self._stage_capacity)(self.params, self._staging)
+        """Reads up to `stage_chunk` queued events of every staged row."""
+        program = self._program("read", self.staging_rows, self._stage_capacity, self.stage_chunk)
+        self._staging = program(self.params, self._staging)
 
     def insert_staged(self, slot: int, length: int, place: int = 0) -> None:
         """Puts the staged row `place`, of `length` events, into the row `slot`."""
@@ -246,13 +252,13 @@ class Engine:
     def _prefill_program(self, count: int, capacity: int) -> Callable:
         """What prefills `count` rows of the batch: where there is one row, the program of a staging area of one row."""
         if self.rows == 1:
-            return self._program("read", 1, capacity)
+            return self._program("read", 1, capacity, self.chunk)
         return self._program("prefill", self.rows, capacity, count)
 
     @property
     def _stage_capacity(self) -> int:
         # A staged row has read whole chunks until it is complete.
-        return -(-self.limit // self.chunk) * self.chunk
+        return -(-self.limit // self.stage_chunk) * self.stage_chunk
 
     def _empty(self, rows: int, capacity: int) -> DecodeState:
         return self._program("empty", rows, capacity)(self.params)
@@ -281,7 +287,7 @@ class Engine:
 
         name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is
         the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the rows
-        that a prefill reads, 0 for one.
+        that a prefill reads, 0 for one; the chunk of a read.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
@@ -307,7 +313,7 @@ class Engine:
             slots = np.zeros(max(other, 1), np.int32)
             return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, slots), (1,)
         if name == "read":
-            return functools.partial(decoder.read, chunk=self.chunk), (self.params, state), (1,)
+            return functools.partial(decoder.read, chunk=other), (self.params, state), (1,)
         if name == "edit":
             given = jax.ShapeDtypeStruct((capacity, self.config.num_attributes), np.int16)
             controls = shapes(1, capacity).controls

@@ -52,12 +52,13 @@ class Scheduler:
 
     interleaved: one row at a time is prefilled, chunk by chunk with an event step between two chunks; for players who wait for
     the next note. Otherwise rows wait for each other and are prefilled together. The events are the same. window_length: the
-    most events that are read of a prompt, and when a row goes on in a new window. A smaller one is quicker to read.
+    most events that are read of a prompt, and when a row goes on in a new window. A smaller one is quicker to read. restarts:
+    how often a session's whole window was read anew.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
         self.engine, self.interleaved = engine, interleaved
-        self.totals = Totals()
+        self.totals, self.restarts = Totals(), 0
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
         self._staged: list[Staged | None] = [None] * (1 if interleaved else engine.staging_rows)  # by place
@@ -68,7 +69,7 @@ class Scheduler:
         self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
         self.window_length = window_length or int(WINDOW_FRACTION * engine.limit)
         # A row's next window is cut `ahead` events before its cache is full, and prefilled while they are drawn.
-        self._ahead = min(self.window_length // engine.chunk + 3, engine.limit // 4)
+        self._ahead = min(self.window_length // engine.stage_chunk + 3, engine.limit // 4)
 
     def submit(self, request: Request) -> Progress:
         """Queues a request. It joins as soon as a row is free."""
@@ -138,7 +139,7 @@ class Scheduler:
         if any(staged.queued for _, staged in ready):
             self.engine.prefill_staged()
         for place, staged in ready:
-            staged.read += min(staged.queued, self.engine.chunk)
+            staged.read += min(staged.queued, self.engine.stage_chunk)
             if self._is_whole(staged) and not staged.queued:
                 self._insert(place, staged)
         return True
@@ -175,14 +176,14 @@ class Scheduler:
         return staged.slot is None or self._lengths[staged.slot] >= self.engine.limit
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
-        """Whether the staged row has a chunk to read, or is complete. Its window follows what the row has drawn."""
-        if staged.slot is not None and staged.queued <= self.engine.chunk:  # each look at what is drawn waits for the device
+        """Whether the staged row has a chunk to read, or is complete. Its last chunk follows what the row has drawn."""
+        if staged.slot is not None and staged.queued <= self.engine.stage_chunk:
             keep = len(staged.window.given)
             staged.window = self._followed(staged.slot, staged.window)
             if len(staged.window.given) > keep:
                 self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep, place)
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
-        return self._is_whole(staged) or staged.queued >= self.engine.chunk
+        return self._is_whole(staged) or staged.queued >= self.engine.stage_chunk
 
     def _postpone(self, place: int) -> None:
         """Takes a new request out of the staging area; it is prefilled anew later."""
@@ -363,11 +364,9 @@ class Scheduler:
 
         A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
         """
-        has_read = False
+        if has_read := bool(self._queued()):
+            self._read_all_but(0)  # else a step that began before would bring lengths of before
         while slots := self._queued():
-            if not has_read:
-                self._read_all_but(0)  # else a step that began before would bring lengths of before
-                has_read = True
             for first in range(0, len(slots), self.engine.group):
                 self.engine.prefill(*slots[first : first + self.engine.group])
             self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
@@ -394,6 +393,7 @@ class Scheduler:
         self._renew(row, request)
         row.events = events.astype(np.int16)
         row.window = row.cut(row.events, self.window_length)
+        self.restarts += 1
         self._postpone(0)
         self._stage(0, Staged(row, row.window, None))
         self._free(slot)

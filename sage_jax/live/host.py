@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sage_jax.decoding.engine import LIVE_CHUNK
+from sage_jax.decoding.engine import LIVE_CHUNK, LIVE_STAGE_CHUNK
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.errors import UserError
 from sage_jax.live.clock import MusicalClock
@@ -46,7 +46,7 @@ class LiveHost:
         event_encoder(model.tokenizer)  # raises UserError for tokens that can't be read one event at a time
         self.model, self.now = model, clock
         self.grid = model.tokenizer.grid
-        self.engine = model.engine(sessions, LIVE_CHUNK, staging_rows=1).sibling()
+        self.engine = model.engine(sessions, LIVE_CHUNK, staging_rows=1, stage_chunk=LIVE_STAGE_CHUNK).sibling()
         window = int(WINDOW_FRACTION * self.engine.limit)
         self.scheduler = Scheduler(self.engine, interleaved=True, window_length=window)
         self.sessions: list[LiveSession] = []
@@ -165,9 +165,11 @@ class LiveHost:
         return [each for each in by_time if seat_of(each).reads_at(JOINS) <= now][: self.engine.group]
 
     def _read(self, readers: list[LiveSession]) -> None:
-        now = self.now()
-        for session in readers:  # while the device still does the event step
+        now, restarts = self.now(), self.scheduler.restarts
+        for place, session in enumerate(readers):  # while the device still does the event step
             self._work(session, lambda seat: seat.give(now))
+            if self.scheduler.restarts > restarts:  # it needed a new window: further sessions wait for the next round
+                readers = readers[: place + 1]
         self.scheduler.read_queues()
         self.engine.wait()
         seconds = self.now() - now

@@ -239,8 +239,15 @@ def test_chunks_event_steps_and_one_chunk_read_the_same(reader):
     if fields in (FLAT, DELAY):
         wide = engine.sibling()
         wide.chunk = 64
-        wide._programs = {name: program for name, program in engine._programs.items() if name[0] != "read"}
         assert np.array_equal(drawn_after(wide, events, 1), by_step)
+    if fields == FLAT:
+        wide.reset()
+        wide.stage_chunk = 64
+        wide.stage(events, controls_of(7))
+        wide.prefill_staged()
+        wide.insert_staged(0, len(events))
+        wide.decode(len(by_step) - len(events))
+        assert np.array_equal(wide.events(0, len(by_step)), by_step)
 
 
 @pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)

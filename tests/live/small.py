@@ -23,7 +23,7 @@ BEGAN = 100.0  # when the clock of a stage begins
 
 def model_of(engine=None):
     """What a host needs of a model; engine: instead of one of a tiny model."""
-    make = lambda rows, chunk, staging_rows: engine or engine_of(rows, **FLAT)
+    make = lambda rows, chunk, staging_rows, stage_chunk: engine or engine_of(rows, **FLAT)
     return types.SimpleNamespace(tokenizer=TOKENIZER, sampling=SamplingConfig(), engine=make)
 
 
@@ -104,8 +104,7 @@ class MadeUpEngine:
     """In the place of an engine, for sessions that are MadeUp."""
 
     def __init__(self, rows: int):
-        self.rows, self.tokenizer, self.limit, self.chunk = rows, TOKENIZER, 1024, 16
-
+        self.rows, self.tokenizer, self.limit, self.chunk, self.stage_chunk = rows, TOKENIZER, 1024, 16, 64
         self.group = min(rows, GROUPS[-1])
 
     def wait(self) -> None:

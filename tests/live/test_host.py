@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_jax.live.queue import TOLERANCE
+from sage_jax.live.seat import Seat
 from tests.live.small import BEGAN, Stage
 
 MELODY = [(number / 2, 60 + number % 5, 0.4) for number in range(8)]
@@ -162,6 +163,27 @@ def test_a_model_that_is_too_slow_says_so(monkeypatch):
     stage.play(session, [(number / 4, 60 + number % 5, 0.2) for number in range(120)])
     statistics = session.statistics()
     assert statistics.is_too_slow and "give live.lead = 0.5" in statistics.advice and statistics.notes > 0
+    stage.close()
+
+
+def test_of_several_full_windows_each_round_reads_one(stage, monkeypatch):
+    """The others, whose turn is the next round, go on with their draws before."""
+    sessions, read, give = [stage.open(mode="accompany", seed=number) for number in range(4)], [], Seat.give
+
+    def give_and_restart(self, now):
+        read[-1].append(self)
+        stage.host.scheduler.restarts += 1
+        give(self, now)
+
+    monkeypatch.setattr(Seat, "give", give_and_restart)
+    for session in sessions:
+        session.note_on(60, 80)
+    for _ in range(200):
+        read.append([])
+        stage.host.round()
+        stage.time.advance(stage.time.now + 0.01)
+    assert max(len(seats) for seats in read) == 1
+    assert {seat for seats in read for seat in seats} == {session.seat for session in sessions}
     stage.close()
 
 
