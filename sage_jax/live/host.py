@@ -1,5 +1,6 @@
 """LiveHost: one engine whose rows are live sessions, and the thread that owns JAX."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -145,7 +146,11 @@ class LiveHost:
             self._work(session, lambda seat: seat.update(now))
         readers = self._readers(now)
         others = sorted((each for each in self.sessions if each not in readers), key=lambda each: seat_of(each).deadline(now))
+        began = self.now()
         has_drawn = [self._work(session, lambda seat: seat.step(self.now())) for session in others]
+        seconds = self.now() - began
+        for session in itertools.compress(others, has_drawn):  # each waits for all
+            session.meters.add("event", seconds)
         if readers:
             self._read(readers)
         if readers or any(has_more) or any(has_drawn):
@@ -170,6 +175,7 @@ class LiveHost:
             self._work(session, lambda seat: seat.give(now))
             if self.scheduler.restarts > restarts:  # it needed a new window: further sessions wait for the next round
                 readers = readers[: place + 1]
+                break
         self.scheduler.read_queues()
         self.engine.wait()
         seconds = self.now() - now

@@ -18,8 +18,8 @@ class LiveStatistics:
     more than 100 ms late. lateness_*: of all notes that sounded, 0 for one on time. takeover_*: from the end of the pause, or
     the call of take_over, to the first note. after_player_*: to it from the player's last note. staleness_*: ticks between what
     the model had read of the player and the note that sounded. prefill, rollback: reading new notes, without and with going
-    back. event: drawing one. beyond_context: changes of notes that the model no longer reads. is_too_slow, advice: whether
-    deadlines are missed, and what helps.
+    back. event: drawing one of each session. beyond_context: changes of notes that the model no longer reads. is_too_slow,
+    advice: whether deadlines are missed, and what helps.
     """
 
     notes: int = 0

@@ -104,9 +104,7 @@ class Writer:
         """Draws one event; None if the range is finished or the event was taken back."""
         if self._draw is None:
             return None
-        now = self.now()
         event = next(self._draw, None)
-        self.meters.add("event", self.now() - now)
         if event is None:
             self._draw, self.frontier = None, self.stop
             self._publish(self.stop)
