@@ -77,6 +77,7 @@ class Accompany(Mode):
             self._committed = max(self._committed, min(horizon, seat.writer.frontier))
             if seat.context.dirty is None and not seat.writer.is_drawing:
                 self._go_on(now)
+            seat.writer.catch_up()
 
     def _go_on(self, now: float) -> None:
         """Begins the next range when the last one is drawn to its end."""

@@ -133,10 +133,18 @@ class Writer:
             self._published = max(self._published, stop)
 
     def _skip_ahead(self, event: DecodedEvent) -> None:
-        """Goes on at the first tick that is in time, where the model has come to be late."""
+        """Takes back an event that came too late, and goes on in time."""
         self.session.rollback(event.tick)
-        self.meters.add("missed", True)
         self.context.touch(event.tick)
+        self._go_on_in_time()
+
+    def catch_up(self) -> None:
+        """Goes on in time if the place up to which all is drawn has passed: a note that is drawn there would be late."""
+        if self.is_drawing and not self.is_draft and self.clock.seconds(self.frontier) < self.now():
+            self._go_on_in_time()
+
+    def _go_on_in_time(self) -> None:
+        self.meters.add("missed", True)
         self.frontier = self.clock.tick_from(self.now() + self.delay)
         self._open()
 
