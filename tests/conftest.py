@@ -1,13 +1,10 @@
 """What every test runs under: JAX on the CPU and strict, hypothesis without chance or deadlines."""
 
-import atexit
 import dataclasses
 import functools
 import gc
 import importlib.metadata
 import os
-import shutil
-import tempfile
 
 # Set before anything imports jax, and inherited by the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,11 +17,13 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # where the fusion
     FLAGS += ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_use_xnnpack=false"]  # a seventh less to compile
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
-# Workers and their processes share compiled programs through a folder that goes with the process that made it.
+# Workers and their processes share compiled programs, and later runs of the tests find them again.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sage_jax_compiled_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    from sage_jax.files import user_cache
+
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(user_cache() / "sage_jax" / "tests")
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.
 os.environ.setdefault("SAGE_JAX_PROGRAMS", "false")

@@ -19,9 +19,10 @@ Programs replay pieces in real time to the server of `launch.live`, over its soc
 rest three, in trade they take turns with the model, and in accompany they never stop.
 
 A note is on time if it reached the player at most {TOLERANCE * 1000:.0f} ms after its due time. One that would be more than
-{SKIPPED_AFTER * 1000:.0f} ms late is skipped, and counts as not on time. Takeover is from the end of the player's pause to the
-model's first note. Staleness is the distance, in ticks of a twelfth of a quarter, between a note and the place up to which the
-model had read the player when it drew it. Lateness and counts are of all players together, other figures of the worst player.
+{SKIPPED_AFTER * 1000:.0f} ms late is skipped, and counts as not on time. Where a model can't keep up it leaves out what it
+would play late, so that it plays fewer notes. Takeover is from the end of the player's pause to the model's first note.
+Staleness is the distance, in ticks of a twelfth of a quarter, between a note and the place up to which the model had read the
+player when it drew it. Lateness and counts are of all players together, other figures of the worst player.
 
 `cores` are processor seconds of the server in each second. Growth is that of its memory between the second and the last tenth
 of the time. Drift is by how much the offset of the server's clock seemed to change, as a page measures it."""

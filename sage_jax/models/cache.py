@@ -17,7 +17,7 @@ class Cache(struct.Struct):
     partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
       written to `buffers` once, when the event is complete. Empty where events are read as a whole.
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
-    slots: int32 [B], the rows of `buffers` that these rows are; None for all in order, which is so but for `rows`.
+    slots: int32 [B], the rows of `buffers` that these rows are; None for all in order, as everywhere but in `rows`.
     layout: that of the implementation which attends to the cache.
     """
 

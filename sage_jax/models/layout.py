@@ -46,12 +46,13 @@ class Layout(Protocol):
     def append(self, buffers: Buffers, new: Buffers, length: jax.Array, slots: jax.Array | None = None) -> Buffers:
         """The buffers with N complete events, of each layer keys and values [B, K, E, N, h], after the first `length` [B].
 
-        slots: int32 [B], the rows of the buffers to which these are added; None for all in order."""
+        slots: int32 [B], the rows of the buffers to which these are added; None for all in order.
+        """
         ...
 
 
 def take_rows(array: jax.Array, slots: jax.Array) -> jax.Array:
-    """The rows `slots`, int32 [K], of array [B, ...]: [K, ...]. Each is a copy of its own: XLA's gather is slower on a CPU."""
+    """The rows `slots`, int32 [K], of array [B, ...]: [K, ...]."""
     return jnp.concatenate([jax.lax.dynamic_slice_in_dim(array, slots[place], 1) for place in range(len(slots))])
 
 

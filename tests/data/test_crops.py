@@ -24,7 +24,7 @@ def encoded(piece: Piece) -> np.ndarray:
     return TOKENIZER.encode(TOKENIZER.quantize(piece))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(pieces(max_notes=60), st.integers(5, 80), st.integers(0, 2**32 - 1))
 def test_a_random_crop_is_consecutive_bars_transposed(piece, context_events, seed):
     events, rng = encoded(piece), np.random.default_rng(seed)

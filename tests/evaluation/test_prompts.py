@@ -57,7 +57,7 @@ def test_a_surplus_is_subsampled_over_all_pieces():
     assert hop == 20 and len({prompt.name for prompt in prompts}) == 10
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(pieces(), st.integers(1, 40))
 def test_every_prompt_can_be_scored_and_continued(piece, max_prompts):
     piece = NoteEvents().quantize(piece)

@@ -89,6 +89,19 @@ def test_accompany_writes_a_lead_ahead(stage):
     stage.close()
 
 
+def test_accompany_leaves_out_what_it_could_only_play_late(stage):
+    """After each of its pauses the model is a few ticks late with all of its plan."""
+    session = stage.open(mode="accompany", lead=1.0)
+    session.note_on(60, 80)
+    for number in range(20):
+        stage.run(2.0 * number + 1)
+        stage.time.advance(session.clock.seconds(session.seat.writer.frontier) + 0.06)
+        stage.run(2.0 * number + 2)
+    statistics = session.statistics()
+    assert statistics.notes > 100 and statistics.late == statistics.skipped == 0
+    stage.close()
+
+
 COMMANDS = st.one_of(
     st.tuples(st.just("on"), st.sampled_from([60, 62, 67]), st.sampled_from([0.0, 0.0, 0.03, 0.3])),
     st.tuples(st.just("off"), st.sampled_from([60, 62, 67]), st.just(0.0)),

@@ -159,7 +159,7 @@ def test_windows_score_every_step_once(form, context):
 
 
 @given(pieces(), st.sampled_from(FORMS), st.integers(40, 200))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_windows_of_any_piece(piece, form, context):
     tokenizer = learned(*form)
     steps = tokenizer.encode(tokenizer.quantize(piece))
