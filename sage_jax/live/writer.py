@@ -145,7 +145,7 @@ class Writer:
 
     def _go_on_in_time(self) -> None:
         self.meters.add("missed", True)
-        self.frontier = self.clock.tick_from(self.now() + self.delay)
+        self.frontier = self._published = self.clock.tick_from(self.now() + self.delay)  # before it an older plan stays
         self._open()
 
     @property
