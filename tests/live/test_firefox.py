@@ -30,7 +30,7 @@ def test_it_plays_and_is_answered(tmp_path):
             (session,) = all_.host.opened
             await all_.until(lambda: sum(call[0] == "off" for call in session.calls) == 6)
             assert [call[1] for call in session.calls if call[0] == "on"] == [48, 52, 55, 60, 64, 67]
-            await page.until("live.roll.notes.length >= 12 && live.roll.notes.every((note) => note.end !== null)")
+            await page.until("live.roll.notes.length >= 18 && live.roll.notes.every((note) => note.end !== null)")
             notes = await page.evaluate("live.roll.notes.map((note) => [note.who, note.pitch, note.end - note.start])")
             assert [pitch for who, pitch, _ in notes if who == "player"] == [48, 52, 55, 60, 64, 67]
             assert {55, 59, 62, 67, 71, 74} <= {pitch for who, pitch, _ in notes if who == "model"}
