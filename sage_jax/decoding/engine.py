@@ -74,8 +74,11 @@ class Engine:
     ):
         self.staging_rows = min(rows, STAGING_ROWS) if staging_rows is None else staging_rows
         self.chunk, self.stage_chunk = chunk, chunk if stage_chunk is None else stage_chunk
-        sizes = (("context", context, 8), ("rows", rows, 1), ("staging_rows", self.staging_rows, 1))
-        for name, value, low in (*sizes, ("chunk", chunk, 1), ("stage_chunk", self.stage_chunk, 1)):
+        sizes = (
+            ("context", context, 8), ("rows", rows, 1), ("chunk", chunk, 1), ("stage_chunk", self.stage_chunk, 1),
+            ("staging_rows", self.staging_rows, 1),
+        )  # fmt: skip
+        for name, value, low in sizes:
             if value < low:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
         device = device or jax.devices()[0]
@@ -250,7 +253,7 @@ class Engine:
         return self._numbers[value]
 
     def _prefill_program(self, count: int, capacity: int) -> Callable:
-        """What prefills `count` rows of the batch: where there is one row, the program of a staging area of one row."""
+        """What prefills `count` rows of the batch: where there is one row, what a staging area of one row has, too."""
         if self.rows == 1:
             return self._program("read", 1, capacity, self.chunk)
         return self._program("prefill", self.rows, capacity, count)

@@ -359,18 +359,18 @@ class Scheduler:
             self._lengths[slot] = max(min(kept, known - 1), 0)  # without a queue the last event is read again
         self._known[slot], self._done[slot] = known, False
 
-    def read_queues(self) -> bool:
-        """Reads what sessions were given, several rows at once, but for the last few events; returns whether there was any.
+    def read_queues(self) -> None:
+        """Reads what sessions were given, several rows at once, but for the last few events.
 
         A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
         """
-        if has_read := bool(self._queued()):
-            self._read_all_but(0)  # else a step that began before would bring lengths of before
+        if not self._queued():
+            return
+        self._read_all_but(0)  # else a step that began before would bring lengths of before
         while slots := self._queued():
             for first in range(0, len(slots), self.engine.group):
                 self.engine.prefill(*slots[first : first + self.engine.group])
             self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
-        return has_read
 
     def _queued(self) -> list[int]:
         """The rows with a queue that is worth a prefill."""

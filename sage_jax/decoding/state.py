@@ -95,7 +95,7 @@ class DecodeState(struct.Struct):
         """The whole batch again after `rows` of it, the rows `slots`, were changed."""
         put = lambda whole, part: put_rows(whole, slots, part)
         changed = jax.tree.map(put, self._without_cache(), rows._without_cache())
-        return changed.replace(cache=self.cache.with_rows(rows.cache))
+        return changed.replace(cache=self.cache.with_rows(slots, rows.cache))
 
     def _without_cache(self) -> "DecodeState":
         return self.replace(cache=())

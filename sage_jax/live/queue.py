@@ -12,6 +12,7 @@ import numpy as np
 
 from sage_jax.growing_array import GrowingArray
 from sage_jax.live.clock import MusicalClock
+from sage_jax.music.notes import NOTE
 
 SKIPPED_AFTER = 0.1  # seconds of lateness after which a note-on is dropped
 TOLERANCE = 0.002  # seconds that do not count as late: those that it takes to wake up
@@ -46,10 +47,6 @@ class PlannedNote(NamedTuple):
     pitch: int
     duration: int
     velocity: int
-
-
-# PlannedNote as a row: the queue remembers every note of a session that may last for hours.
-PLAYED = np.dtype([("tick", "i4"), ("program", "i2"), ("pitch", "i2"), ("duration", "i4"), ("velocity", "i2")])
 
 
 class _Pending(NamedTuple):
@@ -98,7 +95,7 @@ class NoteQueue:
         self._last_off: dict[tuple[int, int], float] = {}
         self._outcome = Outcome([], [])
         self._is_closed = False
-        self._played = GrowingArray(PLAYED)
+        self._played = GrowingArray(NOTE)  # a session may last for hours
         self.sounded, self.late, self.skipped, self.changes = 0, 0, 0, 0
         self.lateness: collections.deque[float] = collections.deque(maxlen=RECENT)
         self.misses: collections.deque[bool] = collections.deque(maxlen=RECENT_MISSES)  # of the last notes: late or skipped
@@ -194,7 +191,7 @@ class NoteQueue:
         self._sounding[key] = _Sounding(message, note.tick + note.duration, (max(due, now) + SHORTEST, due + LONGEST))
         self._last_on[key] = due
         self._outcome.given.append(note)
-        self._played.append(note)
+        self._played.append((*note, 0))
         self.sounded += 1
         self.late += lateness > TOLERANCE
         self.lateness.append(lateness)
@@ -204,10 +201,10 @@ class NoteQueue:
         self._last_off[key] = due
         messages.append(dataclasses.replace(message, is_on=False, due=due, tick=self.clock.nearest(due), velocity=0))
 
-    def played(self) -> list[PlannedNote]:
-        """All notes that were given out."""
+    def played(self) -> np.ndarray:
+        """All notes that were given out, NOTE [N]. Those from before the downbeat have onsets below 0."""
         with self._lock:
-            return [PlannedNote(*row) for row in self._played.rows.tolist()]
+            return self._played.rows.copy()
 
     def planned(self, until: float) -> list[Message]:
         """What `poll` would give out up to `until` as things are, by due time. It is not final; ids are negative."""
@@ -249,7 +246,7 @@ class NoteQueue:
         """Goes on with another clock, for a new piece. What sounds must have been ended."""
         with self._lock:
             self.clock, self._frontier, self._covered, self._outcome = clock, EARLIEST, [], Outcome([], [])
-            self._played = GrowingArray(PLAYED)
+            self._played = GrowingArray(NOTE)
 
     @property
     def is_silent(self) -> bool:

@@ -202,9 +202,10 @@ class LiveSession:
         ]
         taken = {program for _, program, *_ in rows}
         model = self.queue.played()
-        apart = _apart({note.program for note in model}, taken)
-        rows += [(max(note.tick, 0), apart[note.program], note.pitch, note.duration, note.velocity) for note in model]
-        return self.clock.piece(note_array(rows))
+        programs = model["program"].tolist()
+        apart = _apart(set(programs), taken)
+        model["onset"], model["program"] = np.maximum(model["onset"], 0), [apart[program] for program in programs]
+        return self.clock.piece(np.concatenate([note_array(rows), model]))
 
     def close(self) -> None:
         """Ends the session; the last poll has the note-offs of all that sounds. Frees the row."""

@@ -62,10 +62,8 @@ class Cache(struct.Struct):
         take = lambda leaf: take_rows(leaf, slots)
         return self.replace(partial_event=jax.tree.map(take, self.partial_event), length=take(self.length), slots=slots)
 
-    def with_rows(self, rows: "Cache") -> "Cache":
-        """The whole cache again after `rows` of it were written to."""
-        slots = rows.slots
-        assert slots is not None
+    def with_rows(self, slots: jax.Array, rows: "Cache") -> "Cache":
+        """The whole cache again after `rows` of it, the rows `slots`, were written to."""
         put = lambda whole, part: put_rows(whole, slots, part)
         partial_event = jax.tree.map(put, self.partial_event, rows.partial_event)
         return self.replace(buffers=rows.buffers, partial_event=partial_event, length=put(self.length, rows.length))

@@ -75,17 +75,18 @@ def update_rows(
         return _row_by_row(buffer, new, position, axis, slots)
     if len(buffer) == 1:
         return jax.lax.dynamic_update_slice_in_dim(buffer, new, position[0], axis)
+    each_row = functools.partial(_row_by_row, axis=axis, slots=range(len(buffer)))
     return jax.lax.platform_dependent(
-        buffer, new, position, cpu=functools.partial(_row_by_row, axis=axis), default=functools.partial(_scatter, axis=axis)
+        buffer, new, position, cpu=each_row, default=functools.partial(_scatter, axis=axis)
     )
 
 
 def _row_by_row(
-    buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int, slots: jax.Array | None = None
+    buffer: jax.Array, new: jax.Array, position: jax.Array, axis: int, slots: jax.Array | range
 ) -> jax.Array:
     for row in range(len(new)):
         start = [jnp.int32(0)] * buffer.ndim
-        start[0], start[axis] = jnp.int32(row) if slots is None else slots[row], position[row]
+        start[0], start[axis] = jnp.int32(slots[row]), position[row]
         buffer = jax.lax.dynamic_update_slice(buffer, new[row : row + 1], start)
     return buffer
 

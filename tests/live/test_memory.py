@@ -18,7 +18,7 @@ NOTES = 1_500
 
 def played(count: int):
     clock = MusicalClock(0.0, 120.0)
-    player, second = PlayerNotes(clock, TOKENIZER.grid), 0.0
+    player = PlayerNotes(clock, TOKENIZER.grid)
     for number in range(count):
         second = number / 10 + 1e-3 * number % 7
         player.on(number % 128, 80, number % 16, second)
