@@ -103,6 +103,7 @@ class Engine:
         """
         self.params = self.decoder.inference_parameters(params)
         self._step_params = self.decoder.step_parameters(self.params)
+        self._step_leaves = jax.tree.leaves(self._step_params)  # so that an event step does not flatten them
 
     def reset(self) -> None:
         """Releases every row, and goes back to the first capacity."""
@@ -172,7 +173,9 @@ class Engine:
         none or a given one, its length, whether it is done, and the number of steps.
         """
         program = self._program("decode", self.rows, self.capacity)
-        self._state, shown = program(self._step_params, self.state, self._number(max_steps), self._number(min_active))
+        controls, numbers = self.state.controls, (self._number(max_steps), self._number(min_active))
+        state, shown = program(self._step_leaves, self.state.replace(controls=()), controls, *numbers)
+        self._state = state.replace(controls=controls)
         return shown
 
     def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
@@ -326,4 +329,10 @@ class Engine:
         if name == "event_step":
             return decoder.event_step, (self._step_params, state), (1,)
         assert name == "decode"
-        return decoder.decode, (self._step_params, state, number, number), (1,)
+        tree = jax.tree.structure(self._step_params)
+
+        def decode(leaves: list[jax.Array], state: DecodeState, controls: Controls, *numbers: jax.Array):
+            state, shown = decoder.decode(tree.unflatten(leaves), state.replace(controls=controls), *numbers)
+            return state.replace(controls=()), shown  # what a step does not change need not come out of it
+
+        return decode, (self._step_leaves, state.replace(controls=()), state.controls, number, number), (1,)
