@@ -17,7 +17,8 @@ NAME, and its time on an otherwise idle machine (estimates; most of a short run 
   scaling        communication of train steps between devices: counted, not timed, so other work does no harm
   live           live play in real time with sage-20m, on time or not; an hour and a quarter on two cores
   live_sharing   the same with other sharings, as docs/benchmark_method.md makes them; 20 minutes
-  gpu            decoding in bfloat16 on one accelerator of 80 GB, 20 minutes; not run yet
+  gpu            decoding in bfloat16 on one accelerator of 80 GB, one row and 64; 8 minutes with 16 cores; not run yet
+  gpu_batches    the same with 8 and 256 rows
   gpu_training   train steps on such an accelerator
   debug          a little of everything, a minute or two
 
@@ -33,7 +34,7 @@ from sage_jax.errors import UserError
 
 ARGUMENTS = (
     "cpu", "small", "batch", "training", "training_base", "sharing", "forms", "peers", "long", "growth", "scaling", "live",
-    "live_sharing", "gpu", "gpu_training", "debug",
+    "live_sharing", "gpu", "gpu_batches", "gpu_training", "debug",
 )  # fmt: skip
 FOUR = ("mha", "mqa", "as_kvhs-mixed-1", "nested-mqa")
 SHARINGS = ("mha", "mqa", "as_kvhs-all-1", "as_kvhs-own-1", "as_kvhs-mixed-1")
@@ -151,15 +152,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
             flat={**ahead, "systems": ("runs/live/mha", "runs/live/as_kvhs"), "sessions": (1, 2, 4)},
             nested={**ahead, "systems": ("runs/live/nested2-mqa",), "sessions": (1, 8, 16)},
         )
-    if arg == "gpu":
+    if arg in ("gpu", "gpu_batches"):
         config.title = "Accelerator"
         config.dtype = "bfloat16"
-        systems = (*FOUR, "hf-llama-static-compiled")
-        # All systems of a table are in device memory at the same time.
-        config.tables = dict(
-            gpu=dict(systems=systems, contexts=(1024,), events=50),
-            gpu_batch=dict(systems=systems, batches=(64,), contexts=(1024,)),
-        )
+        # All systems of a table are in device memory at the same time. 50 events in each of 20 turns make a p99.
+        systems = (*FOUR, "as_kvhs-own-1", "hf-llama-static-compiled")
+        short, long = (dict(systems=systems, contexts=(tokens,), events=50) for tokens in (1024, 4096))
+        config.tables = dict(gpu=dict(short, batches=(1, 64)), gpu_long=dict(long, batches=(1,)))
+        if arg == "gpu_batches":
+            config.tables = dict(gpu_batches=dict(short, batches=(8, 256)), gpu_long_batch=dict(long, batches=(64,)))
     if arg == "gpu_training":
         config.title = "TrainingOnGPU"
         config.dtype = "bfloat16"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from sage_jax.benchmark.measurement import Measurement
 from sage_jax.benchmark.worker import DecodingRun
+from sage_jax.environment import cores
 from sage_jax.files import ROOT
 
 Job = tuple[list[str], dict[str, Any]]  # the command of a worker, and the job that it gets as JSON
@@ -28,11 +29,10 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """The process of one system, idle between its turns. Raises WorkerFailed if it ends early or hangs.
+    """The process of one system, idle between its turns. It is started at once, and may not be ready yet.
 
     environment: variables in addition to this process's own.
     limit: seconds after which a worker that does not answer is killed.
-    metadata: what the system reports when it is ready.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Worker:
         # Idle workers must not spin, and they share an accelerator's memory.
         shared = {"OMP_WAIT_POLICY": "passive", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._limit, self._stderr = limit, tempfile.TemporaryFile("w+")
+        self._metadata: dict[str, Any] | None = None
         self._process = subprocess.Popen(
             [*command, json.dumps(job)],
             env={**os.environ, "PYTHONPATH": str(ROOT), **shared, **(environment or {})},
@@ -55,14 +56,21 @@ class Worker:
             stderr=self._stderr,
             start_new_session=True,  # so that its children can be killed with it
         )
-        try:
-            self.metadata = self._answer()
-        except BaseException:  # an interrupt does not reach the new session
-            self.close()
-            raise
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the system reports when it is ready. Waits for it; raises WorkerFailed if it ends early or hangs."""
+        if self._metadata is None:
+            try:
+                self._metadata = self._answer()
+            except BaseException:  # an interrupt does not reach the new session
+                self.close()
+                raise
+        return self._metadata
 
     def run(self) -> dict[str, Any]:
-        """Does one run and returns its result."""
+        """Does one run and returns its result. Raises WorkerFailed if the worker ends early or hangs."""
+        _ = self.metadata
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a dead worker: _answer raises
             self._process.stdin.write("run\n")
@@ -118,7 +126,7 @@ def run_interleaved(
 ) -> list[Measurement]:
     """Measures the systems in turns; returns one measurement per system, those with an error last.
 
-    All workers start first. Each of `rounds` rounds (at least two) probes the device and runs every system once, in a new
+    All workers start first, as many at once as there are cores. Each of `rounds` rounds (at least two) probes the device and runs every system once, in a new
     random order, so that no system always follows the same other one. The first round is a warm-up and does not count.
 
     job_of: a system's command and job.
@@ -136,12 +144,19 @@ def run_interleaved(
         console.print(f"  {system}: not measured: {error}", highlight=False, markup=False)
 
     try:
-        for system in systems:
-            try:
-                command, jobs[system] = job_of(system)
-                workers[system] = Worker(command, jobs[system], limit=limit)
-            except WorkerFailed as error:
-                give_up(system, error)
+        for first in range(0, len(systems), cores()):
+            for system in systems[first : first + cores()]:
+                try:
+                    command, jobs[system] = job_of(system)
+                    workers[system] = Worker(command, jobs[system], limit=limit)
+                except WorkerFailed as error:
+                    give_up(system, error)
+            for system, worker in list(workers.items()):
+                try:
+                    _ = worker.metadata
+                except WorkerFailed as error:
+                    give_up(system, error)
+                    del workers[system]
         probes: list[dict[str, float]] = []
         runs: dict[str, list[dict[str, Any]]] = {system: [] for system in workers}
         for _ in range(rounds):

@@ -24,11 +24,11 @@ HANGS = "print('{}', flush=True); import subprocess, sys, time; subprocess.Popen
 @pytest.mark.process
 def test_the_error_of_a_worker_that_dies_is_its_last_line():
     with pytest.raises(WorkerFailed, match="no such thing"):
-        Worker([sys.executable, "-c", "raise SystemExit('no such thing')"], {})
+        Worker([sys.executable, "-c", "raise SystemExit('no such thing')"], {}).run()
     with pytest.raises(WorkerFailed, match="exit code 3"):
-        Worker([sys.executable, "-c", "raise SystemExit(3)"], {})
+        Worker([sys.executable, "-c", "raise SystemExit(3)"], {}).run()
     between_turns = Worker([sys.executable, "-c", "print('{}', flush=True); raise SystemExit('gone')"], {})
-    between_turns._process.wait()
+    assert between_turns.metadata == {} and between_turns._process.wait() == 1
     with pytest.raises(WorkerFailed, match="gone"):
         between_turns.run()
 
@@ -45,8 +45,26 @@ def test_a_worker_answers_and_one_that_hangs_is_killed_with_its_children():
         worker.run()
     assert worker._process.returncode == -9
     with pytest.raises(WorkerFailed, match="killed after 0.1 s"):
-        Worker([sys.executable, "-c", "import time; time.sleep(60)"], {}, limit=0.1)
+        Worker([sys.executable, "-c", "import time; time.sleep(60)"], {}, limit=0.1).run()
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.process
+def test_workers_start_at_once_and_one_that_fails_to_start_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(interleaved, "cores", lambda: 2)
+    meets = "import pathlib, time\nmine, other = pathlib.Path({!r}), pathlib.Path({!r})\nmine.touch()\n"
+    meets += "while not other.exists(): time.sleep(0.01)\n" + ECHO.replace("{", "{{").replace("}", "}}")
+    files = {name: str(tmp_path / name) for name in "ab"}
+    jobs = {
+        mine: ([sys.executable, "-c", meets.format(files[mine], files[other])], dict(steps=1, answer=dict(seconds=[0.1])))
+        for mine, other in ("ab", "ba")
+    }
+    jobs["broken"] = [sys.executable, "-c", "raise SystemExit('no such thing')"], dict(steps=1)
+    probe = FakeWorker([], dict(answer=dict(bytes_per_second=1.0, operations_per_second=1.0)))
+    console = Console(file=io.StringIO())
+    measured = run_interleaved(list(jobs), jobs.__getitem__, 2, probe, {}, "abc", console, limit=60)
+    assert [(each.system, each.error) for each in measured] == [("a", ""), ("b", ""), ("broken", "no such thing")]
+    probe.close()
 
 
 def test_a_worker_that_fails_or_measures_another_job_is_an_error(monkeypatch):

@@ -19,6 +19,7 @@ from sage_jax.benchmark.ratios import CONTROL
 from sage_jax.benchmark.report import write_report
 from sage_jax.benchmark.roofline import training_operations
 from sage_jax.benchmark.suite import MEASUREMENTS, measure
+from sage_jax.decoding.engine import CHUNK, STAGING_ROWS
 from sage_jax.errors import UserError
 from sage_jax.models.cache import Cache
 from sage_jax.models.presets import model_config
@@ -41,15 +42,18 @@ def test_every_config_is_valid(argument):
             assert config.reference + CONTROL in cell.systems
 
 
-def test_the_tables_of_gpu_fit_into_80_gb():
-    """All systems of a cell are in memory: weights, caches, and the scores of a prefill of eight rows."""
-    config = config_of("gpu")
+@pytest.mark.parametrize("name", ["gpu", "gpu_batches"])
+def test_the_tables_of_gpu_fit_into_80_gb(name):
+    """All systems of a cell are in memory: weights, caches of the batch and of staged rows, and the scores of a prefill."""
+    config = config_of(name)
     for cell in config.cells():
         assert isinstance(cell, DecodingCell) and cell.table.startswith("gpu")
         model = model_config("mha", cell.model, config.dtype)  # the largest
-        cache = jax.eval_shape(lambda model=model, cell=cell: Cache.empty(model, cell.batch, cell.context_events)).num_bytes
-        scores = 2 * 4 * min(cell.batch, 8) * model.num_heads * (5 * cell.context_events) ** 2
-        assert len(cell.systems) * (cache + scores + 2 * num_parameters(model)) < 40e9
+        staged = min(cell.batch, STAGING_ROWS)
+        rows = cell.batch + staged
+        cache = jax.eval_shape(lambda model=model, cell=cell, rows=rows: Cache.empty(model, rows, cell.context_events))
+        scores = 2 * 4 * staged * model.num_heads * 5 * CHUNK * 5 * cell.context_events
+        assert len(cell.systems) * (cache.num_bytes + scores + 2 * num_parameters(model)) < 70e9
 
 
 @pytest.mark.process
