@@ -56,7 +56,7 @@ def representation_of(run: RunConfig, workdir: pathlib.Path | None) -> Tokenizer
 def lower(name: str, run: RunConfig, representation: Tokenizer, target: Target, rows: int, capacity: int) -> Lowered:
     """The program `name`, one of PROGRAMS. rows, capacity: of the engine; training has none.
 
-    Raises UserError if the run's mesh or batch does not fit the target.
+    Raises UserError if the run's mesh or batch does not fit the target, or a library that it needs is missing.
     """
     if name == "train":
         return lower_training(run, representation, target)
@@ -96,7 +96,15 @@ def _mesh_of(device: Any) -> AbstractMesh:
 
 def lower_training(run: RunConfig, representation: Tokenizer, target: Target) -> Lowered:
     """The train step of a run over all devices of the target."""
-    functions = make_train_functions(run, representation, target.devices)
+    try:
+        functions = make_train_functions(run, representation, target.devices)
+    except RuntimeError as error:  # jax looks for the library whose flash attention the step calls
+        if "cuDNN" not in str(error):
+            raise
+        raise UserError(
+            f"--target={target.name} --program=train needs cuDNN, which is not installed: pip install nvidia-cudnn-cu13, or give "
+            "--config.model.attention_impl=chunked"
+        ) from error
     if functions.abstract_state is None:
         raise UserError("config.partitioner is pmap, whose programs are for the devices of this machine; give mesh")
     compile = lambda: functions.train_step.lower(functions.abstract_state, abstract_batch(run)).compile()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from sage_jax.compiling import memory, targets
+from sage_jax.compiling import memory, programs, targets
 from sage_jax.compiling.memory import check_fits, stated_excess
 from sage_jax.compiling.report import lines
 from sage_jax.compiling.request import compile_for
@@ -85,6 +85,15 @@ def test_a_missing_compiler_is_named_with_its_extra(target, extra, monkeypatch):
     with pytest.raises(UserError) as error:
         targets.find_target(target)
     assert str(error.value).endswith(f'which is not installed: pip install "{extra}"')
+
+
+def test_a_missing_library_of_a_train_step_is_named(monkeypatch):
+    def make(*_):
+        raise RuntimeError("cuDNN not found.")
+
+    monkeypatch.setattr(programs, "make_train_functions", make)
+    with pytest.raises(UserError, match="^--target=cpu --program=train needs cuDNN, .*attention_impl=chunked$"):
+        compile_for("cpu", "train", tiny_config().to_dict())
 
 
 def test_a_topology_that_its_compiler_does_not_know_takes_one_line(monkeypatch):
