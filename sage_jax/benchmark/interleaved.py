@@ -126,8 +126,9 @@ def run_interleaved(
 ) -> list[Measurement]:
     """Measures the systems in turns; returns one measurement per system, those with an error last.
 
-    All workers start first, as many at once as there are cores. Each of `rounds` rounds (at least two) probes the device and runs every system once, in a new
-    random order, so that no system always follows the same other one. The first round is a warm-up and does not count.
+    All workers start first, as many at once as there are cores. Each of `rounds` rounds (at least two) probes the device and
+    runs every system once, in a new random order, so that no system always follows the same other one. The first round is a
+    warm-up and does not count.
 
     job_of: a system's command and job.
     cell, commit: copied to each measurement.

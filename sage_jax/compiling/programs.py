@@ -102,8 +102,8 @@ def lower_training(run: RunConfig, representation: Tokenizer, target: Target) ->
         if "cuDNN" not in str(error):
             raise
         raise UserError(
-            f"--target={target.name} --program=train needs cuDNN, which is not installed: pip install nvidia-cudnn-cu13, or give "
-            "--config.model.attention_impl=chunked"
+            f"--target={target.name} --program=train needs cuDNN, which is not installed: pip install nvidia-cudnn-cu13, or "
+            "give --config.model.attention_impl=chunked"
         ) from error
     if functions.abstract_state is None:
         raise UserError("config.partitioner is pmap, whose programs are for the devices of this machine; give mesh")
