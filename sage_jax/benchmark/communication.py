@@ -44,18 +44,26 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
     """The calls of a program on a mesh with these axes and sizes, in its devices' order.
 
     A call counts as in `communicated`. A call that the compiler shows in several computations, as that of a fusion and the one
-    that waits for it, counts once: its channel is the same.
+    that waits for it, counts once: its channel is the same. A sum of which each device keeps its part is a reduce-scatter. The
+    compiler of TPUs writes it as a fusion of an all-reduce and slices, and gives all of them one channel.
     """
     found, channels = [], set()
-    for instruction in program.instructions:
-        kind = instruction.opcode.removesuffix(START)
-        if kind not in COLLECTIVES:
-            continue
-        channel = kind, instruction.attribute("channel_id")
-        if channel[1] and channel in channels:
-            continue
-        channels.add(channel)
-        found.append(Collective(kind, "+".join(_axes(instruction, mesh)), _result_bytes(instruction, kind)))
+    for name, instructions in program.computations.items():
+        is_scattered = name.startswith("all-reduce-scatter")
+        for instruction in instructions:
+            kind = instruction.opcode.removesuffix(START)
+            if kind not in COLLECTIVES:
+                continue
+            axes = "+".join(_axes(instruction, mesh))
+            root = program.root(name)
+            if is_scattered and root:
+                found.append(Collective("reduce-scatter", axes, sum(array.bytes for array in root.arrays)))
+                continue
+            channel = kind, instruction.attribute("channel_id")
+            if channel[1] and channel in channels:
+                continue
+            channels.add(channel)
+            found.append(Collective(kind, axes, _result_bytes(instruction, kind)))
     return found
 
 
@@ -74,7 +82,7 @@ def _result_bytes(instruction: Instruction, kind: str) -> int:
     if instruction.opcode.endswith(START) and instruction.shape.startswith("("):
         if kind == "collective-permute":
             return sizes[1]
-        if kind == "all-gather":
+        if kind in ("all-gather", "reduce-scatter"):
             return sum(sizes[len(sizes) // 2 :])
     return sum(sizes)
 

@@ -49,6 +49,8 @@ def test_an_asynchronous_start_counts_its_results_once():
     start = f"%s = (bf16[2,8]{layout}, bf16[4,8]{layout}) all-gather-start(%p), channel_id=7, replica_groups=[4,2]<=[8]"
     done = f"%d = bf16[4,8]{layout} all-gather-done(%s)"
     assert calls(start, done) == [Collective("all-gather", "tensor", 64)]
+    scatter = "%s = ((f32[8]{0}, f32[2]{0}), (f32[4]{0}, f32[1]{0})) reduce-scatter-start(%p, %q)"
+    assert calls(f"{scatter}, channel_id=1, replica_groups=[4,2]<=[8]") == [Collective("reduce-scatter", "tensor", 20)]
     permute = "%s = (f32[4]{0}, f32[4]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%p)"
     assert calls(f"{permute}, channel_id=1, source_target_pairs={{{{0,4}}}}") == [Collective("collective-permute", "data", 16)]
 
@@ -56,6 +58,20 @@ def test_an_asynchronous_start_counts_its_results_once():
 def test_a_call_that_is_shown_twice_counts_once():
     shown = "f32[4]{0} all-gather(%p), channel_id=3, replica_groups=[4,2]<=[8]"
     assert len(calls(f"%a = {shown}", f"%b = {shown}")) == 1
+
+
+def test_sums_that_are_scattered_in_a_fusion_count_each():
+    """As the compiler of TPUs writes them: one channel for all."""
+    fusion = """%all-reduce-scatter.{n} (p: f32[8]) -> f32[4] {{
+  %p = f32[8]{{0}} parameter(0)
+  %all-reduce.{n} = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={{{{0,2}},{{1,3}},{{4,6}},{{5,7}}}}
+  ROOT %dynamic-slice.{n} = f32[4]{{0}} dynamic-slice(%all-reduce.{n}, %first), dynamic_slice_sizes={{4}}
+}}
+
+"""
+    entry = "ENTRY %main (p: f32[8]) -> f32[4] {\n  %p = f32[8]{0} parameter(0)\n}\n"
+    program = Program.parse(f"HloModule jit_step\n\n{fusion.format(n=1)}{fusion.format(n=2)}{entry}")
+    assert collectives(program, MESH) == [Collective("reduce-scatter", "fsdp", 16)] * 2
 
 
 def test_totals_are_by_kind_and_axes():
