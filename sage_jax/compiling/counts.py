@@ -78,7 +78,7 @@ def reached(program: Program, name: str, nested: bool) -> Iterator[Instruction]:
 def _count(instructions: Iterator[Instruction]) -> Counts:
     totals = dict.fromkeys((field.name for field in dataclasses.fields(Counts)), 0)
     for instruction in instructions:
-        if kind := _kind(instruction):
+        if kind := kind_of(instruction):
             totals[kind] += 1
     return Counts(**totals)
 
@@ -91,7 +91,8 @@ def is_free(instruction: Instruction) -> bool:
     return opcode in FREE or opcode.endswith(ENDINGS) or opcode == "call"
 
 
-def _kind(instruction: Instruction) -> str | None:
+def kind_of(instruction: Instruction) -> str | None:
+    """The field of Counts that it belongs to; None for one that runs nothing itself."""
     opcode = instruction.opcode
     if is_free(instruction):
         return None

@@ -10,6 +10,7 @@ from sage_jax.benchmark.communication import Collective, collectives, totals
 from sage_jax.benchmark.hlo import Program
 from sage_jax.compiling.counts import Counts, copies_of, count
 from sage_jax.compiling.memory import Memory, check_fits, stated_excess
+from sage_jax.compiling.passes import Cost, costs_of_passes
 from sage_jax.compiling.programs import Lowered
 from sage_jax.compiling.targets import Target
 from sage_jax.compiling.traffic import main_memory_bytes
@@ -22,7 +23,8 @@ class Report:
 
     once, nested: its instructions outside and inside of loops and conditionals. copies: of arrays of the size of one of the
     cache's buffers. accessed: bytes that kernels read and write by the compiler's count; None where it has none. moved: those
-    that they read from the main memory and write to it, at most. needed: bytes that an event step must read and write.
+    that they read from the main memory and write to it, at most. passes: the cost of each pass of a train step. needed: bytes
+    that an event step must read and write.
     memory, there: what the program needs and what the device has. hlo: the compiled program as text.
     """
 
@@ -38,6 +40,7 @@ class Report:
     copies: int | None
     accessed: float | None
     moved: int
+    passes: dict[str, Cost]
     operations: float | None
     needed: int | None
     memory: Memory | None
@@ -57,6 +60,7 @@ class Report:
         """JSON-ready, without the text of the program."""
         values = dataclasses.asdict(self) | {"ratio": self.ratio, "kernels": self.once.kernels + self.nested.kernels}
         del values["hlo"]
+        values["passes"] = {name: cost._asdict() for name, cost in self.passes.items()}
         values["collectives"] = [call._asdict() | {"count": number} for call, number in self.collectives]
         if self.memory:
             values["memory"]["total"] = self.memory.total
@@ -94,6 +98,7 @@ def compile_program(lowered: Lowered, program: str, run: RunConfig, target: Targ
         copies_of(parsed, lowered.cache_buffers) if lowered.cache_buffers else None,
         costs.get("bytes accessed"),
         main_memory_bytes(parsed),
+        costs_of_passes(parsed) if program == "train" else {},
         costs.get("flops"),
         lowered.needed,
         memory,
@@ -118,6 +123,8 @@ def lines(report: Report) -> list[str]:
         found.append(f"copies of buffers of the cache: {report.copies}")
     found.append(f"bytes accessed: {_mib(report.accessed) if report.accessed else 'not stated by this compiler'}")
     found.append(f"bytes of the main memory: {_mib(report.moved)}")
+    for name, cost in report.passes.items():
+        found.append(f"{name}: {cost.kernels} kernels, {_mib(cost.moved)} of the main memory")
     if report.needed:
         ratios = f"main memory / needed: {report.ratio:.2f}"
         if report.accessed:

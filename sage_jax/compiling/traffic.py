@@ -17,10 +17,11 @@ def main_memory_bytes(program: Program) -> int:
     Each array that a kernel reads counts as a whole, except where it only slices or updates it.
     """
     found = {each.name: each for each in reached(program, program.entry, nested=False)}
-    return sum(_traffic(each, found, program) for each in found.values())
+    return sum(traffic(each, found, program) for each in found.values())
 
 
-def _traffic(instruction: Instruction, others: dict[str, Instruction], program: Program) -> int:
+def traffic(instruction: Instruction, others: dict[str, Instruction], program: Program) -> int:
+    """Those of one instruction. others: the instructions around it, by name."""
     opcode = instruction.opcode
     if is_free(instruction) or opcode in ("while", "conditional"):
         return 0
