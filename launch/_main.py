@@ -107,9 +107,12 @@ def _parse(positional: str | None, argv: Sequence[str]) -> list[str]:
         if "config" in flags.FLAGS and (path := _chosen_config(argv)):
             _check_overrides(path, argv)
         try:
-            rest = list(app.parse_flags_with_usage(list(argv)))
+            rest = flags.FLAGS(list(argv))
         except SystemExit:  # absl exits with 1 for --help, too
             sys.exit(0 if HELP.intersection(argv) else 1)
+        except flags.Error as error:
+            missing = re.findall(r"Flag (--\w+) must have a value other than None", str(error))
+            _fail(f"{' and '.join(missing)} must be given; see --help" if missing else str(error))
         if "config" in flags.FLAGS:
             _ = flags.FLAGS["config"].value.is_locked  # type: ignore[union-attr]  # any attribute raises the reason if the file can't be read
     except OSError as error:

@@ -66,7 +66,7 @@ def make_dataset(
         raise UserError(f"data.context_events is {context_events}; a crop needs at least {HEAD + 2}: its head, a note and EOS")
     shards = TokenShards(shards_dir, split, tokenizer, max_pieces)
     if not len(shards):
-        raise UserError(f"{shards_dir} has no piece in its {split} split; add different pieces to the corpus")
+        raise UserError(f"{shards_dir} has no piece in its {split} split; the corpus needs at least three different pieces")
     target = tokenizer if representation is None else representation
     retokenizer = None if target == tokenizer else Retokenize(tokenizer, target)
     mixture = Mixture(tasks, tokenizer, target, context_events) if isinstance(target, RoleEvents) else None

@@ -92,7 +92,7 @@ class Task:
         shards, training = (TokenShards(folder, split, tokenizer) for split in (config.split, "train"))
         for split, each in ((config.split, shards), ("train", training)):
             if not len(each):
-                raise UserError(f"{folder} has no piece in its {split} split; add different pieces to the corpus")
+                raise UserError(f"{folder} has no piece in its {split} split; the corpus needs at least three different pieces")
         pieces = [tokenizer.decode(events) for events in shards]
         prompts, hop = choose_prompts(shards.names, pieces, config.prompts, config.prompt_bars, config.max_bars)
         return cls(config, shards, training, tokenizer, pieces, prompts, hop)

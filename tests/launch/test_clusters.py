@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -44,16 +45,17 @@ def test_shellcheck_finds_nothing(script):
 
 def test_a_pod_is_created_installed_used_and_deleted(cluster):
     pod = ("bash", "launch/tpu_pod.sh", "pod", "zone")
-    for step in (["create", "v5litepod-16"], ["train", "--workdir=/a b"], ["delete"]):
+    for step in (["create", "v6e-16"], ["preprocess", "--workdir=/a"], ["train", "--workdir=/a b"], ["delete"]):
         ended, called = cluster(*pod, *step)
         assert ended.returncode == 0, ended.stderr
     install, called = cluster(*pod, "install", REPOSITORY="https://example.org/sage_jax", MOUNT="10.0.0.2:/share")
     assert install.returncode == 0, install.stderr
-    assert "tpu-vm create pod --zone=zone --accelerator-type=v5litepod-16" in called[0] and "--spot" in called[0]
-    assert "--worker=all" in called[1] and r"launch.train --coordinator=auto --workdir=/a\ b" in called[1]
-    assert "tpu-vm delete pod" in called[2]
+    assert "tpu-vm create pod --zone=zone --accelerator-type=v6e-16 --version=v2-alpha-tpuv6e --spot" in called[0]
+    assert "--worker=0" in called[1] and "launch.preprocess --workdir=/a" in called[1]
+    assert "--worker=all" in called[2] and r"launch.train --coordinator=auto --workdir=/a\ b" in called[2]
+    assert "tpu-vm delete pod" in called[3]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    assert "mount 10.0.0.2:/share /shared" in called[3] and f"git checkout {head}" in called[4]
+    assert "mount 10.0.0.2:/share /shared" in called[4] and f"git checkout {head}" in called[5]
 
 
 # Logs its arguments, makes a .venv of itself, and reports version 3.11 to launch/setup.sh.
@@ -131,8 +133,35 @@ def test_a_host_without_such_a_python_gets_one_line_about_it(install):
 def test_a_dry_run_only_shows_the_command(cluster):
     ended, called = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", "delete", DRY="1")
     assert ended.stdout.startswith("gcloud compute tpus tpu-vm delete pod") and not called
-    wrong, _ = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", "paint")
-    assert wrong.returncode == 2 and "launch/tpu_pod.sh NAME ZONE train" in wrong.stderr
+    usage, _ = cluster("bash", "launch/tpu_pod.sh", "pod")
+    assert usage.returncode == 2 and "launch/tpu_pod.sh NAME ZONE train" in usage.stderr
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (["paint"], "unknown step paint; choose one of create, install, preprocess, train, delete"),
+        (["train"], "train needs --workdir=FOLDER, which all hosts share"),
+        (["preprocess"], "preprocess needs --workdir=FOLDER, which all hosts share"),
+        (["create", "v9-8"], "no TPU software is known for type v9-8; name it: VERSION=..."),
+    ],
+)
+def test_a_mistake_with_a_pod_takes_one_line(cluster, step, message):
+    ended, called = cluster("bash", "launch/tpu_pod.sh", "pod", "zone", *step)
+    assert (ended.returncode, ended.stderr, called) == (2, f"error: {message}\n", [])
+
+
+def test_a_pod_cannot_clone_a_folder_of_this_machine(cluster, tmp_path):
+    folder = tmp_path / "checkout"
+    (folder / "launch").mkdir(parents=True)
+    shutil.copy(LAUNCH / "tpu_pod.sh", folder / "launch")
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    commit = [*author, "commit", "-q", "--allow-empty", "-m", "1"]
+    for arguments in (["init", "-q"], commit, ["remote", "add", "origin", tmp_path]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    ended, called = cluster("bash", folder / "launch" / "tpu_pod.sh", "pod", "zone", "install", REPOSITORY="")
+    message = f"error: the origin {tmp_path} is a folder of this machine; name the repository: REPOSITORY=URL\n"
+    assert (ended.returncode, ended.stderr, called) == (2, message, [])
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(143, True), (0, False), (2, False)])

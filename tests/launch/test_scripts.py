@@ -31,6 +31,8 @@ def ended(files):
         **{file: ("launch.preprocess", "--workdir=/nowhere", f"--config={file}") for file in files},
         "argument": ("launch.train", "--config=configs/sage.py:huge", "--workdir=nowhere"),
         "field": ("launch.train", DEBUG, "--config.train.stepz=3", "--workdir=nowhere"),
+        "no folders": ("launch.evaluate", "--config=configs/evaluation.py"),
+        "flag": ("launch.train", DEBUG, "--workdri=nowhere"),
         "value": ("launch.train", DEBUG, "--config.train.steps=0", "--workdir=nowhere"),
     }
     return outcomes(commands)
@@ -56,6 +58,8 @@ def test_a_misspelt_field_takes_one_line(ended):
         ("argument", "choose one of debug, demo, base"),
         ("field", "stepz"),
         ("value", "config.train.steps is 0"),
+        ("no folders", "error: --workdir and --output must be given; see --help"),
+        ("flag", "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_reported_in_one_line(mistake, message, ended):
