@@ -5,8 +5,8 @@
   python -m launch.compile --workdir=runs/base --target=v5e:2x2 --program=prefill --output=prefill.json
 
 Programs: decode (one event step), loop (event steps until a row ends), prefill, and train (one step on all devices).
-Targets: h100 or h100:8 (pip install "jax[cuda13]"), v4:4x4x4, v5e:2x2, v5p:2x2x1 or v6e:16x16 and other slices of TPU pods (pip
-install "jax[tpu]"), cpu or cpu:8. Speed is not measured: that needs the device.
+Targets: h100 or h100:8, v4:4x4x4, v5e:2x2, v5p:2x2x1 or v6e:16x16 and other slices of TPU pods, cpu or cpu:8. docs/compiling.md
+says how to install the compilers. Speed is not measured: that needs the device.
 """
 
 import pathlib

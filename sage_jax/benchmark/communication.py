@@ -45,19 +45,19 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
 
     A call counts as in `communicated`. A call that the compiler shows in several computations, as that of a fusion and the one
     that waits for it, counts once: its channel is the same. A sum of which each device keeps its part is a reduce-scatter. The
-    compiler of TPUs writes it as a fusion of an all-reduce and slices, and gives all of them one channel.
+    compiler of TPUs writes it as a fusion of an all-reduce and slices, and gives many of them one channel.
     """
     found, channels = [], set()
     for name, instructions in program.computations.items():
         is_scattered = name.startswith("all-reduce-scatter")
+        returned = program.root(name)
         for instruction in instructions:
             kind = instruction.opcode.removesuffix(START)
             if kind not in COLLECTIVES:
                 continue
             axes = "+".join(_axes(instruction, mesh))
-            root = program.root(name)
-            if is_scattered and root:
-                found.append(Collective("reduce-scatter", axes, sum(array.bytes for array in root.arrays)))
+            if is_scattered and returned:
+                found.append(Collective("reduce-scatter", axes, sum(array.bytes for array in returned.arrays)))
                 continue
             channel = kind, instruction.attribute("channel_id")
             if channel[1] and channel in channels:

@@ -61,7 +61,7 @@ def test_a_call_that_is_shown_twice_counts_once():
 
 
 def test_sums_that_are_scattered_in_a_fusion_count_each():
-    """As the compiler of TPUs writes them: one channel for all."""
+    """As the compiler of TPUs writes those that it joins: one channel for all."""
     fusion = """%all-reduce-scatter.{n} (p: f32[8]) -> f32[4] {{
   %p = f32[8]{{0}} parameter(0)
   %all-reduce.{n} = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={{{{0,2}},{{1,3}},{{4,6}},{{5,7}}}}
