@@ -49,21 +49,20 @@ def collectives(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
     """
     found, channels = [], set()
     for name, instructions in program.computations.items():
-        is_scattered = name.startswith("all-reduce-scatter")
-        returned = program.root(name)
+        scattered = program.root(name) if name.startswith("all-reduce-scatter") else None
         for instruction in instructions:
             kind = instruction.opcode.removesuffix(START)
             if kind not in COLLECTIVES:
                 continue
-            axes = "+".join(_axes(instruction, mesh))
-            if is_scattered and returned:
-                found.append(Collective("reduce-scatter", axes, sum(array.bytes for array in returned.arrays)))
-                continue
             channel = kind, instruction.attribute("channel_id")
-            if channel[1] and channel in channels:
+            if scattered:
+                kind, size = "reduce-scatter", sum(array.bytes for array in scattered.arrays)
+            elif channel[1] and channel in channels:
                 continue
-            channels.add(channel)
-            found.append(Collective(kind, axes, _result_bytes(instruction, kind)))
+            else:
+                channels.add(channel)
+                size = _result_bytes(instruction, kind)
+            found.append(Collective(kind, "+".join(_axes(instruction, mesh)), size))
     return found
 
 

@@ -7,7 +7,6 @@ the like. A line of text is an instruction: NAME = SHAPE OPCODE(OPERANDS), ATTRI
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
 
 BITS = {"pred": 8, "token": 0, "opaque": 0}  # of an element, where the type's name does not say it
 
@@ -79,12 +78,6 @@ class Program:
         if entry is None:
             raise ValueError("the text has no ENTRY computation, so it is not HLO")
         return cls(entry, computations)
-
-    @property
-    def instructions(self) -> Iterator[Instruction]:
-        """Those of all computations."""
-        for instructions in self.computations.values():
-            yield from instructions
 
     def root(self, computation: str) -> Instruction | None:
         """The instruction whose value a computation returns; None for an unknown one."""

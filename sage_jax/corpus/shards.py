@@ -82,6 +82,14 @@ class TokenShards(Sequence[np.ndarray]):
         return events
 
 
+def shards_with_pieces(folder: str | os.PathLike, split: str, tokenizer, most: int = 0) -> TokenShards:
+    """The shards as `TokenShards` has them. Raises UserError also for a split without pieces."""
+    shards = TokenShards(folder, split, tokenizer, most)
+    if not len(shards):
+        raise UserError(f"{folder} has no piece in its {split} split; the corpus needs at least three different pieces")
+    return shards
+
+
 def shard_path(folder: pathlib.Path, number: int) -> pathlib.Path:
     """The path of a shard's events. Its records have the same path with the suffix RECORDS."""
     return folder / SHARDS / f"{number:05d}.npy"

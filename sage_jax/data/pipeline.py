@@ -6,7 +6,7 @@ import sys
 import grain
 
 from sage_jax.corpus.contents import Contents
-from sage_jax.corpus.shards import TokenShards
+from sage_jax.corpus.shards import shards_with_pieces
 from sage_jax.data.augmentation import NO_CHANGES, Augmentation, AugmentConfig
 from sage_jax.data.crops import CropSource, RandomCrop, Retokenize, SequentialCrops
 from sage_jax.data.rows import MapRow, PackedRows, PackingStats, PadRow, SingleCropRows
@@ -64,9 +64,7 @@ def make_dataset(
         raise UserError(f"train.batch_size is {batch_size}; give a multiple of the {count} hosts")
     if context_events < HEAD + 2:
         raise UserError(f"data.context_events is {context_events}; a crop needs at least {HEAD + 2}: its head, a note and EOS")
-    shards = TokenShards(shards_dir, split, tokenizer, max_pieces)
-    if not len(shards):
-        raise UserError(f"{shards_dir} has no piece in its {split} split; the corpus needs at least three different pieces")
+    shards = shards_with_pieces(shards_dir, split, tokenizer, max_pieces)
     target = tokenizer if representation is None else representation
     retokenizer = None if target == tokenizer else Retokenize(tokenizer, target)
     mixture = Mixture(tasks, tokenizer, target, context_events) if isinstance(target, RoleEvents) else None

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sage_jax.corpus.shards import VOCABULARY, TokenShards, read_json
+from sage_jax.corpus.shards import VOCABULARY, TokenShards, read_json, shards_with_pieces
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
 from sage_jax.evaluation.baselines import MarkovChain, next_bars, other_piece, repeat_prompt
@@ -89,10 +89,7 @@ class Task:
         if vocabulary is None:
             raise UserError(f"{folder} holds no token shards; run launch.preprocess with --workdir={workdir} first")
         tokenizer = NoteEvents.from_dict(vocabulary["tokenizer"])
-        shards, training = (TokenShards(folder, split, tokenizer) for split in (config.split, "train"))
-        for split, each in ((config.split, shards), ("train", training)):
-            if not len(each):
-                raise UserError(f"{folder} has no piece in its {split} split; the corpus needs at least three different pieces")
+        shards, training = (shards_with_pieces(folder, split, tokenizer) for split in (config.split, "train"))
         pieces = [tokenizer.decode(events) for events in shards]
         prompts, hop = choose_prompts(shards.names, pieces, config.prompts, config.prompt_bars, config.max_bars)
         return cls(config, shards, training, tokenizer, pieces, prompts, hop)
