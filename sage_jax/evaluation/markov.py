@@ -67,47 +67,67 @@ def best_chain(sizes: Sequence[int], training: Sequence[np.ndarray]) -> tuple[in
     scored = Tokens.of(held_out)
     bits = {
         (order, strength): float(-np.log2(found).sum())
-        for strength in STRENGTHS
-        for order, found in enumerate(markov_orders(sizes, fitted, scored, strength))
+        for order, each in enumerate(markov_orders(sizes, fitted, scored, STRENGTHS))
+        for strength, found in zip(STRENGTHS, each, strict=True)
     }
     return min(bits, key=lambda chain: bits[chain])
 
 
 def markov(sizes: Sequence[int], training: Tokens, scored: Tokens, order: int = ORDER, strength: float = 1) -> np.ndarray:
     """The probability of each scored token under a chain of `order`, float64 [T], as in `markov_orders`."""
-    *_, found = itertools.islice(markov_orders(sizes, training, scored, strength), order + 1)
-    return found
+    *_, found = itertools.islice(markov_orders(sizes, training, scored, (strength,)), order + 1)
+    return found[0]
 
 
-def markov_orders(sizes: Sequence[int], training: Tokens, scored: Tokens, strength: float = 1) -> Iterator[np.ndarray]:
-    """The probability of each scored token in its context, float64 [T], for order 0 and each order up to that of `before`.
+def markov_orders(
+    sizes: Sequence[int], training: Tokens, scored: Tokens, strengths: Sequence[float] = (1,)
+) -> Iterator[np.ndarray]:
+    """The probability of each scored token in its context by strength, float64 [S, T].
 
-    A context of order n is the attribute of the token and the n tokens before it. Let N be how often the training split has
-    the context, D `strength` times the number of different ids that follow it, and C how often the token does. The probability
-    of order n is (C + D q) / (N + D), where q is that of order n - 1. Before order 0 it is one over the size of the attribute's
-    vocabulary. With strength 1 it is method C of Witten and Bell (1991), "The zero-frequency problem", IEEE Transactions on
-    Information Theory 37, interpolated. A context that the training split lacks leaves q as it is.
+    First for order 0, and then for each order up to that of `before`. A context of order n is the attribute of the token and
+    the n tokens before it. Let N be how often the training split has the context, D a strength times the number of different
+    ids that follow it, and C how often the token does. The probability of order n is (C + D q) / (N + D), where q is that of
+    order n - 1. Before order 0 it is one over the size of the attribute's vocabulary. With strength 1 it is method C of Witten
+    and Bell (1991), "The zero-frequency problem", IEEE Transactions on Information Theory 37, interpolated. A context that the
+    training split lacks leaves q as it is.
     """
-    probability = 1 / np.array(sizes, np.float64)[scored.attribute]
+    probability = np.tile(1 / np.array(sizes, np.float64)[scored.attribute], (len(strengths), 1))
     width = max(sizes)
-    # Contexts are numbered order by order: each is the number of its shorter context with one more token.
-    known, context = training.attribute.astype(np.int64), scored.attribute.astype(np.int64)
-    size = len(sizes)
-    for order in range(training.before.shape[1] + 1):
-        if order:
-            contexts, known = np.unique(known * width + training.before[:, -order], return_inverse=True)
-            context = np.where(context < 0, -1, place_of(contexts, context * width + scored.before[:, -order]))
-            size = len(contexts)
-        pairs, times = np.unique(known * width + training.token, return_counts=True)
-        owner = pairs // width
-        different, total = strength * np.bincount(owner, minlength=size), np.bincount(owner, times, minlength=size)
-        seen = np.flatnonzero((context >= 0) & (total[context] > 0))
-        found = context[seen]
-        place = place_of(pairs, found * width + scored.token[seen])
-        together = np.where(place < 0, 0, times[place])
-        backed_off = different[found] * probability[seen]
-        probability[seen] = (together + backed_off) / (total[found] + different[found])
+    attribute = lambda tokens: tokens.attribute.astype(np.int32)
+    groups = lambda first: _groups(
+        [first(training), *training.before.T[::-1]], [first(scored), *scored.before.T[::-1]], width
+    )
+    of_context, of_pair = groups(attribute), groups(lambda tokens: attribute(tokens) * width + tokens.token)
+    for (context, total, _, place), (_, together, member, pair) in zip(of_context, of_pair, strict=True):
+        different = np.multiply.outer(strengths, np.bincount(context[member], minlength=len(total)))
+        seen = np.flatnonzero(place >= 0)
+        found = place[seen]
+        times = np.where(pair[seen] < 0, 0, together[pair[seen]])
+        probability[:, seen] = (times + different[:, found] * probability[:, seen]) / (total[found] + different[:, found])
         yield probability.copy()
+
+
+def _groups(
+    columns: Sequence[np.ndarray], scored: Sequence[np.ndarray], width: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Groups rows that have the first column in common, then the first two, and so on; one sort serves all.
+
+    columns: int [T] each. scored: as many columns of other rows, int [S]. Columns after the first hold numbers below `width`.
+    Yields for each number of columns the group of each row [T]; the rows of each group and one of these rows, [groups]; and the
+    group of each scored row, -1 where no row is like it, [S].
+    """
+    order = np.lexsort(columns[::-1])
+    begins = np.arange(len(order)) == 0  # in this order, whether a row begins a group
+    above, place = np.zeros(len(order), np.int64), np.zeros(len(scored[0]), np.int64)
+    for column, wanted in zip(columns, scored, strict=True):
+        column = column[order]
+        begins[1:] |= column[1:] != column[:-1]
+        first = np.flatnonzero(begins)
+        place = np.where(place < 0, -1, place_of(above[first] * width + column[first], place * width + wanted))
+        above = np.cumsum(begins) - 1
+        group = np.empty_like(above)
+        group[order] = above
+        yield group, np.diff(first, append=len(order)), order[first], place
 
 
 def place_of(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -56,6 +56,12 @@ def launch(config: dict[str, Any], workdir: pathlib.Path | None, **options: Any)
     return said
 
 
+def copy_music(study: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Gives a new study the music of `study`, and its floors, which take long to compute."""
+    for folder in ("corpora", "floors"):
+        shutil.copytree(study / folder, workdir / folder)
+
+
 @pytest.fixture(scope="module")
 def fake_decoders():
     with pytest.MonkeyPatch.context() as patch:
@@ -110,7 +116,7 @@ def test_finished_trials_are_not_repeated(finished):
 
 def test_trials_of_another_workdir_are_reused(finished, tmp_path):
     """A trial is reused if its settings and the music are the same."""
-    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    copy_music(finished, tmp_path)
     result = read_result(finished / "results.json")
     part = tmp_path / "part.json"
     part.write_text(json.dumps(dataclasses.replace(result, trials=result.trials[1:]).to_json()))
@@ -140,7 +146,7 @@ def test_a_report_is_made_from_json_alone(finished, tmp_path, monkeypatch):
 
 
 def test_results_that_must_not_be_mixed_are_refused_by_name(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    copy_music(finished, tmp_path)
     path = finished / "results.json"
     values = json.loads(path.read_text())
     refused = {
@@ -199,7 +205,7 @@ def test_speeds_with_enough_turns_are_in_the_report(finished, tmp_path, fake_dec
 
 
 def test_the_rate_search_extends_beyond_an_edge(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    copy_music(finished, tmp_path)
     tried = []
 
     def loss_falls_with_rate(trial, *_):
@@ -213,7 +219,7 @@ def test_the_rate_search_extends_beyond_an_edge(finished, tmp_path, monkeypatch)
 
 
 def test_the_rate_search_puts_off_what_another_process_holds(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    copy_music(finished, tmp_path)
     config = StudyConfig.from_dict({**tiny(), "learning_rates": (1e-3, 2e-3, 4e-3)})
     tried = []
     with contextlib.ExitStack() as other_process:
@@ -234,7 +240,7 @@ def test_the_rate_search_puts_off_what_another_process_holds(finished, tmp_path,
 
 @pytest.mark.process
 def test_the_command_line(finished, tmp_path):
-    shutil.copytree(finished / "corpora", tmp_path / "corpora")
+    copy_music(finished, tmp_path)
     systems = ["tables.forms.systems=('mha','nested2-mqa')", "lr_search_systems=('mha','nested2-mqa')"]
     overrides = [*systems, "run.model.num_layers=1"]
     overrides += [f"tables.{name}.train_on=()" for name in ("sharing", "equal_parameters", "merges", "other_music")]
