@@ -119,17 +119,77 @@ class Decoder:
         before, at_least_one = self._before(state.events, length), jnp.maximum(count, 1)
         carry, cache = self._apply(params, "prefill", events, before, at_least_one, state.cache)
 
+        return state.replace(
+            cache=cache.advance(count),
+            carry=select(count > 0, carry, state.carry),
+            grammar=put(state.grammar, self._grammar_after(state, chunk), length + 1),
+        )
+
+    def _grammar_after(self, state: DecodeState, chunk: int) -> jax.Array:
+        """The grammar's state after each of the next `chunk` events of every row, int32 [B, chunk, g]."""
+
         def advance(packed: jax.Array, event: jax.Array) -> tuple[jax.Array, jax.Array]:
             packed = pack(self.grammar.advance(self._unpack(packed), event))
             return packed, packed
 
+        length = state.cache.length
         complete = slices(state.events, length, chunk).astype(jnp.int32)  # those that these steps complete
         _, after = jax.lax.scan(advance, at(state.grammar, length), jnp.moveaxis(complete, 1, 0))
-        return state.replace(
-            cache=cache.advance(count),
-            carry=select(count > 0, carry, state.carry),
-            grammar=put(state.grammar, jnp.moveaxis(after, 0, 1), length + 1),
+        return jnp.moveaxis(after, 0, 1)
+
+    def offer(self, params: Any, state: DecodeState, slots: jax.Array, keys: jax.Array) -> tuple[DecodeState, jax.Array]:
+        """The rows `slots`, int32 [K], read queued events until they would draw one of their own before the next one.
+
+        keys: int32 [K, N], ascending: before which tick a row may still draw when it comes to each queued event. Several
+        events of one key are read together. Each row has at least one event queued and at most N, and reads those of the
+        first key in any case. Before the first event of a later one it draws an onset. If that is earlier than the key, the
+        row stops: it drops the rest of its queue, and its limits in time become the last key that it read and this one. The
+        event step that follows draws the same onset. Also returns how many events each row has read, int32 [K].
+        """
+        rows, chunk = state.rows(slots), keys.shape[1]
+        length, controls, queued = rows.cache.length, rows.controls, rows.known - rows.cache.length
+        events = slices(rows.events, length, chunk).astype(jnp.int32)
+        carries, cache = self._apply(params, "prefill_each", events, self._before(rows.events, length), rows.cache)
+        after = self._grammar_after(rows, chunk)
+        but_last = jax.tree.map(lambda leaf: leaf[:, :-1], (carries, after, keys))
+        onset_tick = self._next_ticks(params, rows, *but_last)
+        is_queued = jnp.arange(1, chunk)[None, :] < queued[:, None]
+        comes_first = is_queued & (keys[:, 1:] > keys[:, :-1]) & (onset_tick < keys[:, 1:])
+        stops = comes_first.any(axis=1)
+        count = jnp.where(stops, 1 + comes_first.argmax(axis=1), queued)
+        limits = controls.constraints
+        limits = limits.replace(
+            first_tick=jnp.where(stops, at(keys, count - 1), limits.first_tick),
+            stop_tick=jnp.where(stops, at(keys, jnp.minimum(count, chunk - 1)), limits.stop_tick),
         )
+        rows = rows.replace(
+            cache=cache.advance(count),
+            carry=jax.tree.map(lambda leaf: at(leaf, count - 1), carries),
+            known=length + count,
+            grammar=put(rows.grammar, after, length + 1),
+            controls=controls.replace(constraints=limits),
+        )
+        return state.with_rows(slots, rows), count
+
+    def _next_ticks(
+        self, params: Any, state: DecodeState, carries: Any, grammar: jax.Array, first_tick: jax.Array
+    ) -> jax.Array:
+        """The tick of the event that each row would draw after each of the next N events, int32 [B, N].
+
+        carries: [B, N, ...] and grammar: int32 [B, N, g], after these events. first_tick: int32 [B, N], the earliest that is
+        allowed then.
+        """
+        B, N, _ = grammar.shape
+        joined = lambda tree: jax.tree.map(lambda leaf: leaf.reshape(B * N, *leaf.shape[2:]), tree)
+        repeated = lambda tree: jax.tree.map(lambda leaf: jnp.repeat(leaf, N, axis=0), tree)
+        controls, before = state.controls, self._unpack(joined(grammar))
+        numbers = (controls.offset + state.cache.length)[:, None] + jnp.arange(1, N + 1)[None, :]
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(repeated(controls.keys)), numbers.ravel())
+        limits = repeated(controls.constraints).replace(first_tick=first_tick.ravel())
+        logits = self._apply(params, "next_logits", joined(carries), ev.ONSET)
+        noise = gumbel_noise(keys, self.config.vocab_sizes[:1])  # the first numbers of an event step's noise
+        onset = sample(noise, logits, self.grammar.allowed(before, [], limits), repeated(controls.sampling))
+        return self.grammar.onset_tick(before, onset).reshape(B, N)
 
     def event_step(self, params: Any, state: DecodeState) -> tuple[DecodeState, jax.Array]:
         """Every active row reads one more event: its next queued one, or one that the model chooses attribute by attribute.

@@ -8,7 +8,7 @@ import copy
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capac
 CHUNK = 32  # events that a prefill reads at once
 LIVE_CHUNK = 16  # the same where a player waits for the next note
 LIVE_STAGE_CHUNK = 64  # of a whole window, where players wait until it is read: takes little more than half the time
+OFFER = 8  # events that an offer has at most; of more, few are read before an event of the row's own
 CAPACITY_MULTIPLE = 64
 GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many each takes a half and 0.4 of the time alone
 STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
@@ -135,6 +136,8 @@ class Engine:
                 self._program(name, self.rows, capacity)
             for count in self.groups:
                 self._prefill_program(count, capacity)
+                if self.config.roles:
+                    self._program("offer", self.rows, capacity, count)
             self._program("insert", self.rows, capacity, self.staging_rows)
         for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
             self._program("resize", self.rows, capacity, larger)
@@ -202,10 +205,25 @@ class Engine:
 
         The length of each + chunk must not exceed the capacity.
         """
+        places = self._filled(slots)
+        program = self._prefill_program(len(places), self.capacity)
+        self._state = program(self.params, self.state, *((np.array(places, np.int32),) if self.rows > 1 else ()))
+
+    def offer(self, slots: Sequence[int], keys: np.ndarray) -> np.ndarray:
+        """As `prefill`, but a row stops before what comes after an event of its own, see `Decoder.offer`.
+
+        keys: int32 [K, OFFER]. For models with roles. Returns how many events each row has read, int [K].
+        """
+        places = self._filled(slots)
+        program = self._program("offer", self.rows, self.capacity, len(places))
+        keys = keys[self._filled(range(len(slots)))]
+        self._state, read = program(self.params, self.state, np.array(places, np.int32), keys.astype(np.int32))
+        return np.array(read)[: len(slots)]
+
+    def _filled(self, slots: Sequence[int]) -> list[int]:
+        """`slots`, and the first of them again until there is a program for so many. What is read twice changes nothing."""
         count = next(size for size in self.groups if size >= len(slots))
-        program = self._prefill_program(count, self.capacity)
-        places = np.array([*slots, *slots[:1] * (count - len(slots))], np.int32)  # one that is read twice changes nothing
-        self._state = program(self.params, self.state, *((places,) if self.rows > 1 else ()))
+        return [*slots, *[slots[0]] * (count - len(slots))]
 
     def release(self, slot: int) -> None:
         """Ends the row."""
@@ -291,9 +309,9 @@ class Engine:
     def definition(self, name: str, rows: int, capacity: int, other: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
 
-        name: "empty", "insert", "release", "resize", "prefill", "read", "edit", "events", "decode", or "event_step", which is
-        the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the rows
-        that a prefill reads, 0 for one; the chunk of a read.
+        name: "empty", "insert", "release", "resize", "prefill", "offer", "read", "edit", "events", "decode", or "event_step",
+        which is the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the rows
+        that a prefill or an offer reads, 0 for one; the chunk of a read.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
@@ -315,9 +333,11 @@ class Engine:
         if name == "resize":
             resize = lambda params, state: decoder.empty(params, rows, other).insert(jnp.int32(0), state)
             return resize, (self.params, state), ()
+        slots = np.zeros(max(other, 1), np.int32)
         if name == "prefill":
-            slots = np.zeros(max(other, 1), np.int32)
             return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, slots), (1,)
+        if name == "offer":
+            return decoder.offer, (self.params, state, slots, np.zeros((len(slots), OFFER), np.int32)), (1,)
         if name == "read":
             return functools.partial(decoder.read, chunk=other), (self.params, state), (1,)
         if name == "edit":

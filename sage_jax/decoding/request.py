@@ -80,13 +80,16 @@ class Progress:
 
     events: the prompt and the events that were drawn before the window. window: what the cache held at first. is_open: a
     session, which keeps its row when it reaches a bound; is_parked says that it has. outbox: int32 [A] each, new events that
-    single steps brought.
+    single steps brought. keys: int [n], by queued event, where what is queued is an offer; read: how many of these events the
+    row has read, once it has. See `Decoder.offer`.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer, window_length: int, is_open: bool = False):
         self.request, self.tokenizer = request, tokenizer
         self.is_open, self.is_parked = is_open, False
         self.outbox: collections.deque[np.ndarray] = collections.deque()
+        self.keys: np.ndarray | None = None
+        self.read: int | None = None
         self.events = np.asarray(request.events, np.int16)
         self.window = self.cut(self.events, window_length)
         self._key = request.key
@@ -95,7 +98,7 @@ class Progress:
         """Goes on with the settings of `request`, one of the same prompt."""
         if (request.seed, request.number) != (self.request.seed, self.request.number):
             self._key = request.key
-        self.request, self.is_parked = request, False
+        self.request, self.is_parked, self.keys, self.read = request, False, None, None
 
     def cut(self, events: np.ndarray, length: int) -> Window:
         """The last bars of the piece's `events` that fit into `length` events."""
@@ -150,3 +153,21 @@ class Progress:
         tracks = self.tokenizer.grid.tracks_per_program
         sampling, offset = self.request.sampling, window.offset
         return Controls.of(self._key, sampling, limits, offset=offset, max_length=length, tracks_per_program=tracks)
+
+
+@dataclasses.dataclass
+class Staged:
+    """A row whose window is in the staging area.
+
+    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
+    """
+
+    row: Progress
+    window: Window
+    slot: int | None
+    read: int = 0
+
+    @property
+    def queued(self) -> int:
+        """The events that are not prefilled yet."""
+        return len(self.window.given) - self.read

@@ -1,15 +1,15 @@
 """Many requests over one engine: rows join and leave a batch, and long rows move to new windows while the others go on."""
 
 import collections
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
-from sage_jax.decoding.engine import Engine
-from sage_jax.decoding.request import Continuation, Progress, Request, Window
+from sage_jax.decoding.engine import OFFER, Engine
+from sage_jax.decoding.request import Continuation, Progress, Request, Staged, Window
+from sage_jax.decoding.totals import Totals
 from sage_jax.errors import UserError
 from sage_jax.tokenizers.note_events import ONSET, PAD
 
@@ -17,34 +17,6 @@ WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
 SHORT = 2  # given events that are read one by one rather than as a chunk
 PATIENCE = 4  # one stopped row of this many active ones is the most that waits for others to be prefilled with
-
-
-@dataclasses.dataclass
-class Totals:
-    """What a scheduler has done: events drawn, event steps of all rows including idle ones, and seconds by phase."""
-
-    events: int = 0
-    row_steps: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-
-@dataclasses.dataclass
-class Staged:
-    """A row whose window is in the staging area.
-
-    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
-    """
-
-    row: Progress
-    window: Window
-    slot: int | None
-    read: int = 0
-
-    @property
-    def queued(self) -> int:
-        """The events that are not prefilled yet."""
-        return len(self.window.given) - self.read
 
 
 class Scheduler:
@@ -331,12 +303,22 @@ class Scheduler:
         self.engine.release(slot)
         self._rows[slot] = None
 
-    def revise(self, row: Progress, keep: int, events: np.ndarray, request: Request, history: np.ndarray | None = None) -> None:
+    def revise(
+        self,
+        row: Progress,
+        keep: int,
+        events: np.ndarray,
+        request: Request,
+        history: np.ndarray | None = None,
+        keys: np.ndarray | None = None,
+    ) -> None:
         """Keeps the first `keep` events of a session, queues events [N, A] after them, and goes on with the settings of
         `request`. The next turn reads the queues of all rows together.
 
         history: the first `keep` events, which are read again if they are no longer in the row's window. Without them, raises
-        UserError as `Progress.keep`; the session then stays as it is.
+        UserError as `Progress.keep`; the session then stays as it is. keys: int [N] makes the events an offer of which the row
+        may leave the end, see `Progress`. An offer has at most OFFER events, and with all of them the row's window is not
+        full.
         """
         slot = self._rows.index(row)
         try:
@@ -358,19 +340,37 @@ class Scheduler:
         if kept < self._lengths[slot]:
             self._lengths[slot] = max(min(kept, known - 1), 0)  # without a queue the last event is read again
         self._known[slot], self._done[slot] = known, False
+        row.keys = keys
 
     def read_queues(self) -> None:
         """Reads what sessions were given, several rows at once, but for the last few events.
 
         A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
         """
-        if not self._queued():
+        offered = [slot for slot, row in enumerate(self._rows) if row is not None and row.keys is not None]
+        if not offered and not self._queued():
             return
         self._read_all_but(0)  # else a step that began before would bring lengths of before
+        for first in range(0, len(offered), self.engine.group):
+            self._offer(offered[first : first + self.engine.group])
         while slots := self._queued():
             for first in range(0, len(slots), self.engine.group):
                 self.engine.prefill(*slots[first : first + self.engine.group])
             self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
+
+    def _offer(self, slots: list[int]) -> None:
+        """The rows read of what they are offered as much as they come to."""
+        while self._lengths[slots].max() + OFFER > self.engine.capacity:
+            self.engine.grow()
+        keys = np.zeros((len(slots), OFFER), np.int32)
+        for place, slot in enumerate(slots):
+            if (own := self._row(slot).keys) is not None:
+                keys[place, : len(own)] = own
+        for slot, count in zip(slots, self.engine.offer(slots, keys), strict=True):
+            row = self._row(slot)
+            row.keys, row.read = None, int(count)
+            self._lengths[slot] += count
+            self._known[slot] = self._lengths[slot]
 
     def _queued(self) -> list[int]:
         """The rows with a queue that is worth a prefill."""

@@ -15,7 +15,8 @@ from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Continuation, Request
 from sage_jax.decoding.sampling import SamplingConfig
-from sage_jax.decoding.scheduler import Scheduler, Totals
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.decoding.totals import Totals
 from sage_jax.errors import UserError
 from sage_jax.evaluation.prompts import Prompt
 from sage_jax.evaluation.syntax import SyntaxErrors, step_errors

@@ -130,8 +130,12 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def prefill_each(self, events: jax.Array, before: jax.Array, cache: Cache) -> tuple[Any, Cache]:
+        """As `prefill`, but returns the carry after each of the events, [B, N, ...]."""
+        raise NotImplementedError
+
     def next_logits(self, carry: Any, attribute: int) -> jax.Array:
-        """Float32 logits [B, V] of the next token, which belongs to `attribute`."""
+        """Float32 logits [B, V] of the next token, which belongs to `attribute`; with any leading axes that the carry has."""
         raise NotImplementedError
 
     def decode_step(self, carry: Any, cache: Cache, token: jax.Array, attribute: int) -> tuple[Any, Cache]:

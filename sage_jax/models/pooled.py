@@ -72,8 +72,17 @@ class Pooled(Backbone):
         return self._after(hidden, before[:, -1])
 
     def prefill(self, events: jax.Array, before: jax.Array, count: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
+        hidden, cache = self._read(events, before, cache)
+        return self._after(at_event(hidden, count), at_event(events, count)), cache
+
+    def prefill_each(self, events: jax.Array, before: jax.Array, cache: Cache) -> tuple[EventCarry, Cache]:
+        hidden, cache = self._read(events, before, cache)
+        return self._after(hidden, events), cache
+
+    def _read(self, events: jax.Array, before: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """The hidden state [B, N, D] at each of events [B, N, A], and the cache with them. before: as in `start_carry`."""
         hidden, new_kv = self.apply_layers(self.pooled(self.cached_inputs(events, before)), cache)
-        return self._after(at_event(hidden[:, :, 0], count), at_event(events, count)), cache.write(new_kv, after=hidden)
+        return hidden[:, :, 0], cache.write(new_kv, after=hidden)
 
     def decode_step(self, carry, cache: Cache, token: jax.Array, attribute: int):
         if attribute != self.config.decode_order[-1]:
@@ -83,10 +92,10 @@ class Pooled(Backbone):
         return self.init_carry(hidden[:, 0, 0]), cache.write(new_kv, after=hidden)
 
     def _after(self, hidden: jax.Array, event: jax.Array) -> EventCarry:
-        """The carry after `event` [B, A], at which the hidden state is `hidden` [B, D]."""
+        """The carry after `event` [..., A], at which the hidden state is `hidden` [..., D]."""
         carry = self.init_carry(hidden)
         for attribute in range(self.config.lookahead or self.config.num_attributes, self.config.num_attributes):
-            carry = self.consume(carry, event[:, attribute], attribute)
+            carry = self.consume(carry, event[..., attribute], attribute)
         return carry
 
     def cached_inputs(self, events: jax.Array, before: jax.Array) -> jax.Array:

@@ -33,8 +33,12 @@ class Transformer(Backbone):
         return jnp.zeros((len(before), self.config.embed_dim), self.config.dtype)
 
     def prefill(self, events: jax.Array, before: jax.Array, count: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        hidden, cache = self.prefill_each(events, before, cache)
+        return at_event(hidden, count), cache
+
+    def prefill_each(self, events: jax.Array, before: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         hidden, cache = self._read(events, cache)
-        return at_event(hidden[:, :, -1], count), cache
+        return hidden[:, :, -1], cache
 
     def next_logits(self, carry: jax.Array, attribute: int) -> jax.Array:
         return self.logits(carry, attribute)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from sage_jax.decoding.constraints import Limits
-from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.engine import OFFER, Engine
 from sage_jax.decoding.request import Progress, Request
 from sage_jax.decoding.sampling import SamplingConfig
-from sage_jax.decoding.scheduler import Scheduler, Totals
+from sage_jax.decoding.scheduler import Scheduler
+from sage_jax.decoding.totals import Totals
 from sage_jax.errors import UserError
 from sage_jax.music.notes import NOTE
 from sage_jax.tasks.assignment import Assignment, AssignmentWindow, Push
@@ -45,6 +46,8 @@ class Performance:
         self._tokenizer: RoleEvents = assignment.tokenizer
         self._written: list[tuple[int, ...]] = []  # NOTE rows, in ticks of the piece
         self.drawn = 0
+        self.keys: np.ndarray | None = None
+        self._offered: list[Push] = []
         self._windows = 0
         self._open_window(assignment.start)
 
@@ -68,11 +71,11 @@ class Performance:
 
     @property
     def request(self) -> Request:
-        """The present window with the limits until the next push."""
-        key = self._pushes[0].key if self._pushes else self._window.stop
+        """The present window with the limits until the next push that is not offered."""
+        later = self._pushes[len(self._offered)].key if len(self._pushes) > len(self._offered) else self._window.stop
         limits = Limits(
-            first_tick=self._first_tick,
-            stop_tick=key,
+            first_tick=self._offered[-1].key if self._offered else self._first_tick,
+            stop_tick=later,
             allow_eos=False,
             allow_changes=False,
             programs=self.assignment.own,
@@ -91,12 +94,14 @@ class Performance:
             note = self._tokenizer.notes_of(event[None].astype(np.int64), np.array([state.tick + self._window.offset]))
             self._written.append(tuple(note[0].tolist()))
 
-    def go_on(self) -> np.ndarray | None:
+    def go_on(self, most: int = 0) -> np.ndarray | None:
         """What the row reads where it has stopped, int16 [n, 5]; None if the assignment is done.
 
         If the window is full, the next one begins, and its prompt takes the place of all events: `is_new_window` says so.
+        most: if this push has fewer events, those after it are offered as well. Then `keys` has the tick of each event, int
+        [n], and `accept` must be called with the number that the row reads before it draws one of its own.
         """
-        self.is_new_window = False
+        self.is_new_window, self.keys, self._offered = False, None, []
         if self.drawn >= self._max_events:
             return None
         is_full = len(self.events) + (len(self._pushes[0].given) if self._pushes else 0) >= self._full
@@ -112,8 +117,30 @@ class Performance:
         push = self._pushes.popleft()
         given = self._pushed(push)
         self._first_tick = max(self._first_tick, push.key)
+        space = min(most - len(given), self._full - len(self.events) - len(given))
+        if len(self.events) + most <= self._limit:
+            for later in self._pushes:
+                space -= len(later.given)
+                if space < 0 or later.changes:  # a change counts from the last own event
+                    break
+                self._offered.append(later)
         self.events = np.concatenate([self.events, given])
+        if self._offered:
+            offered = [given, *(later.given for later in self._offered)]
+            self.keys = np.repeat([push.key, *(later.key for later in self._offered)], [len(each) for each in offered])
+            given = np.concatenate(offered)
         return given
+
+    def accept(self, count: int) -> None:
+        """The row has read `count` events of the offer: whole pushes."""
+        assert self.keys is not None
+        for push in self._offered:
+            if push.key > self.keys[count - 1]:
+                break
+            self._pushes.popleft()
+            self.events = np.concatenate([self.events, push.given])
+            self._first_tick = push.key
+        self._offered = []
 
     def _pushed(self, push: Push) -> np.ndarray:
         """The events of a push: the changes count from the last own event, which may be a rest in the same bar."""
@@ -157,6 +184,9 @@ def perform(
             playing[number] = performance, scheduler.open(performance.request)
         scheduler.turn(max_steps=1)
         for number, (performance, row) in list(playing.items()):
+            if row.read is not None:
+                performance.accept(row.read)
+                row.read = None
             while row.outbox:
                 performance.add(row.outbox.popleft())
             if row.is_parked and not _go_on(scheduler, performance, row):
@@ -173,12 +203,13 @@ def perform(
 def _go_on(scheduler: Scheduler, performance: Performance, row: Progress) -> bool:
     """Gives the row what it reads next; whether there is anything."""
     before = len(performance.events)
-    given = performance.go_on()
+    given = performance.go_on(OFFER)
     if given is None:
         return False
     nothing = given[:0]
     if performance.is_new_window:
         scheduler.revise(row, 0, nothing, performance.request, history=given)
     else:
-        scheduler.revise(row, before, given, performance.request, history=performance.events[:before])
+        history = performance.events[:before]
+        scheduler.revise(row, before, given, performance.request, history=history, keys=performance.keys)
     return True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sage_jax.decoding.continuation import Continuations
 from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.sampling import SamplingConfig
-from sage_jax.decoding.scheduler import Totals
+from sage_jax.decoding.totals import Totals
 from sage_jax.music.midi import at_resolution, parse_direct, piece_of
 from sage_jax.music.notes import Piece
 from sage_jax.takes import ContinuationConfig, Takes

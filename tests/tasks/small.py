@@ -17,27 +17,28 @@ PIANO, PIANO_2, BASS, DRUM_SET = (0, 0), (0, 1), (33, 0), (DRUMS, 0)  # (program
 
 
 @functools.cache
-def role_config() -> ModelConfig:
-    """A nested model over ROLES."""
+def role_config(architecture: str = "nested") -> ModelConfig:
+    """A model over ROLES."""
     return tiny_config(
         vocab_sizes=ROLES.vocab_sizes,
         tracks_per_program=ROLES.tracks_per_program,
         roles=True,
-        architecture="nested",
-        lookahead=2,
+        architecture=architecture,
+        lookahead=2 if architecture == "nested" else 0,
         kv_sharing="mqa",
         num_heads=2,
     )
 
 
 @functools.cache
-def _engine(rows: int) -> Engine:
-    return Engine(role_config(), parameters(role_config()), ROLES, context=511, rows=rows, first_capacity=512, chunk=16)
+def _engine(rows: int, architecture: str) -> Engine:
+    config = role_config(architecture)
+    return Engine(config, parameters(config), ROLES, context=511, rows=rows, first_capacity=512, chunk=16)
 
 
-def engine_of(rows: int) -> Engine:
+def engine_of(rows: int, architecture: str = "nested") -> Engine:
     """An engine with free rows; those of equally many share their programs."""
-    return _engine(rows).sibling()
+    return _engine(rows, architecture).sibling()
 
 
 def song(bars: int = 12, seed: int = 0, changes: bool = False) -> Piece:

@@ -63,6 +63,27 @@ def test_what_a_row_becomes_does_not_depend_on_the_others():
         assert np.array_equal(alone.notes, together[number].notes)
 
 
+@pytest.mark.parametrize("architecture", ["nested", "flat"])
+def test_reading_ahead_of_a_draw_changes_nothing(architecture, monkeypatch):
+    """The same notes are written whether a row is offered what comes later or comes to each of it by a draw."""
+    jobs = [assignment(lead, seed=seed, bars=(2, 9)) for seed, lead in enumerate([AT_ONCE, BAR_AHEAD, LATE[0], LATE[3]])]
+    offers = []
+    accept = Performance.accept
+
+    def counted(self, count):
+        offers.append((len(self.keys), count))
+        accept(self, count)
+
+    monkeypatch.setattr(Performance, "accept", counted)
+    ahead = perform(engine_of(2, architecture), jobs, sampling=WILD, seed=1)
+    assert len(offers) > 8 and {count < most for most, count in offers} == {True, False}
+    go_on = Performance.go_on
+    monkeypatch.setattr(Performance, "go_on", lambda self, most: go_on(self))
+    one_by_one = perform(engine_of(2, architecture), jobs, sampling=WILD, seed=1)
+    for left, right in zip(ahead, one_by_one, strict=True):
+        assert np.array_equal(left.notes, right.notes) and left.events == right.events
+
+
 @pytest.mark.parametrize("lead", [AT_ONCE, BAR_AHEAD, SPAN], ids=lambda lead: lead.name)
 def test_changes_of_tempo_and_meter_come_at_their_time(lead, performances):
     job = Assignment(song(changes=True), ROLES, (BASS,), 3 * 48, 10 * 48 - 12, lead)

@@ -61,6 +61,11 @@ class Grammar:
         """The tick of the last event, int32 [B], from the beginning of the first bar."""
         return state.bar_start + state.position
 
+    def onset_tick(self, state: GrammarState, onset: jax.Array) -> jax.Array:
+        """The tick of an event with the id `onset` [B] after those of the state, int32 [B]."""
+        bars, position = self._bars_and_position(onset)
+        return state.bar_start + bars * state.bar_ticks + position
+
     def onsets(self, state: GrammarState, constraints: Constraints) -> jax.Array:
         """bool [B, V] onsets allowed next, including EOS."""
         ids = self._ids(ev.ONSET)
