@@ -2,6 +2,7 @@
 
   python -m launch.evaluate_tasks --workdir=runs/roles --output=runs/roles/tasks
   python -m launch.evaluate_tasks --model=weights/roles --shards=runs/data/data --output=tasks --pieces=500 --cases=200
+  python -m launch.evaluate_tasks --workdir=runs/roles --output=runs/roles/tasks --turns=21
 
 It writes tasks.md and tasks.json. docs/tasks.md says what the numbers mean.
 """
@@ -23,6 +24,9 @@ SHARDS = flags.DEFINE_string("shards", None, "Folder of the token shards; defaul
 SPLIT = flags.DEFINE_enum("split", "test", ("valid", "test"), "Split of the pieces.")
 PIECES = flags.DEFINE_integer("pieces", 200, "Pieces of which the bits are counted, evenly from the split.", lower_bound=2)
 CASES = flags.DEFINE_integer("cases", 100, "Takes of each task, at most one of a piece.", lower_bound=2)
+TURNS = flags.DEFINE_integer(
+    "turns", 0, "Turns in which the speed of the tasks is measured as well; ratios need 21. Run nothing else.", lower_bound=0
+)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the tables.", required=True)
 
 
@@ -38,7 +42,14 @@ def main() -> None:
     command = f"python -m launch.evaluate_tasks {shlex.join(sys.argv[1:])}"
     output = pathlib.Path(OUTPUT.value)
     evaluate_tasks(
-        model, pathlib.Path(shards), output, split=SPLIT.value, pieces=PIECES.value, cases=CASES.value, command=command
+        model,
+        pathlib.Path(shards),
+        output,
+        split=SPLIT.value,
+        pieces=PIECES.value,
+        cases=CASES.value,
+        command=command,
+        turns=TURNS.value,
     )
     print(output / "tasks.md")
 

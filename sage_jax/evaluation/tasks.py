@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sage_jax.api import Model
+from sage_jax.benchmark.ratios import Ratio
+from sage_jax.benchmark.tasks import TaskSpeed, task_speeds
 from sage_jax.corpus.shards import TokenShards
 from sage_jax.errors import UserError
 from sage_jax.evaluation.statistics import Estimate, interval
 from sage_jax.evaluation.task_bits import ALONE, CASES, OTHER, task_bits
-from sage_jax.evaluation.task_scores import METRICS, SYSTEMS, make_cases, score_tasks
+from sage_jax.evaluation.task_scores import METRICS, SYSTEMS, Case, make_cases, score_tasks
 from sage_jax.files import replacing
 from sage_jax.markdown import markdown_table
 from sage_jax.music.notes import Piece
@@ -27,7 +30,12 @@ class WrittenTask:
     bars: int
     one_track: bool
 
+    def cases(self, pieces: Sequence[Piece], tokenizer: RoleEvents, most: int) -> list[Case]:
+        """At most `most` cases, one of each piece that has them."""
+        return make_cases(pieces, tokenizer, self.lead, bars=self.bars, one_track=self.one_track, most=most)
 
+
+SPEED_CASES, SPEED_ROWS = 8, 4  # takes of each task whose speed is measured, and how many at once
 MARKOV_PIECES = 500  # of the training split, at most, that the Markov chain is fitted to
 TASKS = (
     WrittenTask("accompany, a bar ahead", BAR_AHEAD, 8, True),
@@ -38,9 +46,20 @@ TASKS = (
 
 
 def evaluate_tasks(
-    model: Model, shards: pathlib.Path, output: pathlib.Path, *, split: str, pieces: int, cases: int, command: str
+    model: Model,
+    shards: pathlib.Path,
+    output: pathlib.Path,
+    *,
+    split: str,
+    pieces: int,
+    cases: int,
+    command: str,
+    turns: int = 0,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Writes tasks.json and tasks.md to `output`: the bits of `pieces` pieces of a split, and the scores of `cases` takes.
+
+    turns: of the tasks in which their speed is measured as well, with SPEED_CASES takes of each.
 
     Raises UserError for a model without roles and for shards of another vocabulary.
     """
@@ -60,17 +79,31 @@ def evaluate_tasks(
                 "by_attribute": (bits[case].bits.sum(axis=0) / bits[case].notes.sum()).tolist(),
             }
     for task in TASKS:
-        chosen = make_cases(held_out, tokenizer, task.lead, bars=task.bars, one_track=task.one_track, most=cases)
+        chosen = task.cases(held_out, tokenizer, cases)
         if len(chosen) > 1:
             scores = score_tasks(model.engine(min(8, len(chosen))).sibling(), chosen, training, model.sampling)
             found["written"][task.name] = {
                 system: {metric: dataclasses.asdict(scores.estimate(system, metric)) for metric in METRICS}
                 for system in SYSTEMS
             } | {"model - copy": {metric: dataclasses.asdict(scores.difference(metric, "model", "copy")) for metric in METRICS}}
+    if turns:
+        found["speed"] = {name: dataclasses.asdict(speed) for name, speed in _speeds(model, held_out, turns, say).items()}
     with replacing(output / "tasks.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n")
     with replacing(output / "tasks.md") as temporary:
         temporary.write_text(report(found))
+
+
+def _speeds(model: Model, held_out: Sequence[Piece], turns: int, say: Callable[[str], None]) -> dict[str, TaskSpeed]:
+    """The speed of the tasks on a few pieces. The continuation writes what the last task does."""
+    tokenizer = model.tokenizer
+    assert isinstance(tokenizer, RoleEvents)
+    jobs = {task.name: [case.assignment for case in task.cases(held_out, tokenizer, SPEED_CASES)] for task in TASKS}
+    jobs = {name: each for name, each in jobs.items() if each}
+    continued = jobs.get(TASKS[-1].name)
+    if not continued:
+        raise UserError("no piece of the split has bars enough to measure the speed; raise --pieces, or leave out --turns")
+    return task_speeds(model.engine(SPEED_ROWS).sibling(), jobs, continued, model.sampling, turns, say)
 
 
 def _pieces(model: Model, shards: pathlib.Path, split: str, most: int) -> list[Piece]:
@@ -89,6 +122,10 @@ def report(found: dict[str, Any]) -> str:
         for task, systems in found["written"].items()
         for system, row in systems.items()
     ]
+    speed = [
+        (name, f"{row['notes_per_second']:,.0f}", _ratio(row["over_continuation"]), f"{row['notes']:,}")
+        for name, row in found.get("speed", {}).items()
+    ]
     return "\n".join(
         [
             f"`{found['command']}` at step {found['step']}.",
@@ -99,8 +136,13 @@ def report(found: dict[str, Any]) -> str:
             "",
             markdown_table(("task", "system", "note F1", "NMSI", "in harmony", "notes per bar"), written),
             "",
+            *([markdown_table(("task", "own notes/s", "over continue (95% CI)", "notes"), speed), ""] if speed else []),
         ]
     )
+
+
+def _ratio(values: dict[str, Any] | None) -> str:
+    return "-" if values is None else str(Ratio(**values))
 
 
 def _text(values: dict[str, Any] | None, digits: int, sign: bool = False) -> str:

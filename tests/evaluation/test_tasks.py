@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from sage_jax.benchmark.tasks import task_speeds
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.evaluation.task_bits import ALONE, CASES, OTHER, task_bits
 from sage_jax.evaluation.task_scores import SYSTEMS, copied, in_harmony, make_cases, note_f1, score_tasks
@@ -72,8 +73,22 @@ def test_the_report_has_a_row_for_each_case_and_system():
     metrics = dict.fromkeys(("note_f1", "nmsi", "in_harmony", "notes_per_bar"), row)
     bits = {"1bar": dict(bits_per_note=row, less_than_alone=row, notes=9), "span 1": dict(bits_per_note=row, notes=9)}
     bits["span 1"]["less_than_alone"] = None
-    found = dict(command="python", step=5, bits=bits, written={"infill": {"model": metrics}})
+    speed = dict(notes_per_second=1234.5, notes=70, over_continuation=dict(value=0.5, low=0.4, high=0.6, turns=20))
+    slow = dict(notes_per_second=7.0, notes=70, over_continuation=None)
+    speeds = dict(infill=speed, other=slow)
+    found = dict(command="python", step=5, bits=bits, written={"infill": {"model": metrics}}, speed=speeds)
     text = report(json.loads(json.dumps(found)))
     assert "| 1bar | 1.00 (0.50 to 1.50) | +1.00 (+0.50 to +1.50) | 9 |" in text
     assert "| span 1 | 1.00 (0.50 to 1.50) | - | 9 |" in text
     assert "| infill | model | 1.000 (0.500 to 1.500) | 1.0 (0.5 to 1.5) | 1.000 (0.500 to 1.500) | 1.0 (0.5 to 1.5) |" in text
+    assert "| infill | 1,234 | 0.50 (0.40 to 0.60) | 70 |" in text and "| other | 7 | - | 70 |" in text
+
+
+def test_speeds_are_of_the_same_turns():
+    """The continuation twice, and each task, with the notes that they write."""
+    jobs = [case.assignment for case in make_cases(PIECES, ROLES, SPAN, bars=4, one_track=False, most=2)]
+    said = []
+    found = task_speeds(engine_of(2), {"infill": jobs}, jobs, SamplingConfig(), 2, said.append)
+    assert list(found) == ["continue", "continue (A/A)", "infill"] and said == ["turn 1 of 2", "turn 2 of 2"]
+    assert found["continue"].notes == found["continue (A/A)"].notes > 0 and found["infill"].notes > 0
+    assert all(each.notes_per_second > 0 and each.over_continuation is None for each in found.values())
