@@ -12,7 +12,7 @@ from sage_jax.config import read_section
 from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import continue_piece, first_bars
-from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGING_ROWS, Engine
+from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGE_CHUNK, STAGING_ROWS, Engine
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
@@ -217,7 +217,7 @@ class Model:
             self.run.representation.steps(wanted.max_events),
             wanted.seed,
         )
-        return stream(self.engine(1, LIVE_CHUNK).sibling(), request)
+        return stream(self.engine(1, LIVE_CHUNK, stage_chunk=LIVE_CHUNK).sibling(), request)
 
     def session(
         self,
@@ -233,7 +233,7 @@ class Model:
         instruments: those that the model may play: "any", or a list of programs, names and "drums". Its programs are compiled
         now, so that nothing is compiled while playing. Raises UserError as `stream`.
         """
-        engine = self.engine(1, LIVE_CHUNK)
+        engine = self.engine(1, LIVE_CHUNK, stage_chunk=LIVE_CHUNK)
         engine.warmup()
         return Session(
             Scheduler(engine.sibling(), interleaved=True),
@@ -261,13 +261,13 @@ class Model:
         return host.open(wanted)
 
     def engine(
-        self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None, stage_chunk: int | None = None
+        self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None, stage_chunk: int = STAGE_CHUNK
     ) -> Engine:
         """The engine for `rows` continuations at once, which keeps its compiled programs.
 
         chunk, staging_rows, stage_chunk: as of Engine.
         """
-        key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows, stage_chunk or chunk)
+        key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows, stage_chunk)
         if key not in self._engines:
             self._engines[key] = Engine(
                 self.config,

@@ -21,7 +21,7 @@ from sage_jax.benchmark.worker import DecodingRun, serve
 from sage_jax.config import RunConfig
 from sage_jax.corpus.sources import list_corpus
 from sage_jax.decoding.constraints import Limits
-from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.engine import STAGE_CHUNK, Engine
 from sage_jax.decoding.grammars.mmt import MmtGrammar, MmtState
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.state import Controls
@@ -53,7 +53,15 @@ class Decoder:
         self._tokenizer, config, params = _model(job)
         # One capacity, of which the context fills all but the last slot.
         context = self._context + 1
-        self.engine = Engine(config, params, self._tokenizer, context=context, rows=self._batch, first_capacity=context)
+        self.engine = Engine(
+            config,
+            params,
+            self._tokenizer,
+            context=context,
+            rows=self._batch,
+            first_capacity=context,
+            stage_chunk=STAGE_CHUNK,
+        )
         del params
         if isinstance(self._tokenizer, Mmt):
             self.engine.decoder.grammar = CappedBeats(self._tokenizer)
