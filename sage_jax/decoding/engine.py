@@ -27,7 +27,7 @@ from sage_jax.tokenizers.base import Tokenizer
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
 LIVE_CHUNK = 16  # the same where a player waits for the next note
-STAGE_CHUNK = 64  # the same of a whole prompt or window: 32 at once take an eighth more time for each, 16 almost twice as much
+STAGE_CHUNK = 64  # the same of a whole prompt or window: 32 at once take a seventh more time for each, 16 almost twice as much
 OFFER = 8  # events that an offer has at most; of more, few are read before an event of the row's own
 CAPACITY_MULTIPLE = 64
 GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many each takes a half and 0.4 of the time alone
