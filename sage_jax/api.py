@@ -12,7 +12,7 @@ from sage_jax.config import read_section
 from sage_jax.corpus.contents import pitch_limits, unseen
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.continuation import continue_piece, first_bars
-from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGE_CHUNK, STAGING_ROWS, Engine
+from sage_jax.decoding.engine import CHUNK, LIVE_CHUNK, STAGING_ROWS, Engine, stage_chunk_of
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
@@ -261,12 +261,13 @@ class Model:
         return host.open(wanted)
 
     def engine(
-        self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None, stage_chunk: int = STAGE_CHUNK
+        self, rows: int, chunk: int = CHUNK, staging_rows: int | None = None, stage_chunk: int | None = None
     ) -> Engine:
         """The engine for `rows` continuations at once, which keeps its compiled programs.
 
-        chunk, staging_rows, stage_chunk: as of Engine.
+        chunk, staging_rows, stage_chunk: as of Engine; by default prompts are read as `stage_chunk_of` says.
         """
+        stage_chunk = stage_chunk or stage_chunk_of(self.config)
         key = (rows, chunk, min(rows, STAGING_ROWS) if staging_rows is None else staging_rows, stage_chunk)
         if key not in self._engines:
             self._engines[key] = Engine(

@@ -21,7 +21,7 @@ from sage_jax.benchmark.worker import DecodingRun, serve
 from sage_jax.config import RunConfig
 from sage_jax.corpus.sources import list_corpus
 from sage_jax.decoding.constraints import Limits
-from sage_jax.decoding.engine import STAGE_CHUNK, Engine
+from sage_jax.decoding.engine import Engine, stage_chunk_of
 from sage_jax.decoding.grammars.mmt import MmtGrammar, MmtState
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.state import Controls
@@ -60,7 +60,7 @@ class Decoder:
             context=context,
             rows=self._batch,
             first_capacity=context,
-            stage_chunk=STAGE_CHUNK,
+            stage_chunk=stage_chunk_of(config),
         )
         del params
         if isinstance(self._tokenizer, Mmt):

@@ -34,6 +34,11 @@ GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many e
 STAGING_ROWS = 4  # rows that are prefilled at once; with more of them, more rows wait for others
 
 
+def stage_chunk_of(config: ModelConfig) -> int:
+    """Events of a whole prompt that are read at once. In a flat model they are five times as many tokens, and 32 are best."""
+    return STAGE_CHUNK if config.tokens_per_event == 1 else CHUNK
+
+
 def cache_capacities(context: int, first: int = FIRST_CAPACITY) -> list[int]:
     """The capacities that a cache has in turn, in events: each twice the one before, up to `context` events.
 
