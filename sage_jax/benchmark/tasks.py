@@ -15,7 +15,6 @@ from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.tasks.assignment import Assignment
 from sage_jax.tasks.performance import perform
-from sage_jax.tokenizers import note_events as ev
 
 CONTINUE = "continue"
 MOST = 1024  # events of a continuation
@@ -78,7 +77,6 @@ def _continue(engine: Engine, jobs: Sequence[Assignment], sampling: SamplingConf
         prompt = job.tokenizer.encode(job.piece.slice_bars(0, first))[:-1]
         limits = Limits(first_bar=first, stop_bar=stop, allow_eos=False, allow_changes=False)
         requests.append(Request(prompt, limits, sampling, MOST, 0, number))
-    written = Scheduler(engine).run(requests)
-    notes = sum(int((each.events[:, ev.INSTRUMENT] >= ev.FIRST_PROGRAM).sum()) for each in written)
+    notes = sum(int(engine.tokenizer.num_notes(each.events).sum()) for each in Scheduler(engine).run(requests))
     engine.reset()
     return notes

@@ -84,6 +84,7 @@ def compile_program(lowered: Lowered, program: str, run: RunConfig, target: Targ
     text = compiled.as_text() or ""
     parsed = Program.parse(text)
     once, nested = count(parsed)
+    passes = costs_of_passes(parsed) if program == "train" else {}
     costs: Any = compiled.cost_analysis() or {}
     return Report(
         target.name,
@@ -97,8 +98,8 @@ def compile_program(lowered: Lowered, program: str, run: RunConfig, target: Targ
         nested,
         copies_of(parsed, lowered.cache_buffers) if lowered.cache_buffers else None,
         costs.get("bytes accessed"),
-        main_memory_bytes(parsed),
-        costs_of_passes(parsed) if program == "train" else {},
+        sum(cost.moved for cost in passes.values()) if passes else main_memory_bytes(parsed),
+        passes,
         costs.get("flops"),
         lowered.needed,
         memory,

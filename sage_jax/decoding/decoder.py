@@ -181,14 +181,13 @@ class Decoder:
         """
         B, N, _ = grammar.shape
         joined = lambda tree: jax.tree.map(lambda leaf: leaf.reshape(B * N, *leaf.shape[2:]), tree)
-        repeated = lambda tree: jax.tree.map(lambda leaf: jnp.repeat(leaf, N, axis=0), tree)
-        controls, before = state.controls, self._unpack(joined(grammar))
-        numbers = (controls.offset + state.cache.length)[:, None] + jnp.arange(1, N + 1)[None, :]
-        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(repeated(controls.keys)), numbers.ravel())
-        limits = repeated(controls.constraints).replace(first_tick=first_tick.ravel())
+        controls = jax.tree.map(lambda leaf: jnp.repeat(leaf, N, axis=0), state.controls)
+        length, before = state.cache.length[:, None] + jnp.arange(1, N + 1)[None, :], self._unpack(joined(grammar))
+        limits = controls.constraints.replace(first_tick=first_tick.ravel())
         logits = self._apply(params, "next_logits", joined(carries), ev.ONSET)
-        noise = gumbel_noise(keys, self.config.vocab_sizes[:1])  # the first numbers of an event step's noise
-        onset = sample(noise, logits, self.grammar.allowed(before, [], limits), repeated(controls.sampling))
+        # The first numbers of an event step's noise.
+        noise = gumbel_noise(controls.keys_at(length.ravel()), self.config.vocab_sizes[:1])
+        onset = sample(noise, logits, self.grammar.allowed(before, [], limits), controls.sampling)
         return self.grammar.onset_tick(before, onset).reshape(B, N)
 
     def event_step(self, params: Any, state: DecodeState) -> tuple[DecodeState, jax.Array]:
@@ -199,10 +198,9 @@ class Decoder:
         """
         length = state.cache.length
         controls = state.controls
-        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(controls.keys), controls.offset + length)
         present = slices(state.events, length, self.lag + 1).astype(jnp.int32)
         grammar = self._unpack(at(state.grammar, length))
-        noise = gumbel_noise(keys, self.config.vocab_sizes)
+        noise = gumbel_noise(controls.keys_at(length), self.config.vocab_sizes)
         noises = by_attribute(noise, self.config.vocab_sizes)
 
         def draw(attribute: int, logits: jax.Array, allowed: jax.Array) -> jax.Array:

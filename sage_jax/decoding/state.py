@@ -49,6 +49,10 @@ class Controls(struct.Struct):
         settings = SamplingParams.of(sampling), limits.constraints(tracks_per_program)
         return cls(*[struct.one_row(key, key.dtype), *numbers, *settings])
 
+    def keys_at(self, length: jax.Array) -> jax.Array:
+        """The PRNG key [B] with which each row draws the event after `length` cached ones, int32 [B]."""
+        return jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(self.keys), self.offset + length)
+
 
 @struct.dataclass
 class DecodeState(struct.Struct):

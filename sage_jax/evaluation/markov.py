@@ -80,7 +80,7 @@ def markov(sizes: Sequence[int], training: Tokens, scored: Tokens, order: int = 
 
 
 def markov_orders(
-    sizes: Sequence[int], training: Tokens, scored: Tokens, strengths: Sequence[float] = (1,)
+    sizes: Sequence[int], training: Tokens, scored: Tokens, strengths: Sequence[float]
 ) -> Iterator[np.ndarray]:
     """The probability of each scored token in its context by strength, float64 [S, T].
 

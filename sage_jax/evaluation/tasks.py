@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sage_jax.api import Model
@@ -30,9 +30,9 @@ class WrittenTask:
     bars: int
     one_track: bool
 
-    def cases(self, pieces: Sequence[Piece], tokenizer: RoleEvents, most: int) -> list[Case]:
-        """At most `most` cases, one of each piece that has them."""
-        return make_cases(pieces, tokenizer, self.lead, bars=self.bars, one_track=self.one_track, most=most)
+    def cases(self, pieces: Sequence[Piece], tokenizer: RoleEvents) -> list[Case]:
+        """One of each piece that has such bars."""
+        return make_cases(pieces, tokenizer, self.lead, bars=self.bars, one_track=self.one_track, most=len(pieces))
 
 
 SPEED_CASES, SPEED_ROWS = 8, 4  # takes of each task whose speed is measured, and how many at once
@@ -78,28 +78,28 @@ def evaluate_tasks(
                 "notes": int(bits[case].notes.sum()),
                 "by_attribute": (bits[case].bits.sum(axis=0) / bits[case].notes.sum()).tolist(),
             }
-    for task in TASKS:
-        chosen = task.cases(held_out, tokenizer, cases)
+    available = {task.name: task.cases(held_out, tokenizer) for task in TASKS}
+    for task, each in available.items():
+        chosen = each[:cases]
         if len(chosen) > 1:
             scores = score_tasks(model.engine(min(8, len(chosen))).sibling(), chosen, training, model.sampling)
-            found["written"][task.name] = {
+            found["written"][task] = {
                 system: {metric: dataclasses.asdict(scores.estimate(system, metric)) for metric in METRICS}
                 for system in SYSTEMS
             } | {"model - copy": {metric: dataclasses.asdict(scores.difference(metric, "model", "copy")) for metric in METRICS}}
     if turns:
-        found["speed"] = {name: dataclasses.asdict(speed) for name, speed in _speeds(model, held_out, turns, say).items()}
+        found["speed"] = {name: dataclasses.asdict(speed) for name, speed in _speeds(model, available, turns, say).items()}
     with replacing(output / "tasks.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n")
     with replacing(output / "tasks.md") as temporary:
         temporary.write_text(report(found))
 
 
-def _speeds(model: Model, held_out: Sequence[Piece], turns: int, say: Callable[[str], None]) -> dict[str, TaskSpeed]:
-    """The speed of the tasks on a few pieces. The continuation writes what the last task does."""
-    tokenizer = model.tokenizer
-    assert isinstance(tokenizer, RoleEvents)
-    jobs = {task.name: [case.assignment for case in task.cases(held_out, tokenizer, SPEED_CASES)] for task in TASKS}
-    jobs = {name: each for name, each in jobs.items() if each}
+def _speeds(
+    model: Model, cases: Mapping[str, Sequence[Case]], turns: int, say: Callable[[str], None]
+) -> dict[str, TaskSpeed]:
+    """The speed of the tasks on a few of their cases. The continuation writes what the last task does."""
+    jobs = {name: [case.assignment for case in each[:SPEED_CASES]] for name, each in cases.items() if each}
     continued = jobs.get(TASKS[-1].name)
     if not continued:
         raise UserError("no piece of the split has bars enough to measure the speed; raise --pieces, or leave out --turns")
