@@ -148,7 +148,8 @@ class Decoder:
             rows = range(first, min(first + self.engine.staging_rows, self._batch))
             for place, row in enumerate(rows):
                 self.engine.stage(self._prompts[row], self._controls(row), place=place)
-            for _ in range(0, self._start, self.engine.stage_chunk):
+                begun = self.engine.begin_staged(self._start, place)
+            for _ in range(begun, self._start, self.engine.stage_chunk):
                 self.engine.prefill_staged()
             for place, row in enumerate(rows):
                 self.engine.insert_staged(row, self._start, place)

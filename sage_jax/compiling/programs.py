@@ -23,7 +23,9 @@ from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import MERGES_FILE
 from sage_jax.training.train_functions import abstract_batch, make_train_functions
 
-DECODING = {"decode": "event_step", "loop": "decode", "prefill": "prefill"}  # a program's name here and in the engine
+# A program's name here and in the engine.
+DECODING = {"decode": "event_step", "loop": "decode", "prefill": "prefill", "begin": "begin"}
+BEGUN = 256  # events of the program that begins a row
 PROGRAMS = (*DECODING, "train")
 
 
@@ -68,9 +70,10 @@ def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target:
     engine = Engine(
         run.model, abstract_params(run.model), representation, context=capacity, rows=rows, device=target.devices[0]
     )
-    if name == "prefill" and capacity <= engine.chunk:
-        raise UserError(f"--capacity is {capacity}; a prefill reads {engine.chunk} events at once: give more")
-    function, arguments, donated = engine.definition(DECODING[name], rows, capacity)
+    count = {"prefill": engine.chunk, "begin": BEGUN}.get(name, 0)
+    if capacity <= count:
+        raise UserError(f"--capacity is {capacity}; --program={name} reads {count} events at once: give more")
+    function, arguments, donated = engine.definition(DECODING[name], rows, capacity, BEGUN if name == "begin" else 0)
     whole = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=whole), arguments)
     buffers = jax.tree.leaves(arguments[1].cache.buffers)

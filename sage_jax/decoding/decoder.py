@@ -1,5 +1,6 @@
 """The pure functions of decoding: prefill, event step, loop, and going back. Shapes as in state.py."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -31,7 +32,8 @@ class Decoder:
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer, programs: int = 1):
         self.config = config
-        self.model = build_model(config)
+        # What comes first in a row has no cache. It is attended to in plain JAX as all else here, not by a kernel for training.
+        self.model = build_model(dataclasses.replace(config, attention_impl="chunked"))
         self.grammar: Any = make_grammar(tokenizer)  # its methods take the state that its own `start` returns
         self.lag = config.num_attributes - 1 if config.architecture == "delay" else 0
         if self.lag and not isinstance(self.grammar, Grammar):
@@ -125,6 +127,12 @@ class Decoder:
             grammar=put(state.grammar, self._grammar_after(state, chunk), length + 1),
         )
 
+    def begin(self, params: Any, state: DecodeState, slots: jax.Array, chunk: int) -> DecodeState:
+        """As `prefill`, for rows that have no event yet. They attend to no cache, so that many events can be read at once."""
+        rows = state.rows(slots)
+        rows = rows.replace(cache=rows.cache.replace(is_empty=True))
+        return state.with_rows(slots, self.read(params, rows, chunk))
+
     def _grammar_after(self, state: DecodeState, chunk: int) -> jax.Array:
         """The grammar's state after each of the next `chunk` events of every row, int32 [B, chunk, g]."""
 
@@ -134,7 +142,9 @@ class Decoder:
 
         length = state.cache.length
         complete = slices(state.events, length, chunk).astype(jnp.int32)  # those that these steps complete
-        _, after = jax.lax.scan(advance, at(state.grammar, length), jnp.moveaxis(complete, 1, 0))
+        # In every turn a GPU launches the kernels of the loop anew.
+        unroll = max(1, min(chunk // 32, 8))
+        _, after = jax.lax.scan(advance, at(state.grammar, length), jnp.moveaxis(complete, 1, 0), unroll=unroll)
         return jnp.moveaxis(after, 0, 1)
 
     def offer(self, params: Any, state: DecodeState, slots: jax.Array, keys: jax.Array) -> tuple[DecodeState, jax.Array]:

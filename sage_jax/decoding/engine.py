@@ -28,6 +28,7 @@ FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capac
 CHUNK = 32  # events that a prefill reads at once
 LIVE_CHUNK = 16  # the same where a player waits for the next note
 STAGE_CHUNK = 64  # the same of a whole prompt or window: 32 at once take a seventh more time for each, 16 almost twice as much
+FIRST_CHUNKS = (128, 256, 512)  # events that the first reading of a whole prompt or window has
 OFFER = 8  # events that an offer has at most; of more, few are read before an event of the row's own
 CAPACITY_MULTIPLE = 64
 GROUPS = (1, 4, 8)  # rows of the batch that are prefilled at once: of so many each takes a half and 0.4 of the time alone
@@ -136,6 +137,8 @@ class Engine:
         for name in ("empty", "edit"):
             self._program(name, self.staging_rows, self._stage_capacity)
         self._program("read", self.staging_rows, self._stage_capacity, self.stage_chunk)
+        for size in self._first_chunks:
+            self._program("begin", self.staging_rows, self._stage_capacity, size)
         for capacity in self.capacities:
             for name in ("empty", "decode", "edit", "release", "events"):
                 self._program(name, self.rows, capacity)
@@ -153,11 +156,24 @@ class Engine:
     def stage(self, events: np.ndarray, controls: Controls, keep: int = 0, place: int = 0) -> None:
         """Keeps `keep` events of the staged row `place`, and queues those of events [N, A] from `keep` on, N <= limit.
 
-        With keep = 0 it is a new row. `prefill_staged` reads the queue.
+        With keep = 0 it is a new row. `begin_staged` and `prefill_staged` read the queue.
         """
         rows, capacity = self.staging_rows, self._stage_capacity
         staging = self._empty(rows, capacity) if self._staging is None else self._staging
         self._staging = self._edit(staging, rows, capacity, place, keep, events, controls)
+
+    def begin_staged(self, queued: int, place: int = 0) -> int:
+        """Reads the first of the `queued` events of a new staged row and returns how many; 0 where one chunk has them all.
+
+        They are many at once and attend to no cache: of each, chunks take two to four times as long on a CPU. How many depends
+        on `queued` alone: the most of `FIRST_CHUNKS` of which at least two thirds are queued.
+        """
+        if queued <= self.stage_chunk:
+            return 0
+        size = max(size for size in self._first_chunks if 2 * size <= 3 * queued or size == self._first_chunks[0])
+        program = self._program("begin", self.staging_rows, self._stage_capacity, size)
+        self._staging = program(self.params, self._staging, np.array([place], np.int32))
+        return min(size, queued)
 
     def prefill_staged(self) -> None:
         """Reads up to `stage_chunk` queued events of every staged row."""
@@ -289,6 +305,10 @@ class Engine:
         # A staged row has read whole chunks until it is complete.
         return -(-self.limit // self.stage_chunk) * self.stage_chunk
 
+    @property
+    def _first_chunks(self) -> list[int]:
+        return sorted({min(size, self._stage_capacity) for size in FIRST_CHUNKS})
+
     def _empty(self, rows: int, capacity: int) -> DecodeState:
         return self._program("empty", rows, capacity)(self.params)
 
@@ -314,9 +334,9 @@ class Engine:
     def definition(self, name: str, rows: int, capacity: int, other: int = 0) -> tuple[Callable, tuple, tuple[int, ...]]:
         """The function of a program, its arguments or their shapes, and the numbers of those that it may overwrite.
 
-        name: "empty", "insert", "release", "resize", "prefill", "offer", "read", "edit", "events", "decode", or "event_step",
-        which is the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the rows
-        that a prefill or an offer reads, 0 for one; the chunk of a read.
+        name: "empty", "insert", "release", "resize", "prefill", "offer", "read", "begin", "edit", "events", "decode", or
+        "event_step", which is the body of decode. other: the larger capacity of a resize; the staging rows of an insert; the
+        rows that a prefill or an offer reads, 0 for one; the chunk of a read or of what begins a row.
         """
         decoder, number = self.decoder, np.int32(0)
         empty = lambda rows, capacity: functools.partial(decoder.empty, rows=rows, capacity=capacity)
@@ -338,6 +358,8 @@ class Engine:
         if name == "resize":
             resize = lambda params, state: decoder.empty(params, rows, other).insert(jnp.int32(0), state)
             return resize, (self.params, state), ()
+        if name == "begin":
+            return functools.partial(decoder.begin, chunk=other), (self.params, state, np.zeros(1, np.int32)), (1,)
         slots = np.zeros(max(other, 1), np.int32)
         if name == "prefill":
             return functools.partial(decoder.prefill, chunk=self.chunk), (self.params, state, slots), (1,)

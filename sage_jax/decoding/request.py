@@ -153,21 +153,3 @@ class Progress:
         tracks = self.tokenizer.grid.tracks_per_program
         sampling, offset = self.request.sampling, window.offset
         return Controls.of(self._key, sampling, limits, offset=offset, max_length=length, tracks_per_program=tracks)
-
-
-@dataclasses.dataclass
-class Staged:
-    """A row whose window is in the staging area.
-
-    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
-    """
-
-    row: Progress
-    window: Window
-    slot: int | None
-    read: int = 0
-
-    @property
-    def queued(self) -> int:
-        """The events that are not prefilled yet."""
-        return len(self.window.given) - self.read

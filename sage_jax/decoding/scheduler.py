@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from sage_jax.decoding.engine import OFFER, Engine
-from sage_jax.decoding.request import Continuation, Progress, Request, Staged, Window
+from sage_jax.decoding.request import Continuation, Progress, Request, Window
+from sage_jax.decoding.staging import Staged, StagingArea
 from sage_jax.decoding.totals import Totals
 from sage_jax.errors import UserError
 from sage_jax.tokenizers.note_events import ONSET, PAD
@@ -22,10 +23,10 @@ PATIENCE = 4  # one stopped row of this many active ones is the most that waits 
 class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
-    interleaved: one row at a time is prefilled, chunk by chunk with an event step between two chunks; for players who wait for
-    the next note. Otherwise rows wait for each other and are prefilled together. The events are the same. window_length: the
-    most events that are read of a prompt, and when a row goes on in a new window. A smaller one is quicker to read. restarts:
-    how often a session's whole window was read anew.
+    interleaved: one row at a time is prefilled, with an event step between two readings, and a new window of a row in small
+    chunks alone; for players who wait for the next note. Otherwise rows wait for each other and are prefilled together. The
+    events are the same. window_length: the most events that are read of a prompt, and when a row goes on in a new window. A
+    smaller one is quicker to read. restarts: how often a session's whole window was read anew.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
@@ -33,7 +34,7 @@ class Scheduler:
         self.totals, self.restarts = Totals(), 0
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
-        self._staged: list[Staged | None] = [None] * (1 if interleaved else engine.staging_rows)  # by place
+        self._staging = StagingArea(engine, 1 if interleaved else engine.staging_rows)
         self._finished: list[Continuation] = []  # not yet returned by a turn
         self._lengths = np.zeros(engine.rows, np.int64)
         self._known = np.zeros(engine.rows, np.int64)  # events of each row that are given, whether read or queued
@@ -60,12 +61,12 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether any request is unfinished. Sessions that wait are not."""
         rows = [row for row in self._rows if row is not None and not row.is_parked]
-        return bool(self._waiting or rows or self._finished or any(self._staged))
+        return bool(self._waiting or rows or self._finished or self._staging.taken)
 
     @property
     def is_staging(self) -> bool:
         """Whether a row's window is being prefilled."""
-        return any(self._staged)
+        return bool(self._staging.taken)
 
     @property
     def sessions(self) -> int:
@@ -105,80 +106,74 @@ class Scheduler:
         Returns whether it did.
         """
         self._fill_places()
-        ready = [(place, each) for place, each in enumerate(self._staged) if each is not None and self._is_ready(place, each)]
-        if len(ready) < at_least:
+        ready = [(place, staged) for place, staged in self._staging if self._is_ready(place, staged)]
+        if sum(len(staged.rows) for _, staged in ready) < at_least:
             return False
-        if any(staged.queued for _, staged in ready):
-            self.engine.prefill_staged()
+        self._staging.read(ready, self.interleaved)
         for place, staged in ready:
-            staged.read += min(staged.queued, self.engine.stage_chunk)
             if self._is_whole(staged) and not staged.queued:
                 self._insert(place, staged)
         return True
 
     def _wanted(self) -> int:
         """How many rows are worth a prefill where no player waits: as many as there are places, fewer if few are active."""
-        return max(min(len(self._staged), -(-len(self._active()) // PATIENCE)), 1)
+        return max(min(len(self._staging), -(-len(self._active()) // PATIENCE)), 1)
 
     def _fill_places(self) -> None:
         """Stages rows that need a new window, and then new requests if there are free rows."""
         moving = collections.deque(self._moving())
         if moving and self.interleaved:
-            self._postpone(0)  # a row that plays goes first
-        for place, staged in enumerate(self._staged):
-            if staged is not None:
-                continue
-            joining = sum(each is not None and each.slot is None for each in self._staged)
+            self._waiting.extendleft(self._staging.take_new())  # a row that plays goes first
+        for place in self._staging.free:
+            self._join_twins()
             if moving:
                 slot = moving.popleft()
                 staged = Staged(self._row(slot), self._next_window(slot), slot)
-            elif self._waiting and joining < self._rows.count(None):
+            elif self._may_join():
                 row = self._waiting.popleft()
                 staged = Staged(row, row.window, None)
             else:
-                return
+                break
             self._stage(place, staged)
+        self._join_twins()
+
+    def _may_join(self) -> bool:
+        """Whether a new request waits and there is a free row for it."""
+        return bool(self._waiting) and self._staging.joining < self._rows.count(None)
+
+    def _join_twins(self) -> None:
+        """The first of the new requests join those that are staged with the same window."""
+        while self._may_join() and self._staging.join(self._waiting[0]):
+            self._waiting.popleft()
 
     def _stage(self, place: int, staged: Staged) -> None:
-        self._staged[place] = staged
-        self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), place=place)
+        self._staging.put(place, staged, self._controls(staged.row, staged.window))
 
     def _is_whole(self, staged: Staged) -> bool:
         """Whether nothing will be added to the staged window."""
         return staged.slot is None or self._lengths[staged.slot] >= self.engine.limit
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
-        """Whether the staged row has a chunk to read, or is complete. Its last chunk follows what the row has drawn."""
-        if staged.slot is not None and staged.queued <= self.engine.stage_chunk:
-            keep = len(staged.window.given)
-            staged.window = self._followed(staged.slot, staged.window)
-            if len(staged.window.given) > keep:
-                self.engine.stage(staged.window.given, self._controls(staged.row, staged.window), keep, place)
+        """Whether the staged row has a chunk to read, or is complete. Its last reading follows what the row has drawn."""
+        if staged.slot is not None and (not self.interleaved or staged.queued <= self.engine.stage_chunk):
+            window = self._followed(staged.slot, staged.window)
+            if len(window.given) > len(staged.window.given):
+                self._staging.follow(place, window, self._controls(staged.row, window))
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
         return self._is_whole(staged) or staged.queued >= self.engine.stage_chunk
 
-    def _postpone(self, place: int) -> None:
-        """Takes a new request out of the staging area; it is prefilled anew later."""
-        staged = self._staged[place]
-        if staged is not None and staged.slot is None:
-            self._waiting.appendleft(staged.row)
-            self._staged[place] = None
-
-    def _unstage(self, row: Progress) -> None:
-        """Gives up the window of `row` in the staging area, if it is there."""
-        self._staged = [None if staged is not None and staged.row is row else staged for staged in self._staged]
-
     def _insert(self, place: int, staged: Staged) -> None:
-        row, window, slot = staged.row, staged.window, staged.slot
-        if slot is None:
-            slot = self._rows.index(None)
-        else:
-            row.events = row.whole(self._drawn(slot, int(self._lengths[slot])))
-        row.window = window
-        self.engine.insert_staged(slot, len(window.given), place)
-        self._rows[slot], self._lengths[slot], self._done[slot] = row, len(window.given), False
-        self._known[slot] = len(window.given)
-        self._staged[place] = None
+        length = len(staged.window.given)
+        if staged.slot is not None:
+            drawn = self._drawn(staged.slot, int(self._lengths[staged.slot]))
+            staged.row.events, staged.row.window = staged.row.whole(drawn), staged.window
+        for row in staged.rows:
+            slot = self._rows.index(None) if staged.slot is None else staged.slot
+            self.engine.insert_staged(slot, length, place)
+            if row is not staged.row:
+                self.engine.edit(slot, length, row.window.given, self._controls(row, row.window))
+            self._rows[slot], self._lengths[slot], self._known[slot], self._done[slot] = row, length, length, False
+        self._staging.clear(place)
 
     def _row(self, slot: int) -> Progress:
         row = self._rows[slot]
@@ -188,7 +183,7 @@ class Scheduler:
     def _moving(self) -> Iterator[int]:
         """The rows that need a new window, or will soon if prefill is interleaved."""
         mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
-        staged = [each.slot for each in self._staged if each is not None]
+        staged = [each.slot for each in self._staging.taken]
         for slot, row in enumerate(self._rows):
             if row is None or self._done[slot] or slot in staged or self._lengths[slot] < mark:
                 continue
@@ -235,9 +230,9 @@ class Scheduler:
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
-                is_prefilling = any(self._staged) or (self._waiting and None in self._rows)
+                is_prefilling = self.is_staging or (self._waiting and None in self._rows)
                 max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
-            stopping = 1 if self.interleaved else max(self._wanted() - sum(map(bool, self._staged)), 1)
+            stopping = 1 if self.interleaved else max(self._wanted() - self._staging.waiting, 1)
             # With one step the host does not know yet which rows the step before has stopped.
             shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
             self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
@@ -265,7 +260,7 @@ class Scheduler:
                 continue
             length = int(self._lengths[slot])
             if self._done[slot] or length >= row.most(row.window, lag):
-                self._unstage(row)
+                self._staging.remove(row)
                 if row.is_open:
                     row.is_parked = True
                     continue
@@ -280,7 +275,7 @@ class Scheduler:
 
     def open(self, request: Request) -> Progress:
         """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
-        if None not in self._rows or self._waiting or any(self._staged):
+        if None not in self._rows or self._waiting or self._staging.taken:
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
@@ -296,7 +291,7 @@ class Scheduler:
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""
-        self._unstage(row)
+        self._staging.remove(row)
         self._free(self._rows.index(row))
 
     def _free(self, slot: int) -> None:
@@ -386,7 +381,7 @@ class Scheduler:
     def _renew(self, row: Progress, request: Request) -> None:
         row.renew(request)
         row.outbox.clear()
-        self._unstage(row)
+        self._staging.remove(row)
 
     def _restart(self, row: Progress, slot: int, events: np.ndarray, request: Request) -> None:
         """Reads the last bars of `events` [N, A], the piece so far, as a new window of a session in the row `slot`."""
@@ -394,7 +389,7 @@ class Scheduler:
         row.events = events.astype(np.int16)
         row.window = row.cut(row.events, self.window_length)
         self.restarts += 1
-        self._postpone(0)
+        self._waiting.extendleft(self._staging.take_new())
         self._stage(0, Staged(row, row.window, None))
         self._free(slot)
         self._settle(row)

@@ -19,6 +19,7 @@ class Cache(struct.Struct):
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
     slots: int32 [B], the rows of `buffers` that these rows are; None for all in order, as everywhere but in `rows`.
     layout: that of the implementation which attends to the cache.
+    is_empty: whether it is known that no row has an event, so that nothing in the buffers is attended to.
     """
 
     buffers: Buffers
@@ -26,6 +27,7 @@ class Cache(struct.Struct):
     length: jax.Array
     layout: Layout = struct.field(pytree_node=False)
     slots: jax.Array | None = None
+    is_empty: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, max_events: int) -> "Cache":
@@ -49,8 +51,10 @@ class Cache(struct.Struct):
         """Size of the buffers, without the partial event."""
         return sum(buffer.size * buffer.dtype.itemsize for buffer in jax.tree.leaves(self.buffers))
 
-    def layer(self, number: int) -> LayerCache:
-        """What one layer attends to."""
+    def layer(self, number: int) -> LayerCache | None:
+        """What one layer attends to, None for nothing."""
+        if self.is_empty:
+            return None
         partial_event = self.partial_event[number] if self.partial_event else None
         cached = self.layout.layer(self.buffers, number)
         if self.slots is not None:

@@ -227,7 +227,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_chunks_event_steps_and_one_chunk_read_the_same(reader):
+def test_chunks_event_steps_and_one_chunk_read_the_same(reader, monkeypatch):
     """tests/models has every architecture, with chunks of the model alone."""
     tokenizer, fields = READERS[reader]
     engine = engine_of(1, tokenizer=tokenizer, **fields)
@@ -236,6 +236,15 @@ def test_chunks_event_steps_and_one_chunk_read_the_same(reader):
     assert len(events) > 2 * CHUNK and np.array_equal(by_step[: len(events)], events)
     for prefills in (1, 2, -(-len(events) // CHUNK)):
         assert np.array_equal(drawn_after(engine, events, prefills), by_step)
+    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (12, 16))
+    engine.reset()
+    engine.stage(events, controls_of(7))
+    begun = engine.begin_staged(len(events))
+    for _ in range(begun, len(events), CHUNK):
+        engine.prefill_staged()
+    engine.insert_staged(0, len(events))
+    engine.decode(len(by_step) + engine.decoder.lag - len(events))
+    assert begun == 16 and np.array_equal(engine.events(0, len(by_step)), by_step)
     if fields in (FLAT, DELAY):
         wide = engine.sibling()
         wide.chunk = 64
@@ -295,8 +304,9 @@ def test_many_rows_have_a_prompt_each(rows):
 
 
 @pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
-def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields):
+def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields, monkeypatch):
     """To the bit, whatever their lengths, places and times."""
+    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (12, 16))
     engine = engine_of(3, **fields)
     long, short = prompt(4, 1), prompt(1, 2)
 
@@ -307,18 +317,21 @@ def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields):
         state = engine.state
         return [np.array(leaf)[place] for leaf in jax.tree.leaves((state.carry, state.cache.length, state.events))]
 
+    def stage(place: int, events: np.ndarray) -> int:
+        engine.stage(events, controls_of(7), place=place)
+        return engine.begin_staged(len(events), place)
+
     alone = []
     for place, events in ((0, long), (1, short), (1, long)):
         engine.reset()
-        engine.stage(events, controls_of(7), place=place)
-        for _ in range(0, len(events), CHUNK):
+        for _ in range(stage(place, events), len(events), CHUNK):
             engine.prefill_staged()
         alone.append(read(place, events))
     engine.reset()
-    engine.stage(long, controls_of(7))
+    begun = stage(0, long)
     engine.prefill_staged()
-    engine.stage(short, controls_of(7), place=1)
-    for _ in range(CHUNK, len(long), CHUNK):
+    assert begun == 16 and stage(1, short) == len(short) == 9
+    for _ in range(begun + CHUNK, len(long), CHUNK):
         engine.prefill_staged()
     together = [read(0, long), read(1, short)]
     jax.tree.map(np.testing.assert_array_equal, together, alone[:2])
@@ -326,6 +339,16 @@ def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields):
 
 
 # The cache
+
+
+def test_what_begins_a_row_is_chosen_by_its_length(monkeypatch):
+    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (16, 32, 256))
+    engine = engine_of(**FLAT)
+    events, begun = prompt(20, 1), {}
+    for count in (1, CHUNK, CHUNK + 1, 16, 21, 22, 40, 85, 86, 110):
+        engine.stage(events[:count], controls_of(7))
+        begun[count] = engine.begin_staged(count)
+    assert begun == {1: 0, CHUNK: 0, CHUNK + 1: CHUNK + 1, 16: 16, 21: 16, 22: 22, 40: 32, 85: 32, 86: 86, 110: 110}
 
 
 def test_capacities_double_up_to_the_context():

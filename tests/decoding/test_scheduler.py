@@ -122,6 +122,27 @@ def test_rows_are_prefilled_together_where_no_player_waits(monkeypatch):
         assert np.array_equal(one.events, other.events)
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_takes_of_one_prompt_read_it_once(interleaved, monkeypatch):
+    """Each draws what it draws alone, with settings of its own, and others may come between."""
+    engine, staged = engine_of(3, CAPACITY, **FLAT), []
+    stage = engine.stage
+
+    def counted(events: np.ndarray, *others, **place) -> None:
+        staged.append(len(events))
+        stage(events, *others, **place)
+
+    monkeypatch.setattr(engine, "stage", counted)
+    start, other = prompt(4, 1), prompt(3, 2)
+    settings = [(start, WILD), (start, SamplingConfig(top_k=5)), (start, WILD), (other, WILD), (start, WILD), (start, WILD)]
+    requests = [Request(events, ENDLESS, sampling, 12, 7, number) for number, (events, sampling) in enumerate(settings)]
+    takes = run(engine, *requests, interleaved=interleaved)
+    assert staged == [len(start), len(other), len(start)]
+    for take, request in zip(takes, requests, strict=True):
+        assert np.array_equal(take.events, run(engine_of(**FLAT), request)[0].events)
+    assert len({take.events.tobytes() for take in takes}) == len(takes)
+
+
 def test_outbox_has_the_events_of_the_continuation():
     request = Request(prompt(3), ENDLESS, WILD, 130, 4)
     scheduler = Scheduler(engine_of(1, **FLAT), interleaved=True)

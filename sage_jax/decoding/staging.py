@@ -1,0 +1,121 @@
+"""The staging area of a scheduler: which windows are prefilled there, and how far they are read."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.request import Progress, Window
+from sage_jax.decoding.state import Controls
+
+
+@dataclasses.dataclass
+class Staged:
+    """A row whose window is in the staging area.
+
+    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
+    twins: further new requests with the same window, such as takes of one prompt: it is read once for all of them.
+    """
+
+    row: Progress
+    window: Window
+    slot: int | None
+    read: int = 0
+    twins: list[Progress] = dataclasses.field(default_factory=list)
+
+    @property
+    def queued(self) -> int:
+        """The events that are not prefilled yet."""
+        return len(self.window.given) - self.read
+
+    @property
+    def rows(self) -> list[Progress]:
+        """All requests that wait for this window, the first one first."""
+        return [self.row, *self.twins]
+
+
+class StagingArea:
+    """`places` rows of an engine's staging area, each free or with a staged row."""
+
+    def __init__(self, engine: Engine, places: int):
+        self._engine = engine
+        self._places: list[Staged | None] = [None] * places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[tuple[int, Staged]]:
+        """The places that are taken, and what is there."""
+        return ((place, staged) for place, staged in enumerate(self._places) if staged is not None)
+
+    @property
+    def taken(self) -> list[Staged]:
+        """What is staged."""
+        return [staged for _, staged in self]
+
+    @property
+    def free(self) -> list[int]:
+        """The free places."""
+        return [place for place, staged in enumerate(self._places) if staged is None]
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait for what is staged."""
+        return sum(len(staged.rows) for staged in self.taken)
+
+    @property
+    def joining(self) -> int:
+        """How many new requests are staged: each needs a free row of the batch."""
+        return sum(len(staged.rows) for staged in self.taken if staged.slot is None)
+
+    def put(self, place: int, staged: Staged, controls: Controls) -> None:
+        """Stages a row at a place, in place of what was there."""
+        self._places[place] = staged
+        self._engine.stage(staged.window.given, controls, place=place)
+
+    def join(self, row: Progress) -> bool:
+        """Whether a new request's window is staged already for another one. Then it is a twin of that one."""
+        for staged in self.taken:
+            if staged.slot is None and not staged.row.is_open and np.array_equal(staged.window.given, row.window.given):
+                staged.twins.append(row)
+                return True
+        return False
+
+    def follow(self, place: int, window: Window, controls: Controls) -> None:
+        """Replaces the window of the row at a place by a longer one that begins with it."""
+        staged = self._places[place]
+        assert staged is not None
+        self._engine.stage(window.given, controls, len(staged.window.given), place)
+        staged.window = window
+
+    def read(self, ready: list[tuple[int, Staged]], interleaved: bool) -> None:
+        """Reads the first events of new rows among `ready`, many at once, and one chunk of each that has more.
+
+        interleaved: either of the two, and a row that moves to a new window is read in chunks alone: a player waits for it.
+        """
+        begun = 0
+        for place, staged in ready:
+            if not staged.read and (staged.slot is None or not interleaved):
+                staged.read = self._engine.begin_staged(staged.queued, place)
+                begun += staged.read
+        if interleaved and begun:
+            return
+        if any(staged.queued for _, staged in ready):
+            self._engine.prefill_staged()
+        for _, staged in ready:
+            staged.read += min(staged.queued, self._engine.stage_chunk)
+
+    def clear(self, place: int) -> None:
+        """Makes a place free."""
+        self._places[place] = None
+
+    def take_new(self) -> list[Progress]:
+        """Gives up what is staged for new requests, and returns these, the last one first. They are read anew later."""
+        found = [row for staged in self.taken if staged.slot is None for row in staged.rows]
+        self._places = [None if staged is not None and staged.slot is None else staged for staged in self._places]
+        return found[::-1]
+
+    def remove(self, row: Progress) -> None:
+        """Gives up the window of `row`, if it is staged."""
+        self._places = [None if staged is not None and staged.row is row else staged for staged in self._places]
