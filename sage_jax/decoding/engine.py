@@ -135,10 +135,10 @@ class Engine:
         _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
         self._number(1)  # and what makes an array of a number
         for name in ("empty", "edit"):
-            self._program(name, self.staging_rows, self._stage_capacity)
-        self._program("read", self.staging_rows, self._stage_capacity, self.stage_chunk)
+            self._program(name, self.staging_rows, self.stage_capacity)
+        self._program("read", self.staging_rows, self.stage_capacity, self.stage_chunk)
         for size in self._first_chunks:
-            self._program("begin", self.staging_rows, self._stage_capacity, size)
+            self._program("begin", self.staging_rows, self.stage_capacity, size)
         for capacity in self.capacities:
             for name in ("empty", "decode", "edit", "release", "events"):
                 self._program(name, self.rows, capacity)
@@ -153,12 +153,23 @@ class Engine:
 
     # The staging area
 
+    @property
+    def stage_capacity(self) -> int:
+        """The capacity of its cache: a row has read whole chunks until it is complete."""
+        return -(-self.limit // self.stage_chunk) * self.stage_chunk
+
+    @property
+    def _first_chunks(self) -> list[int]:
+        """Whole chunks too, so that those after them fit."""
+        sizes = (min(size, self.stage_capacity) // self.stage_chunk for size in FIRST_CHUNKS)
+        return sorted({max(size, 1) * self.stage_chunk for size in sizes})
+
     def stage(self, events: np.ndarray, controls: Controls, keep: int = 0, place: int = 0) -> None:
         """Keeps `keep` events of the staged row `place`, and queues those of events [N, A] from `keep` on, N <= limit.
 
         With keep = 0 it is a new row. `begin_staged` and `prefill_staged` read the queue.
         """
-        rows, capacity = self.staging_rows, self._stage_capacity
+        rows, capacity = self.staging_rows, self.stage_capacity
         staging = self._empty(rows, capacity) if self._staging is None else self._staging
         self._staging = self._edit(staging, rows, capacity, place, keep, events, controls)
 
@@ -171,13 +182,13 @@ class Engine:
         if queued <= self.stage_chunk:
             return 0
         size = max(size for size in self._first_chunks if 2 * size <= 3 * queued or size == self._first_chunks[0])
-        program = self._program("begin", self.staging_rows, self._stage_capacity, size)
+        program = self._program("begin", self.staging_rows, self.stage_capacity, size)
         self._staging = program(self.params, self._staging, np.array([place], np.int32))
         return min(size, queued)
 
     def prefill_staged(self) -> None:
         """Reads up to `stage_chunk` queued events of every staged row."""
-        program = self._program("read", self.staging_rows, self._stage_capacity, self.stage_chunk)
+        program = self._program("read", self.staging_rows, self.stage_capacity, self.stage_chunk)
         self._staging = program(self.params, self._staging)
 
     def insert_staged(self, slot: int, length: int, place: int = 0) -> None:
@@ -300,15 +311,6 @@ class Engine:
             return self._program("read", 1, capacity, self.chunk)
         return self._program("prefill", self.rows, capacity, count)
 
-    @property
-    def _stage_capacity(self) -> int:
-        # A staged row has read whole chunks until it is complete.
-        return -(-self.limit // self.stage_chunk) * self.stage_chunk
-
-    @property
-    def _first_chunks(self) -> list[int]:
-        return sorted({min(size, self._stage_capacity) for size in FIRST_CHUNKS})
-
     def _empty(self, rows: int, capacity: int) -> DecodeState:
         return self._program("empty", rows, capacity)(self.params)
 
@@ -352,7 +354,7 @@ class Engine:
             return empty(rows, capacity), (self.params,), ()
         if name == "insert":
             insert = lambda state, slot, staging, place: state.insert(slot, staging.row(place))
-            return insert, (state, number, shapes(other, self._stage_capacity), number), (0,)
+            return insert, (state, number, shapes(other, self.stage_capacity), number), (0,)
         if name == "release":
             return DecodeState.release, (state, number), (0,)
         if name == "resize":

@@ -1,6 +1,7 @@
 """Many requests over one engine: rows join and leave a batch, and long rows move to new windows while the others go on."""
 
 import collections
+import functools
 import time
 from collections.abc import Iterable, Iterator
 
@@ -79,13 +80,14 @@ class Scheduler:
         After single steps the outbox of each row has its new events.
         """
         began, compiled = time.perf_counter(), self.engine.compile_seconds
-        self.read_queues()
+        has_read = self.read_queues()
         if self.interleaved:
             self._prefill()
         else:
             while self._prefill(self._wanted()):
-                pass
-            self.engine.wait()  # else prefills that still run would count as event steps
+                has_read = True
+            if has_read:
+                self.engine.wait()  # else prefills that still run would count as event steps
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
         self._finish()
@@ -124,8 +126,8 @@ class Scheduler:
         moving = collections.deque(self._moving())
         if moving and self.interleaved:
             self._waiting.extendleft(self._staging.take_new())  # a row that plays goes first
-        for place in self._staging.free:
-            self._join_twins()
+        self._join()
+        while free := self._staging.free:
             if moving:
                 slot = moving.popleft()
                 staged = Staged(self._row(slot), self._next_window(slot), slot)
@@ -134,15 +136,15 @@ class Scheduler:
                 staged = Staged(row, row.window, None)
             else:
                 break
-            self._stage(place, staged)
-        self._join_twins()
+            self._stage(free[0], staged)
+            self._join()
 
     def _may_join(self) -> bool:
         """Whether a new request waits and there is a free row for it."""
         return bool(self._waiting) and self._staging.joining < self._rows.count(None)
 
-    def _join_twins(self) -> None:
-        """The first of the new requests join those that are staged with the same window."""
+    def _join(self) -> None:
+        """The first of the new requests join those of the same window."""
         while self._may_join() and self._staging.join(self._waiting[0]):
             self._waiting.popleft()
 
@@ -169,11 +171,9 @@ class Scheduler:
             staged.row.events, staged.row.window = staged.row.whole(drawn), staged.window
         for row in staged.rows:
             slot = self._rows.index(None) if staged.slot is None else staged.slot
-            self.engine.insert_staged(slot, length, place)
-            if row is not staged.row:
-                self.engine.edit(slot, length, row.window.given, self._controls(row, row.window))
+            self._staging.insert(place, row, slot, functools.partial(self._controls, row, row.window))
             self._rows[slot], self._lengths[slot], self._known[slot], self._done[slot] = row, length, length, False
-        self._staging.clear(place)
+        self._staging.finish(place)
 
     def _row(self, slot: int) -> Progress:
         row = self._rows[slot]
@@ -337,14 +337,14 @@ class Scheduler:
         self._known[slot], self._done[slot] = known, False
         row.keys = keys
 
-    def read_queues(self) -> None:
-        """Reads what sessions were given, several rows at once, but for the last few events.
+    def read_queues(self) -> bool:
+        """Reads what sessions were given, several rows at once, but for the last few events. Returns whether there was any.
 
         A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
         """
         offered = [slot for slot, row in enumerate(self._rows) if row is not None and row.keys is not None]
         if not offered and not self._queued():
-            return
+            return False
         self._read_all_but(0)  # else a step that began before would bring lengths of before
         for first in range(0, len(offered), self.engine.group):
             self._offer(offered[first : first + self.engine.group])
@@ -352,6 +352,7 @@ class Scheduler:
             for first in range(0, len(slots), self.engine.group):
                 self.engine.prefill(*slots[first : first + self.engine.group])
             self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
+        return True
 
     def _offer(self, slots: list[int]) -> None:
         """The rows read of what they are offered as much as they come to."""

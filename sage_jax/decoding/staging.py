@@ -1,7 +1,7 @@
 """The staging area of a scheduler: which windows are prefilled there, and how far they are read."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class Staged:
 
     slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
     twins: further new requests with the same window, such as takes of one prompt: it is read once for all of them.
+    is_copy: whether the settings in the staging area are of another request, which had the same window before.
     """
 
     row: Progress
@@ -23,6 +24,7 @@ class Staged:
     slot: int | None
     read: int = 0
     twins: list[Progress] = dataclasses.field(default_factory=list)
+    is_copy: bool = False
 
     @property
     def queued(self) -> int:
@@ -36,11 +38,15 @@ class Staged:
 
 
 class StagingArea:
-    """`places` rows of an engine's staging area, each free or with a staged row."""
+    """`places` rows of an engine's staging area, each free or with a staged row.
+
+    A free place keeps the prompt that was read there last, for a request that has the same.
+    """
 
     def __init__(self, engine: Engine, places: int):
         self._engine = engine
         self._places: list[Staged | None] = [None] * places
+        self._kept: list[np.ndarray | None] = [None] * places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -71,14 +77,22 @@ class StagingArea:
 
     def put(self, place: int, staged: Staged, controls: Controls) -> None:
         """Stages a row at a place, in place of what was there."""
-        self._places[place] = staged
+        self._places[place], self._kept[place] = staged, None
         self._engine.stage(staged.window.given, controls, place=place)
 
     def join(self, row: Progress) -> bool:
-        """Whether a new request's window is staged already for another one. Then it is a twin of that one."""
+        """Stages a new request whose window is staged already for others, or was the last one at a place that is free now.
+
+        Returns whether there is one. It need not be read again.
+        """
         for staged in self.taken:
-            if staged.slot is None and not staged.row.is_open and np.array_equal(staged.window.given, row.window.given):
+            if staged.slot is None and np.array_equal(staged.window.given, row.window.given):
                 staged.twins.append(row)
+                return True
+        for place in self.free:
+            kept = self._kept[place]
+            if kept is not None and np.array_equal(kept, row.window.given):
+                self._places[place] = Staged(row, row.window, None, read=len(row.window.given), is_copy=True)
                 return True
         return False
 
@@ -106,9 +120,23 @@ class StagingArea:
         for _, staged in ready:
             staged.read += min(staged.queued, self._engine.stage_chunk)
 
-    def clear(self, place: int) -> None:
-        """Makes a place free."""
-        self._places[place] = None
+    def insert(self, place: int, row: Progress, slot: int, controls: Callable[[], Controls]) -> None:
+        """Copies what is read at a place into the row `slot` of the batch, for one of the requests that wait for it."""
+        staged = self._places[place]
+        assert staged is not None and not staged.queued
+        length = len(staged.window.given)
+        self._engine.insert_staged(slot, length, place)
+        if staged.is_copy or row is not staged.row:
+            self._engine.edit(slot, length, staged.window.given, controls())
+
+    def finish(self, place: int) -> None:
+        """Makes a place free after all that waited for it are in the batch."""
+        staged, self._places[place] = self._places[place], None
+        assert staged is not None
+        length = len(staged.window.given)
+        # Chunks that other places read are written after its events, too.
+        if staged.slot is None and length + self._engine.stage_chunk <= self._engine.stage_capacity:
+            self._kept[place] = staged.window.given
 
     def take_new(self) -> list[Progress]:
         """Gives up what is staged for new requests, and returns these, the last one first. They are read anew later."""

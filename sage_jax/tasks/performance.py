@@ -58,8 +58,8 @@ class Performance:
         self.events = self._window.prompt
         self._clock = EventClock(self._tokenizer)
         own, _ = self._tokenizer.split(self.events)
-        for event in own:
-            self._clock.advance(event)
+        for event in own.tolist():
+            self._clock.count(event)
         self._first_tick = self._window.start
         self._windows += 1
         self._opened_at = now
@@ -87,7 +87,7 @@ class Performance:
 
     def add(self, event: np.ndarray) -> None:
         """An event that the row drew, int [5]."""
-        state = self._clock.advance(event)
+        state = self._clock.count(event.tolist())
         self.events = np.concatenate([self.events, event[None].astype(np.int16)])
         self.drawn += 1
         if event[ev.INSTRUMENT] >= ev.FIRST_PROGRAM:
@@ -149,7 +149,7 @@ class Performance:
             state = self._clock.state
             bars, position = divmod(tick - state.bar_start, state.bar_ticks)
             change[: ev.DURATION] = ev.FIRST + bars * self._tokenizer.max_position + position, kind, pitch
-            self._clock.advance(change)
+            self._clock.count(change.tolist())
         return np.concatenate([push.given, changes])
 
     @property

@@ -236,7 +236,7 @@ def test_chunks_event_steps_and_one_chunk_read_the_same(reader, monkeypatch):
     assert len(events) > 2 * CHUNK and np.array_equal(by_step[: len(events)], events)
     for prefills in (1, 2, -(-len(events) // CHUNK)):
         assert np.array_equal(drawn_after(engine, events, prefills), by_step)
-    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (12, 16))
+    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (16,))
     engine.reset()
     engine.stage(events, controls_of(7))
     begun = engine.begin_staged(len(events))
@@ -306,7 +306,7 @@ def test_many_rows_have_a_prompt_each(rows):
 @pytest.mark.parametrize("fields", [FLAT, NESTED, DELAY], ids=join_values)
 def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields, monkeypatch):
     """To the bit, whatever their lengths, places and times."""
-    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (12, 16))
+    monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (16,))
     engine = engine_of(3, **fields)
     long, short = prompt(4, 1), prompt(1, 2)
 

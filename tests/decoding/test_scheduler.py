@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sage_jax.decoding.constraints import Limits
-from sage_jax.decoding.request import Continuation, Request
+from sage_jax.decoding.request import Continuation, Progress, Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.decoding.session import Session
@@ -124,7 +124,7 @@ def test_rows_are_prefilled_together_where_no_player_waits(monkeypatch):
 
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_takes_of_one_prompt_read_it_once(interleaved, monkeypatch):
-    """Each draws what it draws alone, with settings of its own, and others may come between."""
+    """Each draws what it draws alone, with settings of its own. A prompt is also kept for later, until another one is read."""
     engine, staged = engine_of(3, CAPACITY, **FLAT), []
     stage = engine.stage
 
@@ -133,14 +133,30 @@ def test_takes_of_one_prompt_read_it_once(interleaved, monkeypatch):
         stage(events, *others, **place)
 
     monkeypatch.setattr(engine, "stage", counted)
-    start, other = prompt(4, 1), prompt(3, 2)
-    settings = [(start, WILD), (start, SamplingConfig(top_k=5)), (start, WILD), (other, WILD), (start, WILD), (start, WILD)]
+    start, other, long = prompt(4, 1), prompt(3, 2), prompt(20, 4)
+    settings = [(start, WILD), (start, SamplingConfig(top_k=5)), (start, WILD), (start, WILD), (other, WILD)]
+    settings += [(other, SamplingConfig(top_p=0.7)), (long, WILD), (start, WILD), (other, WILD)]
     requests = [Request(events, ENDLESS, sampling, 12, 7, number) for number, (events, sampling) in enumerate(settings)]
     takes = run(engine, *requests, interleaved=interleaved)
-    assert staged == [len(start), len(other), len(start)]
+    window = Progress(requests[6], TOKENIZER, Scheduler(engine).window_length).window.given
+    assert staged == [len(start), len(other), len(window), len(start), len(other)]
     for take, request in zip(takes, requests, strict=True):
         assert np.array_equal(take.events, run(engine_of(**FLAT), request)[0].events)
     assert len({take.events.tobytes() for take in takes}) == len(takes)
+
+
+def test_sessions_with_one_prompt_read_it_once(monkeypatch):
+    engine, begun = engine_of(3, CAPACITY, **FLAT), []
+    begin = engine.begin_staged
+    monkeypatch.setattr(engine, "begin_staged", lambda *count: (begun.append(count), begin(*count))[1])
+    scheduler = Scheduler(engine, interleaved=True)
+    requests = [Request(prompt(4, 1), ENDLESS, WILD, 10, seed) for seed in range(3)]
+    rows = [scheduler.open(request) for request in requests]
+    while scheduler.busy:
+        scheduler.turn(max_steps=1)
+    assert len(begun) == 1
+    for row, request in zip(rows, requests, strict=True):
+        assert np.array_equal([*row.outbox], run(engine_of(**FLAT), request)[0].events)
 
 
 def test_outbox_has_the_events_of_the_continuation():
