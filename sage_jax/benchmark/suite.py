@@ -42,10 +42,20 @@ def measure(config: BenchmarkConfig, output: pathlib.Path, console: Console) -> 
                 of_cell = measure_cell(config, cell, probe, commit, console)
                 with path.open("a") as file:
                     file.write("".join(json.dumps(measurement.to_json()) + "\n" for measurement in of_cell))
+            else:
+                console.print(f"{cell.table}: {cell}: {_known(of_cell, commit, path)}", highlight=False, soft_wrap=True)
             measurements += of_cell
         return measurements
     finally:
         probe.close()
+
+
+def _known(of_cell: list[Measurement], commit: str, path: pathlib.Path) -> str:
+    """What a user must know of measurements that are taken from a file."""
+    others = sorted({measurement.commit for measurement in of_cell} - {commit})
+    if not others:
+        return f"measured before, see {path}"
+    return f"measured before at commit {', '.join(others)}, and this is {commit}; give another --output to measure it again"
 
 
 def measure_cell(

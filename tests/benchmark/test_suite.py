@@ -152,6 +152,10 @@ def test_a_debug_run_with_fake_workers_resumes_and_reports(tmp_path, monkeypatch
 
     monkeypatch.setattr(suite, "measure_cell", refuse)
     assert measure(config, tmp_path, Console(file=output)) == measurements
+    assert f"measured before, see {tmp_path / MEASUREMENTS}" in output.getvalue()
+    monkeypatch.setattr("sage_jax.environment.commit", lambda: "0123456")
+    assert measure(config, tmp_path, Console(file=output)) == measurements
+    assert "and this is 0123456; give another --output to measure it again" in output.getvalue()
     lines = (tmp_path / MEASUREMENTS).read_text().splitlines()
     assert [Measurement.from_json(json.loads(line)) for line in lines] == measurements
 
