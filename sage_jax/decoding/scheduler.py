@@ -103,19 +103,22 @@ class Scheduler:
     # Prefill
 
     def _prefill(self, at_least: int = 1) -> bool:
-        """Prefills one chunk of the staged rows, if they are enough, and inserts those that are complete.
-
-        Returns whether it did.
-        """
+        """Reads on in the staged rows, if they are enough, and inserts those that are complete. Returns whether it did."""
         self._fill_places()
-        ready = [(place, staged) for place, staged in self._staging if self._is_ready(place, staged)]
-        if sum(len(staged.rows) for _, staged in ready) < at_least:
+        ready = (len(staged.rows) for place, staged in self._staging if self._is_ready(place, staged))
+        if sum(ready) < at_least:
             return False
-        self._staging.read(ready, self.interleaved)
-        for place, staged in ready:
+        begun = self._staging.begin(self.interleaved)
+        self._insert_complete()
+        if not (begun and self.interleaved):
+            self._staging.read()
+            self._insert_complete()
+        return True
+
+    def _insert_complete(self) -> None:
+        for place, staged in list(self._staging):
             if self._is_whole(staged) and not staged.queued:
                 self._insert(place, staged)
-        return True
 
     def _wanted(self) -> int:
         """How many rows are worth a prefill where no player waits: as many as there are places, fewer if few are active."""
@@ -126,27 +129,26 @@ class Scheduler:
         moving = collections.deque(self._moving())
         if moving and self.interleaved:
             self._waiting.extendleft(self._staging.take_new())  # a row that plays goes first
-        self._join()
-        while free := self._staging.free:
-            if moving:
+        while True:
+            may_join = self._join()
+            free = self._staging.free
+            if free and moving:
                 slot = moving.popleft()
                 staged = Staged(self._row(slot), self._next_window(slot), slot)
-            elif self._may_join():
+            elif free and may_join:
                 row = self._waiting.popleft()
                 staged = Staged(row, row.window, None)
             else:
-                break
+                return
             self._stage(free[0], staged)
-            self._join()
 
-    def _may_join(self) -> bool:
-        """Whether a new request waits and there is a free row for it."""
-        return bool(self._waiting) and self._staging.joining < self._rows.count(None)
-
-    def _join(self) -> None:
-        """The first of the new requests join those of the same window."""
-        while self._may_join() and self._staging.join(self._waiting[0]):
+    def _join(self) -> bool:
+        """The first of the new requests join those of the same window. Returns whether another could be staged by itself."""
+        while self._waiting and self._staging.joining < self._rows.count(None):
+            if not self._staging.join(self._waiting[0]):
+                return True
             self._waiting.popleft()
+        return False
 
     def _stage(self, place: int, staged: Staged) -> None:
         self._staging.put(place, staged, self._controls(staged.row, staged.window))

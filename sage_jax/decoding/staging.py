@@ -103,21 +103,23 @@ class StagingArea:
         self._engine.stage(window.given, controls, len(staged.window.given), place)
         staged.window = window
 
-    def read(self, ready: list[tuple[int, Staged]], interleaved: bool) -> None:
-        """Reads the first events of new rows among `ready`, many at once, and one chunk of each that has more.
+    def begin(self, interleaved: bool) -> bool:
+        """Reads the first events of new rows, many at once. Returns whether there were any.
 
-        interleaved: either of the two, and a row that moves to a new window is read in chunks alone: a player waits for it.
+        interleaved: not of a row that moves to a new window, since its player waits for the next note.
         """
         begun = 0
-        for place, staged in ready:
+        for place, staged in self:
             if not staged.read and (staged.slot is None or not interleaved):
                 staged.read = self._engine.begin_staged(staged.queued, place)
                 begun += staged.read
-        if interleaved and begun:
-            return
-        if any(staged.queued for _, staged in ready):
+        return begun > 0
+
+    def read(self) -> None:
+        """Reads one chunk of each staged row. None may be complete: what is read of others would be written over its end."""
+        if self.taken:
             self._engine.prefill_staged()
-        for _, staged in ready:
+        for staged in self.taken:
             staged.read += min(staged.queued, self._engine.stage_chunk)
 
     def insert(self, place: int, row: Progress, slot: int, controls: Callable[[], Controls]) -> None:

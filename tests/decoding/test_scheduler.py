@@ -145,6 +145,16 @@ def test_takes_of_one_prompt_read_it_once(interleaved, monkeypatch):
     assert len({take.events.tobytes() for take in takes}) == len(takes)
 
 
+def test_a_long_prompt_and_a_short_one_in_a_small_context():
+    """One is read whole at once, the other by a chunk, which as such does not fit after the first."""
+    requests = [Request(prompt(20, 4), ENDLESS, WILD, 20, 1), Request(prompt(6, 5), ENDLESS, WILD, 20, 2)]
+    for order in (requests, requests[::-1]):
+        crowd, alone = engine_of(3, **FLAT), engine_of(1, **FLAT)
+        crowd.stage_chunk = alone.stage_chunk = 64
+        for take, request in zip(run(crowd, *order), order, strict=True):
+            assert np.array_equal(take.events, run(alone, request)[0].events)
+
+
 def test_sessions_with_one_prompt_read_it_once(monkeypatch):
     engine, begun = engine_of(3, CAPACITY, **FLAT), []
     begin = engine.begin_staged
