@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# symusic 0.6.0 reads ABC notation as a performance. Every note begins one tick late, at 480 ticks per quarter, and ends in time.
-# The notes of a chord begin ten ticks after each other, the lowest first as written, and the first note of a grace takes real time.
+# symusic 0.6.0 reads ABC notation as a performance. Every note begins one tick late, at 480 ticks per quarter.
+# The notes of a chord begin ten ticks after each other, in the order in which they are written.
 # So no note is on its beat and no chord is one. A tokenizer with exact onsets sees three onsets instead of one.
 # music21 10.5.1 reads the same text with onsets 0 and 2, for all notes of each chord.
 # Expected output: onsets 1, 11, 21 and 961, 971, 981 in symusic, where 0 and 960 are written.

@@ -16,7 +16,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedShar
 from sage_jax.benchmark.roofline import event_step_cost
 from sage_jax.compiling.targets import Target
 from sage_jax.config import RunConfig
-from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.engine import FIRST_CHUNKS, Engine
 from sage_jax.errors import UserError
 from sage_jax.models.registry import abstract_params
 from sage_jax.tokenizers.base import Tokenizer
@@ -25,7 +25,6 @@ from sage_jax.training.train_functions import abstract_batch, make_train_functio
 
 # A program's name here and in the engine.
 DECODING = {"decode": "event_step", "loop": "decode", "prefill": "prefill", "begin": "begin"}
-BEGUN = 256  # events of the program that begins a row
 PROGRAMS = (*DECODING, "train")
 
 
@@ -70,10 +69,10 @@ def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target:
     engine = Engine(
         run.model, abstract_params(run.model), representation, context=capacity, rows=rows, device=target.devices[0]
     )
-    count = {"prefill": engine.chunk, "begin": BEGUN}.get(name, 0)
+    count = {"prefill": engine.chunk, "begin": FIRST_CHUNKS[1]}.get(name, 0)
     if capacity <= count:
         raise UserError(f"--capacity is {capacity}; --program={name} reads {count} events at once: give more")
-    function, arguments, donated = engine.definition(DECODING[name], rows, capacity, BEGUN if name == "begin" else 0)
+    function, arguments, donated = engine.definition(DECODING[name], rows, capacity, count if name == "begin" else 0)
     whole = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=whole), arguments)
     buffers = jax.tree.leaves(arguments[1].cache.buffers)

@@ -1,7 +1,6 @@
 """Many requests over one engine: rows join and leave a batch, and long rows move to new windows while the others go on."""
 
 import collections
-import functools
 import time
 from collections.abc import Iterable, Iterator
 
@@ -173,7 +172,7 @@ class Scheduler:
             staged.row.events, staged.row.window = staged.row.whole(drawn), staged.window
         for row in staged.rows:
             slot = self._rows.index(None) if staged.slot is None else staged.slot
-            self._staging.insert(place, row, slot, functools.partial(self._controls, row, row.window))
+            self._staging.insert(place, row, slot, self._controls(row, row.window))
             self._rows[slot], self._lengths[slot], self._known[slot], self._done[slot] = row, length, length, False
         self._staging.finish(place)
 

@@ -1,7 +1,7 @@
 """The staging area of a scheduler: which windows are prefilled there, and how far they are read."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -122,14 +122,14 @@ class StagingArea:
         for staged in self.taken:
             staged.read += min(staged.queued, self._engine.stage_chunk)
 
-    def insert(self, place: int, row: Progress, slot: int, controls: Callable[[], Controls]) -> None:
-        """Copies what is read at a place into the row `slot` of the batch, for one of the requests that wait for it."""
+    def insert(self, place: int, row: Progress, slot: int, controls: Controls) -> None:
+        """Copies what is read at a place into the row `slot` of the batch, for `row`, one of the requests that wait for it."""
         staged = self._places[place]
         assert staged is not None and not staged.queued
         length = len(staged.window.given)
         self._engine.insert_staged(slot, length, place)
         if staged.is_copy or row is not staged.row:
-            self._engine.edit(slot, length, staged.window.given, controls())
+            self._engine.edit(slot, length, staged.window.given, controls)
 
     def finish(self, place: int) -> None:
         """Makes a place free after all that waited for it are in the batch."""

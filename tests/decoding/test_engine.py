@@ -338,9 +338,6 @@ def test_rows_that_are_prefilled_together_are_what_each_is_alone(fields, monkeyp
     jax.tree.map(np.testing.assert_array_equal, alone[2][:-2], alone[0][:-2])
 
 
-# The cache
-
-
 def test_what_begins_a_row_is_chosen_by_its_length(monkeypatch):
     monkeypatch.setattr("sage_jax.decoding.engine.FIRST_CHUNKS", (16, 32, 256))
     engine = engine_of(**FLAT)
@@ -349,6 +346,9 @@ def test_what_begins_a_row_is_chosen_by_its_length(monkeypatch):
         engine.stage(events[:count], controls_of(7))
         begun[count] = engine.begin_staged(count)
     assert begun == {1: 0, CHUNK: 0, CHUNK + 1: CHUNK + 1, 16: 16, 21: 16, 22: 22, 40: 32, 85: 32, 86: 86, 110: 110}
+
+
+# The cache
 
 
 def test_capacities_double_up_to_the_context():
