@@ -23,7 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(user_cache() / "sage_jax" / "tests")
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 
 # Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.
 os.environ.setdefault("SAGE_JAX_PROGRAMS", "false")
