@@ -225,7 +225,7 @@ def to_midi(piece: Piece, split_overlaps: bool = False) -> pretty_midi.PrettyMID
 
 
 def piece_to_bytes(piece: Piece) -> bytes:
-    """The bytes of a MIDI file with `piece`. Raises ValueError for a rest that is too long for MIDI."""
+    """The bytes of a MIDI file with `piece`. Raises ValueError for what MIDI cannot hold, see `midi_bytes`."""
     index = {track[:2]: place for place, track in enumerate(piece.tracks)}
     own = [index[each] for each in piece.notes[["program", "track"]].tolist()]
     scale = max(1, OUTPUT_TICKS_PER_QUARTER // piece.ticks_per_quarter)
@@ -253,6 +253,6 @@ def save_midi(piece: Piece, path: str | os.PathLike) -> None:
     try:
         data = piece_to_bytes(piece)
     except ValueError as error:
-        raise UserError(f"cannot write {path}: {error}; write the piece in parts") from error
+        raise UserError(f"cannot write {path}: {error}; change that, or write the piece in parts") from error
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -22,6 +22,7 @@ from sage_jax.music.system_events import CHANNELS, DRUM_CHANNEL, MICROSECONDS_PE
 from sage_jax.music.tracks import DRUMS, Track
 
 MAX_TRACKS = 2**16 - 1
+MAX_TEMPO = 2**24  # exclusive limit of a tempo in microseconds per quarter: three bytes
 MAX_DELTA = 2**28  # exclusive limit of a delta time in ticks: four bytes with seven bits each
 OFF_VELOCITY = 64
 
@@ -38,10 +39,11 @@ def midi_bytes(
     notes: int64 [N, 5], columns start, end, index in `tracks`, pitch and velocity; times in ticks. Tracks without notes are not
     written.
     tempos: (tick, quarters per minute). meters: (tick, numerator, denominator).
-    Raises ValueError for a rest that is too long for MIDI and for more voices than a file has tracks.
+    Raises ValueError for what MIDI cannot hold: a long rest, a very slow or fast tempo, a time signature such as 4/12, more
+    voices than a file has tracks.
     """
-    changes = [(tick, _meta(METER, bytes([num, den.bit_length() - 1, 24, 8]))) for tick, num, den in meters]
-    changes += [(tick, _meta(TEMPO, round(MICROSECONDS_PER_MINUTE / qpm).to_bytes(3, "big"))) for tick, qpm in tempos]
+    changes = [(tick, _meter(numerator, denominator)) for tick, numerator, denominator in meters]
+    changes += [(tick, _tempo(qpm)) for tick, qpm in tempos]
     chunks, now = [b""], 0
     for tick, event in sorted(changes, key=lambda change: change[0]):
         chunks[0] += _variable_length(tick - now) + event
@@ -63,6 +65,21 @@ def midi_bytes(
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(chunks), ticks_per_quarter)
     ended = (chunk + b"\0" + _meta(END_OF_TRACK, b"") for chunk in chunks)
     return header + b"".join(b"MTrk" + struct.pack(">I", len(chunk)) + chunk for chunk in ended)
+
+
+def _meter(numerator: int, denominator: int) -> bytes:
+    if numerator > 255 or denominator & (denominator - 1):
+        limits = "a numerator up to 255 and a power of two as denominator"
+        raise ValueError(f"a time signature of MIDI has {limits}, and one is {numerator}/{denominator}")
+    return _meta(METER, bytes([numerator, denominator.bit_length() - 1, 24, 8]))
+
+
+def _tempo(qpm: float) -> bytes:
+    microseconds = round(MICROSECONDS_PER_MINUTE / qpm)
+    if not 0 < microseconds < MAX_TEMPO:
+        slowest = MICROSECONDS_PER_MINUTE / (MAX_TEMPO - 1)
+        raise ValueError(f"MIDI holds tempos from {slowest:.4g} to 60,000,000 quarters per minute, and one is {qpm:g}")
+    return _meta(TEMPO, microseconds.to_bytes(3, "big"))
 
 
 def _assign_channels(tracks: Sequence[Track]) -> dict[Track, tuple[int, int]]:

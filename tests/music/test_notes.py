@@ -205,6 +205,27 @@ def test_too_many_voices_raise(tmp_path):
         save_midi(Piece.from_notes(notes), tmp_path / "a.mid")
 
 
+@pytest.mark.parametrize(
+    ("qpm", "meter", "message"),
+    [
+        (3.5, (4, 4), "tempos from 3.576 to 60,000,000 quarters per minute, and one is 3.5"),
+        (float("inf"), (4, 4), "and one is inf"),
+        (120, (4, 12), "a power of two as denominator, and one is 4/12"),
+        (120, (256, 4), "a numerator up to 255"),
+    ],
+)
+def test_a_tempo_or_meter_that_midi_cannot_hold_raises(qpm, meter, message, tmp_path):
+    with pytest.raises(UserError, match=f"cannot write .*a.mid: .*{message}"):
+        save_midi(Piece.from_notes([(0, 0, 60, 1, 64)], qpm=qpm, meter=meter), tmp_path / "a.mid")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("qpm", [3.58, 60_000_000])
+def test_the_slowest_and_the_fastest_tempo_come_back(qpm, tmp_path):
+    save_midi(Piece.from_notes([(0, 0, 60, 1, 64)], qpm=qpm), tmp_path / "a.mid")
+    assert read_midi(tmp_path / "a.mid").tempos["qpm"].tolist() == [qpm]
+
+
 def test_too_long_rest_raises(tmp_path):
     with pytest.raises(UserError, match="cannot write .*a.mid: a rest of .* ticks is too long"):
         save_midi(Piece.from_notes([(2**28, 0, 60, 1, 64)]), tmp_path / "a.mid")
