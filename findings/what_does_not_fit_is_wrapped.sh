@@ -2,7 +2,7 @@
 # symusic 0.6.0 writes MIDI files without a check of what fits. A tempo of 3 quarters per minute is written as 18.6: three bytes hold less.
 # shift_time may move events before tick 0. They are written 2**28 ticks later, and those after them follow there.
 # Its own reader then finds none of the notes in such a file. mido finds them, about three days late. Nothing warns, and no call fails.
-# A guess is an error, or a clip at 0, as shift_pitch and shift_velocity of the same library raise where a value does not fit.
+# A guess is an error: shift_pitch and shift_velocity of the same library raise a ValueError where a value does not fit.
 # Expected output: tempo 18.617 for 3; notes at -480 and 0 in memory, none in the file for symusic, 268434976 and 268435456 for mido.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -34,8 +34,14 @@ for track in mido.MidiFile("earlier.mid").tracks:
         now += message.time
         if message.type == "note_on" and message.velocity:
             found.append(now)
+raised = []
+for name in ("shift_pitch", "shift_velocity"):
+    try:
+        getattr(score, name)(100)
+    except ValueError:
+        raised.append(name)
 print("symusic", importlib.metadata.version("symusic"), "tempo of 3 read as:", tempo)
-print("in memory:", starts(earlier), "in the file:", starts(Score("earlier.mid")), "as mido reads it:", found)
-expected = (18.617, [-480, 0], [], [2**28 - 480, 2**28])
-sys.exit((tempo, starts(earlier), starts(Score("earlier.mid")), found) != expected)
+print("in memory:", starts(earlier), "in the file:", starts(Score("earlier.mid")), "as mido reads it:", found, "raised:", raised)
+expected = (18.617, [-480, 0], [], [2**28 - 480, 2**28], ["shift_pitch", "shift_velocity"])
+sys.exit((tempo, starts(earlier), starts(Score("earlier.mid")), found, raised) != expected)
 END_OF_PYTHON

@@ -77,8 +77,8 @@ def _meter(numerator: int, denominator: int) -> bytes:
 def _tempo(qpm: float) -> bytes:
     microseconds = round(MICROSECONDS_PER_MINUTE / qpm)
     if not 0 < microseconds < MAX_TEMPO:
-        slowest = MICROSECONDS_PER_MINUTE / (MAX_TEMPO - 1)
-        raise ValueError(f"MIDI holds tempos from {slowest:.4g} to 60,000,000 quarters per minute, and one is {qpm:g}")
+        limits = f"{MICROSECONDS_PER_MINUTE / (MAX_TEMPO - 1):.4g} to {MICROSECONDS_PER_MINUTE:,.0f}"
+        raise ValueError(f"MIDI holds tempos from {limits} quarters per minute, and one is {qpm:g}")
     return _meta(TEMPO, microseconds.to_bytes(3, "big"))
 
 
