@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sage_jax.decoding.constraints import Constraints, Limits
@@ -27,10 +26,10 @@ CONTEXT, CAPACITY, CHUNK = 127, 128, 8
 
 def constraints_of(rows: int, first_bar=0, allow_eos: bool = False, programs=None, tracks: int = 1, **fields) -> Constraints:
     """Constraints of `rows` rows. first_bar and the other bounds: a number or one for each row. tracks: of each program."""
-    one = jax.tree.map(jnp.asarray, Limits(allow_eos=allow_eos, programs=programs).constraints(tracks))
-    each = jax.tree.map(lambda leaf: jnp.repeat(leaf, rows, axis=0), one)
+    one = Limits(allow_eos=allow_eos, programs=programs).constraints(tracks)
+    each = jax.tree.map(lambda leaf: np.repeat(leaf, rows, axis=0), one)
     bounds = dict(first_bar=first_bar, **fields)
-    return each.replace(**{name: jnp.broadcast_to(jnp.asarray(bound, jnp.int32), rows) for name, bound in bounds.items()})
+    return each.replace(**{name: np.broadcast_to(np.asarray(bound, np.int32), rows) for name, bound in bounds.items()})
 
 
 def prompt(bars: int, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,8 +19,8 @@ from sage_jax.decoding.sampling import (
 from sage_jax.errors import UserError
 
 PROBABILITIES = np.array([0.1, 0.4, 0.3, 0.15, 0.05])
-LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))[None]
-EVERY = jnp.ones((1, 5), bool)
+LOGITS = np.log(PROBABILITIES.astype(np.float32))[None]
+EVERY = np.ones((1, 5), bool)
 FILTERS = {  # of a CPU, of accelerators, and of a kernel of a whole event step
     "search": jax.jit(filter_by_search),
     "rank": jax.jit(filter_by_rank),
@@ -40,7 +39,7 @@ def draw(keys, logits, allowed, sampling_params):
 
 def params(rows: int, **config) -> SamplingParams:
     """The same settings in each of `rows` rows."""
-    return jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), rows, axis=0), SamplingParams.of(SamplingConfig(**config)))
+    return jax.tree.map(lambda leaf: np.repeat(leaf, rows, axis=0), SamplingParams.of(SamplingConfig(**config)))
 
 
 def kept(name: str, **config) -> list[int]:
@@ -75,7 +74,7 @@ def test_nucleus_equals_that_of_a_sort(name):
     logits = rng.normal(size=(200, 301)).astype(np.float32) * rng.uniform(0, 6, (200, 1)).astype(np.float32)
     logits[:, rng.permutation(301)[:100]] = NEG_INF
     for top_p in (0.05, 0.5, 0.9, 0.98, 0.999):
-        nucleus = np.asarray(FILTERS[name](jnp.asarray(logits), params(200, top_p=top_p))) > NEG_INF / 2
+        nucleus = np.asarray(FILTERS[name](logits, params(200, top_p=top_p))) > NEG_INF / 2
         probability = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
         probability /= probability.sum(-1, keepdims=True)
         ranked = -np.sort(-probability)
@@ -95,13 +94,13 @@ def test_top_k_equals_that_of_a_sort(name):
     logits[:, rng.permutation(301)[:100]] = NEG_INF
     for top_k in (1, 2, 40, 200, 300):
         smallest = np.sort(logits, axis=-1)[:, -top_k][:, None]
-        found = np.asarray(FILTERS[name](jnp.asarray(logits), params(50, top_k=top_k)))
+        found = np.asarray(FILTERS[name](logits, params(50, top_k=top_k)))
         assert np.array_equal(found, np.where(logits >= smallest, logits, NEG_INF)), top_k
 
 
 def draw_samples(count: int, allowed=EVERY, **config) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), count)
-    repeat = lambda array: jnp.repeat(array, count, axis=0)
+    repeat = lambda array: np.repeat(array, count, axis=0)
     return np.asarray(draw(keys, repeat(LOGITS), repeat(allowed), params(count, **config)))
 
 
@@ -115,18 +114,18 @@ def test_samples_follow_the_probabilities():
 
 def test_greedy_takes_the_most_likely_allowed_id():
     assert set(draw_samples(50, temperature=0)) == {1}
-    assert set(draw_samples(50, allowed=jnp.array([[True, False, False, True, True]]), temperature=0)) == {3}
+    assert set(draw_samples(50, allowed=np.array([[True, False, False, True, True]]), temperature=0)) == {3}
 
 
 def test_ids_that_are_not_allowed_are_never_sampled():
-    allowed = jnp.array([[False, False, False, False, True]])
+    allowed = np.array([[False, False, False, False, True]])
     for config in (dict(), dict(temperature=10), dict(top_k=1), dict(top_p=0.1), dict(min_p=1.0)):
         assert set(draw_samples(200, allowed=allowed, **config)) == {4}
 
 
 def test_each_row_uses_its_own_key():
     keys = jax.random.split(jax.random.key(3), 4)
-    logits, allowed = jnp.repeat(LOGITS, 4, 0), jnp.repeat(EVERY, 4, 0)
+    logits, allowed = np.repeat(LOGITS, 4, 0), np.repeat(EVERY, 4, 0)
     together = draw(keys, logits, allowed, params(4))
     alone = [int(draw(keys[row : row + 1], LOGITS, EVERY, params(1))[0]) for row in range(4)]
     assert together.tolist() == alone
@@ -146,11 +145,11 @@ def test_each_row_has_its_own_settings(name):
     ]
     rows = len(configs)
     rng = np.random.default_rng(1)
-    logits, allowed = jnp.asarray(rng.normal(size=(rows, 101)) * 3, jnp.float32), jnp.asarray(rng.random((rows, 101)) < 0.8)
+    logits, allowed = (rng.normal(size=(rows, 101)) * 3).astype(np.float32), rng.random((rows, 101)) < 0.8
     keys = jax.random.split(jax.random.key(4), rows)
     each = [params(1, **config) for config in configs]
-    mixed = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
-    filtered, drawn = FILTERS[name](logits, mixed), draw(keys, logits, allowed, mixed)
+    mixed = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
+    filtered, drawn = jax.device_get((FILTERS[name](logits, mixed), draw(keys, logits, allowed, mixed)))
     assert len({int((row > NEG_INF / 2).sum()) for row in filtered}) >= 5
     for row, alone in enumerate(each):
         part = slice(row, row + 1)

@@ -56,7 +56,7 @@ def parameters(config: ModelConfig):
     return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), abstract_params(config))
 
 
-def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> jax.Array:
+def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> np.ndarray:
     """int32 [batch, events, A] of uniform ids."""
     rng = np.random.default_rng(seed)
-    return jnp.asarray(np.stack([rng.integers(0, size, (batch, events)) for size in config.vocab_sizes], -1), jnp.int32)
+    return np.stack([rng.integers(0, size, (batch, events)) for size in config.vocab_sizes], -1).astype(np.int32)

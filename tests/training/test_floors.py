@@ -10,6 +10,8 @@ from sage_jax.tokenizers.note_events import HEAD
 from sage_jax.training.step import NOTE_EVENTS, cross_entropy, waiting_loss
 
 SIZES = (12, 9, 8, 7, 6)
+loss_of = jax.jit(cross_entropy, static_argnums=2)
+gradient_of = jax.jit(jax.grad(lambda logits, events, floors: cross_entropy(logits, events, NOTE_EVENTS, floors).nll.sum()))
 
 
 def case(seed: int = 0, rows: int = 2, steps: int = 9):
@@ -23,7 +25,7 @@ def case(seed: int = 0, rows: int = 2, steps: int = 9):
 
 def test_the_loss_is_that_of_targets_and_of_waits():
     logits, events, floors = case()
-    found = cross_entropy(logits, events, NOTE_EVENTS, floors)
+    found = loss_of(logits, events, NOTE_EVENTS, floors)
     nats = [np.asarray(-jax.nn.log_softmax(block, axis=-1), np.float64) for block in logits]
     expected, notes = np.zeros(len(SIZES)), 0
     for row in range(events.shape[0]):
@@ -45,8 +47,8 @@ def test_the_loss_is_that_of_targets_and_of_waits():
 def test_without_floors_nothing_changes():
     logits, events, _ = case(1)
     zeros = jnp.zeros(events.shape[:2], jnp.int32)
-    for one, other in zip(jax.tree.leaves(cross_entropy(logits, events)), jax.tree.leaves(
-        cross_entropy(logits, events, NOTE_EVENTS, zeros)), strict=True):  # fmt: skip
+    for one, other in zip(jax.tree.leaves(loss_of(logits, events)), jax.tree.leaves(
+        loss_of(logits, events, NOTE_EVENTS, zeros)), strict=True):  # fmt: skip
         np.testing.assert_allclose(one, other)
 
 
@@ -61,7 +63,7 @@ def test_to_draw_before_a_key_and_to_wait_for_it_are_all_that_can_happen():
 def test_gradients_are_finite_where_nothing_waits():
     logits, events, floors = case(3)
     none = jnp.full_like(floors, NO_TARGET)
-    gradient = jax.grad(lambda logits: cross_entropy(logits, events, NOTE_EVENTS, none).nll.sum())(logits)
+    gradient = gradient_of(logits, events, none)
     assert all(np.isfinite(leaf).all() and not leaf.any() for leaf in gradient)
-    gradient = jax.grad(lambda logits: cross_entropy(logits, events, NOTE_EVENTS, floors).nll.sum())(logits)
+    gradient = gradient_of(logits, events, floors)
     assert all(np.isfinite(leaf).all() for leaf in gradient)
