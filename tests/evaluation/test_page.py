@@ -167,6 +167,18 @@ def test_listening_to_the_prompt_does_not_count(served, tmp_path):
         assert page.get_by_role("button", name="4 Good").is_disabled()
 
 
+def test_listening_counts_where_the_page_is_drawn_rarely(served, tmp_path):
+    """As on a busy machine: two seconds between frames."""
+    _, address, _ = served
+    with browser(tmp_path / "profile") as page:
+        page.add_init_script("window.requestAnimationFrame = draw => setTimeout(draw, 2000)")
+        page.goto(address)
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.wait_for_function("() => !playing", timeout=60_000)
+        assert page.evaluate("players[0].enough()") and page.get_by_role("button", name="4 Good").is_enabled()
+
+
 def test_a_missing_clip_is_reported_and_skipped(served, tmp_path):
     _, address, _ = served
     with browser(tmp_path / "profile") as page:
