@@ -199,10 +199,11 @@ def _attend_groups(
     if layer_cache is not None:
         keys, values = layer_cache.cached
         M, Q = values.shape[2], K * E // G
-        mask = (jnp.arange(M) // Q)[None] < layer_cache.length[:, None]  # [B, M]
+        mask = jnp.arange(M)[None, :] < layer_cache.length[:, None] * Q  # [B, M]
         mask = mask[:, None, None, None, None, :]
-        if own and not by_attribute:
-            mask &= jnp.tile(scopes, M // Q)[None, None, None, :, None, :]
+        if own and not by_attribute:  # as `scopes`, in arithmetic that a CPU does for many keys at once
+            group = jnp.arange(X)[:, None]
+            mask &= ((group >= own) | (group == jnp.arange(M)[None, :] % E))[None, None, None, :, None, :]
         sources.append(Source("bgturh,bghm->bgturm", keys, values, mask))
     return _from_kv_groups(_softmax_average(queries, sources, dropped), K, by_attribute).reshape(q.shape)
 
