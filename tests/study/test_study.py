@@ -71,7 +71,7 @@ def fake_decoders():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, fake_decoders) -> pathlib.Path:
+def finished(tmp_path_factory, fake_decoders, shared_programs) -> pathlib.Path:
     """A finished study with a speed for each variant."""
     folder = tmp_path_factory.mktemp("study")
     said = launch(tiny(), folder)
