@@ -8,9 +8,9 @@ import sys
 
 import jax
 
-from sage_jax.files import user_cache
+from sage_jax.files import evict, user_cache
 
-MAX_BYTES = 2 << 30  # jax evicts the programs that were used least recently
+MAX_BYTES = 2 << 30
 
 
 def default_folder() -> pathlib.Path:
@@ -20,7 +20,9 @@ def default_folder() -> pathlib.Path:
 
 
 def enable() -> None:
-    """Keeps compiled programs in `default_folder`, at most MAX_BYTES.
+    """Keeps compiled programs in `default_folder`. If it has more than MAX_BYTES, those used least recently are deleted first.
+
+    jax's own limit is not used. With it, jax looks at every entry whenever it adds one (findings/limit_reads_all_entries.sh).
 
     Does nothing where jax has a cache folder already ($JAX_COMPILATION_CACHE_DIR or jax.config), where caching is off
     ($JAX_ENABLE_COMPILATION_CACHE=false), and where the folder can't be written.
@@ -33,8 +35,8 @@ def enable() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
+    evict(folder, MAX_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     # jax's own limits keep nothing that compiles in under a second, which is most of what a small model has.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -53,6 +53,23 @@ def write_json(path: pathlib.Path, value: Any, indent: int | None = None) -> Non
         temporary.write_text(json.dumps(value, indent=indent))
 
 
+def evict(folder: pathlib.Path, max_bytes: int) -> None:
+    """Deletes the files of a cache that were used least recently, until those in `folder` itself have at most `max_bytes`.
+
+    Does nothing where the folder is missing or can't be read.
+    """
+    with contextlib.suppress(OSError):  # another process may delete the same files
+        entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+        found = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+        total = sum(file.st_size for file, _ in found)
+        if total > max_bytes:
+            for file, path in sorted(found, key=lambda item: max(item[0].st_mtime_ns, item[0].st_atime_ns)):
+                os.unlink(path)
+                total -= file.st_size
+                if total <= max_bytes:
+                    break
+
+
 @contextlib.contextmanager
 def claim(folder: pathlib.Path, wait: bool) -> Iterator[bool]:
     """Locks `folder` for the block among all processes that use `claim`; yields whether this process got the lock.

@@ -31,6 +31,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from sage_jax.environment import code_checksum, cores, processor_features
+from sage_jax.files import evict
 
 MAX_BYTES = 1 << 30  # the entries that were used least recently go first
 SWITCH = "SAGE_JAX_PROGRAMS"  # environment variable
@@ -92,7 +93,7 @@ def load_or_compile(jitted: Any, *args: Any, key: Any) -> jax.stages.Compiled:
         _save(program, compiled)
     if program.exists() and code_checksum() == CODE:
         _write(request, program.name)
-    _evict(store)
+    evict(store, MAX_BYTES)
     return compiled
 
 
@@ -279,15 +280,3 @@ def _write(path: pathlib.Path, value: Any) -> None:
     except OSError:
         if temporary:
             pathlib.Path(temporary).unlink(missing_ok=True)
-
-
-def _evict(store: pathlib.Path) -> None:
-    """Deletes the entries that were used least recently until MAX_BYTES are left."""
-    with contextlib.suppress(OSError):  # another process may delete the same ones
-        found = [(entry.stat(follow_symlinks=False), entry.path) for entry in os.scandir(store)]
-        total = sum(size.st_size for size, _ in found)
-        for size, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
-            if total <= MAX_BYTES:
-                break
-            os.unlink(path)
-            total -= size.st_size

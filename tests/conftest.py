@@ -21,10 +21,11 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 # Workers and their processes share compiled programs, and later runs of the tests find them again.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    from sage_jax.files import user_cache
+    from sage_jax.files import evict, user_cache
 
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(user_cache() / "sage_jax" / "tests")
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(1 << 30)
+    CACHE = user_cache() / "sage_jax" / "tests"
+    evict(CACHE, 1 << 30)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 
 # Tests replace functions and classes, which the key of a stored program can't know. tests/test_programs.py switches it on.

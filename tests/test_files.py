@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sage_jax.files import claim, replacing
+from sage_jax.files import claim, evict, replacing
 
 HOLD = """
 import pathlib, sys
@@ -71,3 +71,17 @@ def test_if_the_block_fails_the_old_file_stays(tmp_path):
         temporary.write_text("new")
         raise ZeroDivisionError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_files_of_a_cache_that_were_used_least_recently_go_first(tmp_path):
+    for name, times in {"read": (90, 10), "old": (30, 30), "older": (20, 20), "new": (80, 80), ".lock": (1, 1)}.items():
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, times)  # seconds of the last access and of the last change
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "oldest").write_bytes(bytes(1000))
+    names = lambda: {path.name for path in tmp_path.rglob("*")} - {"folder", "oldest", ".lock"}
+    evict(tmp_path, 400)
+    assert names() == {"read", "old", "older", "new"}
+    evict(tmp_path, 250)
+    assert names() == {"read", "new"} and (tmp_path / "folder" / "oldest").exists() and (tmp_path / ".lock").exists()
+    evict(tmp_path / "missing", 0)
