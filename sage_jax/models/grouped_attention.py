@@ -182,8 +182,9 @@ def _attend_groups(
         values = jnp.broadcast_to(values[:, None], (values.shape[0], K, *values.shape[1:]))
         return values.reshape(values.shape[0], G, 1, 1, 1, -1)
 
-    # bool [X, E]: in a group over all attributes, own-scope heads attend to one.
-    scopes = np.concatenate([np.eye(own, E, dtype=bool), np.ones((X - own, E), bool)])
+    def in_scope(attribute):  # [M], that of each key, -> bool [1, 1, 1, X, 1, M]: own-scope heads attend to one
+        group = np.arange(X)[:, None]
+        return ((group >= own) | (group == attribute[None, :]))[None, None, None, :, None, :]
 
     key_token = jnp.arange(S)[None, None, :] * E + jnp.arange(E)[None, :, None]
     query_token = ((low + jnp.arange(N))[:, None] * E + first + jnp.arange(A)[None, :]).reshape(-1)
@@ -194,16 +195,15 @@ def _attend_groups(
         mask &= key_segment == query_segment[:, None, :, None, None, None]
     keys, values = (part.reshape(B, G, -1, h) for part in new_kv)
     if own and not by_attribute:
-        mask &= np.repeat(scopes, S, axis=1)[None, None, None, :, None, :]
+        mask &= in_scope(np.repeat(np.arange(E), S))
     sources = [Source("bgturh,bgmh->bgturm", keys, values, mask)]
     if layer_cache is not None:
         keys, values = layer_cache.cached
         M, Q = values.shape[2], K * E // G
         mask = jnp.arange(M)[None, :] < layer_cache.length[:, None] * Q  # [B, M]
         mask = mask[:, None, None, None, None, :]
-        if own and not by_attribute:  # as `scopes`, in arithmetic that a CPU does for many keys at once
-            group = jnp.arange(X)[:, None]
-            mask &= ((group >= own) | (group == jnp.arange(M)[None, :] % E))[None, None, None, :, None, :]
+        if own and not by_attribute:  # in arithmetic, which a CPU does for many keys at once; a table would be read key by key
+            mask &= in_scope(jnp.arange(M) % Q)
         sources.append(Source("bgturh,bghm->bgturm", keys, values, mask))
     return _from_kv_groups(_softmax_average(queries, sources, dropped), K, by_attribute).reshape(q.shape)
 
