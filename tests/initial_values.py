@@ -41,4 +41,4 @@ def drawn_init(model: Backbone, key: jax.Array, events: jax.Array) -> Any:
     del key, events
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.normal(size=leaf.shape) / 4 if leaf.ndim > 1 else np.ones(leaf.shape)
-    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), _shapes(model))
+    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf).astype(leaf.dtype)), _shapes(model))

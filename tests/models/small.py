@@ -49,11 +49,11 @@ def tiny_config(**changes) -> ModelConfig:
 def parameters(config: ModelConfig):
     """Random parameters, large enough that every path through the model affects its logits.
 
-    They are drawn with numpy: compiling the model's own initializer takes longer than most tests.
+    They are drawn and cast with numpy: to compile the initializer, or a cast of each shape, takes longer than most tests.
     """
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.normal(size=leaf.shape) / 4 if leaf.ndim > 1 else 1 + rng.normal(size=leaf.shape) / 10
-    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), leaf.dtype), abstract_params(config))
+    return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf).astype(leaf.dtype)), abstract_params(config))
 
 
 def random_events(config: ModelConfig, batch: int, events: int, seed: int = 0) -> np.ndarray:
