@@ -7,15 +7,14 @@ import numpy as np
 
 from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.engine import Engine
+from sage_jax.decoding.event_stream import Change, EventStream
 from sage_jax.decoding.request import Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import UNBOUNDED, Scheduler
 from sage_jax.errors import UserError
-from sage_jax.growing_array import GrowingArray
 from sage_jax.music.notes import DEFAULT_METER, DEFAULT_QPM, Piece, note_array
 from sage_jax.tokenizers.event_clock import EventClock
-from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder, event_encoder
-from sage_jax.tokenizers.note_events import INSTRUMENT, REST
+from sage_jax.tokenizers.incremental import DecodedEvent, Notes, event_decoder
 
 
 def stream(engine: Engine, request: Request) -> Iterator[DecodedEvent]:
@@ -62,23 +61,12 @@ class Session:
         reads_at_once: whether the model reads notes when they are pushed. Else it reads them in the scheduler's next turn,
         together with those of other sessions, which takes less time for each. Raises UserError if all rows are taken, and for a
         program, tempo or meter that the vocabulary lacks."""
-        tokenizer = scheduler.engine.tokenizer
-        self._encoder = event_encoder(tokenizer)
-        self.clock: EventClock = self._encoder.clock
-        self._decoder = event_decoder(tokenizer, self.clock)
+        self._stream = EventStream(scheduler.engine.tokenizer, qpm, meter)
+        self.clock: EventClock = self._stream.clock
         self._scheduler, self._reads_at_once = scheduler, reads_at_once
         # The row waits where nothing is to be drawn.
         self._limits = Limits(allow_eos=False, programs=programs, stop_tick=0, allow_changes=allow_changes)
-        if meter not in tokenizer.grid.meters:
-            raise UserError(f"meter is {meter!r}, which the vocabulary lacks; give a shorter bar or a simpler beat")
-        opening = tokenizer.quantize(Piece.from_notes([], tokenizer.grid.ticks_per_quarter, qpm, meter))
-        events = tokenizer.encode(opening)[:-1]
-        for event in events:
-            self.clock.advance(event)
-        self._opening = len(events)
-        self._events = GrowingArray(np.int16, events.shape[1:])
-        self._events.extend(events)
-        self._request = Request(events, self._limits, sampling, UNBOUNDED // 2, seed)
+        self._request = Request(self.events, self._limits, sampling, UNBOUNDED // 2, seed)
         self._row = scheduler.open(self._request)
 
     def __enter__(self) -> "Session":
@@ -90,12 +78,12 @@ class Session:
     @property
     def events(self) -> np.ndarray:
         """All events so far, int16 [N, A]."""
-        return self._events.rows.copy()
+        return self._stream.events.copy()
 
     @property
     def piece(self) -> Piece:
         """The piece so far."""
-        return self._encoder.tokenizer.decode(self.events)
+        return self._stream.tokenizer.decode(self.events)
 
     @property
     def tick(self) -> int:
@@ -108,13 +96,9 @@ class Session:
         They are read now, unless `reads_at_once` is off, so that the next `draw` begins at once. Raises UserError for a note
         that sorts before the last event; roll back to its tick first.
         """
-        whole, rows = self._events.rows, note_array(notes)
-        if not len(rows):
-            return
-        keep = len(whole)
-        while whole[keep - 1, INSTRUMENT] == REST:  # the encoder adds those that the notes need
-            keep -= 1
-        self._push(keep, rows)
+        rows = note_array(notes)
+        if len(rows):
+            self._push(self._stream.without_rests(), rows)  # those that the notes need come with them
 
     def replace(
         self,
@@ -130,36 +114,22 @@ class Session:
         """
         if start < 0:
             raise UserError(f"start is {start}; give a tick of at least 0")
-        keep = max(self.clock.events_before(start), self._opening)
-        changes = [(tick, 0, meter) for tick, meter in meters] + [(tick, 1, qpm) for tick, qpm in tempos]
-        rows = note_array(notes)
-        if keep < len(self._events) or changes or len(rows):
-            self._push(keep, rows, sorted(changes), is_rollback=keep < len(self._events))
+        keep, rows = self._stream.before(start), note_array(notes)
+        changes = [*meters, *tempos]
+        if keep < len(self._stream) or changes or len(rows):
+            self._push(keep, rows, changes, is_rollback=keep < len(self._stream))
 
-    def _push(self, keep: int, rows: np.ndarray, changes: Sequence[tuple] = (), is_rollback: bool = False) -> None:
+    def _push(self, keep: int, rows: np.ndarray, changes: Sequence[Change] = (), is_rollback: bool = False) -> None:
         """Makes the session its first `keep` events, and then the notes `rows` [N], NOTE, and the `changes`."""
-        tokenizer, whole = self._encoder.tokenizer, self._events.rows
-        quantized = tokenizer.quantize(Piece.from_notes(rows, tokenizer.ticks_per_quarter)).notes
-        self.clock.rollback(keep)
+        stream = self._stream
+        old = stream.events[keep:].copy()
+        pushed = stream.put(keep, rows, changes)
         try:
-            parts = [whole[:0]]
-            for tick, kind, value in changes:
-                parts.append(self._encoder.push(quantized[quantized["onset"] < tick]))
-                quantized = quantized[quantized["onset"] >= tick]
-                if kind == 0:
-                    parts.append(self._encoder.push_meter(tick, *value))
-                else:
-                    nearest = float(tokenizer.tempos[np.abs(tokenizer.tempos - value).argmin()])
-                    parts.append(self._encoder.push_tempo(tick, nearest) if nearest != self.clock.state.qpm else whole[:0])
-            pushed = np.concatenate([*parts, self._encoder.push(quantized)])
-            self._revise(whole[:keep], pushed, self._limits, is_rollback)
+            self._revise(stream.events[:keep], pushed, self._limits, is_rollback)
         except Exception:
-            self.clock.rollback(keep)
-            for event in whole[keep:]:
-                self.clock.advance(event)
+            stream.truncate(keep)
+            stream.add(old)
             raise
-        self._events.truncate(keep)
-        self._events.extend(pushed)
 
     def draw(
         self,
@@ -199,7 +169,7 @@ class Session:
             limits = dataclasses.replace(limits, programs=programs)
         # The row goes on at once: with several sessions, before the first of them waits for an event step.
         self._request = dataclasses.replace(self._request, number=number)
-        events = self._events.rows
+        events = self._stream.events
         self._revise(events, events[:0], limits)
         return self._taken(self._row.request)
 
@@ -210,10 +180,7 @@ class Session:
             if row.request is not request:
                 raise UserError("the session has changed since this draw began; call draw again")
             while row.outbox:
-                event = row.outbox.popleft()
-                decoded = self._decoder.push(event)
-                self._events.append(event)
-                yield decoded
+                yield self._stream.draw(row.outbox.popleft())
                 if row.request is not request:
                     break
             else:
@@ -223,15 +190,14 @@ class Session:
         """Takes back every event at the tick `to` or later. Raises UserError if that is before what the model still reads."""
         if to < 0:
             raise UserError(f"to is {to}; give a tick of at least 0")
-        keep, events = max(self.clock.events_before(to), self._opening), self._events.rows
+        keep, events = self._stream.before(to), self._stream.events
         if keep == len(events):
             return
         try:
             self._revise(events[:keep], events[:0], self._limits, is_rollback=True)
         except UserError as error:
             raise UserError(f"to is tick {to}: {error}") from error
-        self.clock.rollback(keep)
-        self._events.truncate(keep)
+        self._stream.truncate(keep)
 
     def close(self) -> None:
         """Frees the session's row of the engine."""
