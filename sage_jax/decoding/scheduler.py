@@ -275,8 +275,11 @@ class Scheduler:
     # Sessions
 
     def open(self, request: Request) -> Progress:
-        """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
-        if None not in self._rows or self._waiting or self._staging.taken:
+        """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken.
+
+        A row that is on its way to a new window gets there first.
+        """
+        if self._rows.count(None) <= self._staging.joining or self._waiting:
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)

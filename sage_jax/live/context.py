@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from sage_jax.decoding.session import Session
 from sage_jax.errors import UserError
 from sage_jax.live.queue import PlannedNote
+from sage_jax.tasks.role_session import RoleSession
 
 Key = tuple[int, int, int]  # tick, program, pitch
 
@@ -113,7 +114,7 @@ class Context:
 
     # The session
 
-    def sync(self, session: Session) -> bool:
+    def sync(self, session: Session | RoleSession) -> bool:
         """Makes the session's notes those of the context; returns whether it had to go back.
 
         Where the model no longer reads the place of a change, the session keeps what it has there, and the change is counted.
@@ -123,14 +124,16 @@ class Context:
         start, last = max(self.dirty, 0), session.tick
         self.dirty = None
         try:
-            session.replace(start, self._rows(start), *self._changes_from(start))
+            self._replace(session, start)
         except UserError:
             self.beyond += 1
-            session.replace(last + 1, self._rows(last + 1), *self._changes_from(last + 1))
+            self._replace(session, last + 1)
         return start <= last
 
-    def _rows(self, start: int) -> list[PlannedNote]:
-        return [entry.note for entry in self.entries(start)]
+    def _replace(self, session: Session | RoleSession, start: int) -> None:
+        entries = list(self.entries(start))
+        roles = dict(own=[entry.is_own for entry in entries]) if isinstance(session, RoleSession) else {}
+        session.replace(start, [entry.note for entry in entries], *self._changes_from(start), **roles)
 
     def _changes_from(self, start: int) -> tuple[list, list]:
         places = [place for place in self._changes if place[0] >= start]

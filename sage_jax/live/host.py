@@ -186,8 +186,6 @@ class LiveHost:
     def _admit(self) -> None:
         while self._opening:
             session = self._opening[0]
-            while self.scheduler.is_staging:  # another row moves to its next window
-                self.scheduler.turn(max_steps=1)
             session.seat = self._seat(session)
             with self._condition:
                 self.sessions.append(session)

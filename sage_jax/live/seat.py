@@ -17,6 +17,8 @@ from sage_jax.live.settings import LiveSettings
 from sage_jax.live.statistics import Meters
 from sage_jax.live.trade import Trade
 from sage_jax.live.writer import Writer
+from sage_jax.tasks.role_session import RoleSession, late_lead
+from sage_jax.tokenizers.role_events import RoleEvents
 
 MODES: dict[str, Callable[["Seat"], Mode]] = {"answer": Answer, "trade": Trade, "accompany": Accompany}
 
@@ -42,21 +44,25 @@ class Seat:
         )  # fmt: skip
         tokenizer = scheduler.engine.tokenizer
         nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
-        self.decoding = Session(
-            scheduler,
-            sampling=settings.sampling(sampling),
-            qpm=nearest,
-            meter=settings.meter,
-            seed=settings.seed,
-            allow_changes=False,  # the tempo and the meter are the player's
-            reads_at_once=False,  # the host reads for all sessions
-        )
+        self._opening = dict(qpm=nearest, meter=settings.meter, seed=settings.seed, sampling=settings.sampling(sampling))
+        self.decoding = self._session()
         self.player = PlayerNotes(clock, tokenizer.grid)
         self.context = Context(scheduler.engine.limit)
         self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
         self.mode: Mode = MODES[settings.mode](self)
         self._changed_at: float | None = None  # since when the context has been waiting to be read
         self._has_gone_back = False
+
+    def _session(self) -> Session | RoleSession:
+        """The decoding session that the mode needs: two roles, where the model knows them, if both play at once."""
+        if self._has_roles(self.settings):
+            lead = late_lead(self.settings.lead)
+            return RoleSession(self.scheduler, lead, lambda: self.read_tick(self.now()), **self._opening)
+        # The tempo and the meter are the player's, and the host reads for all sessions.
+        return Session(self.scheduler, allow_changes=False, reads_at_once=False, **self._opening)
+
+    def _has_roles(self, settings: LiveSettings) -> bool:
+        return settings.mode == "accompany" and isinstance(self.scheduler.engine.tokenizer, RoleEvents)
 
     # What the player does
 
@@ -90,6 +96,16 @@ class Seat:
             self.mode = MODES[settings.mode](self)
         elif settings.instruments != before.instruments:
             self.mode.stop()
+        has_roles = self._has_roles(settings)
+        if has_roles != self._has_roles(before) or (has_roles and late_lead(settings.lead) != late_lead(before.lead)):
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Goes on with another decoding session, which reads all that the model remembers."""
+        self.writer.leave()
+        self.decoding.close()
+        self.decoding = self.writer.session = self._session()
+        self.context.touch(0)
 
     # Work
 

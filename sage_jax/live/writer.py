@@ -7,6 +7,7 @@ from sage_jax.live.clock import MusicalClock
 from sage_jax.live.context import Context
 from sage_jax.live.queue import SKIPPED_AFTER, NoteQueue, PlannedNote
 from sage_jax.live.statistics import Meters
+from sage_jax.tasks.role_session import RoleSession
 from sage_jax.tokenizers.incremental import DecodedEvent
 
 MOST_READS = 4096
@@ -21,7 +22,7 @@ class Writer:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | RoleSession,
         context: Context,
         queue: NoteQueue,
         clock: MusicalClock,

@@ -82,6 +82,11 @@ class EventClock:
         """The state after the last event."""
         return self._state
 
+    @property
+    def states(self) -> np.ndarray:
+        """The state after each event so far, STATE [N]: a view, see `GrowingArray.rows`."""
+        return self._states.rows[1:]
+
     def advance(self, event: np.ndarray) -> ClockState:
         """The state after `event`, int [5], which is the next one. BOS and PAD change only the number of events.
 

@@ -132,6 +132,24 @@ def test_window_moves_while_a_session_draws(fields):
     assert np.array_equal(take.events, drawn)
 
 
+def test_a_session_opens_while_another_moves_to_a_new_window():
+    """It draws what it draws alone."""
+    drawn = []
+    for with_other in (False, True):
+        scheduler = Scheduler(engine_of(3, **FLAT), interleaved=True)
+        session = Session(scheduler, sampling=WILD, seed=6)
+        draw = session.draw(until=10**6)
+        while not scheduler.is_staging:
+            next(draw)
+        if with_other:
+            other = Session(scheduler, sampling=WILD, seed=7)
+        assert len(list(itertools.islice(draw, CONTEXT))) == CONTEXT
+        drawn.append(session.events)
+    assert np.array_equal(*drawn)
+    other.push(MANY_NOTES)
+    assert list(other.draw(until=60)) and other.tick > MANY_NOTES[-1][0]
+
+
 def test_sessions_on_one_scheduler_draw_what_they_draw_alone():
     def play(sessions: list[Session]) -> list[np.ndarray]:
         rng = np.random.default_rng(3)

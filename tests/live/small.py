@@ -24,7 +24,7 @@ BEGAN = 100.0  # when the clock of a stage begins
 def model_of(engine=None):
     """What a host needs of a model; engine: instead of one of a tiny model."""
     make = lambda rows, chunk, staging_rows, stage_chunk: engine or engine_of(rows, **FLAT)
-    return types.SimpleNamespace(tokenizer=TOKENIZER, sampling=SamplingConfig(), engine=make)
+    return types.SimpleNamespace(tokenizer=engine.tokenizer if engine else TOKENIZER, sampling=SamplingConfig(), engine=make)
 
 
 class FakeTime:
@@ -118,12 +118,13 @@ class Stage:
     """A host without a thread, its sessions, and all that they played.
 
     latency: seconds of each piece of the model's work; None for a tiny model, of which each round takes a millisecond.
-    lookahead: of the polls.
+    lookahead: of the polls. engine: of another tiny model.
     """
 
-    def __init__(self, monkeypatch=None, sessions: int = 1, latency=None, lookahead: float = 0.02, memory: int = 10**6):
+    def __init__(
+        self, monkeypatch=None, sessions: int = 1, latency=None, lookahead: float = 0.02, memory: int = 10**6, engine=None
+    ):
         self.time, self.lookahead, self.is_made_up = FakeTime(self.poll), lookahead, latency is not None
-        engine = None
         if latency is not None:
             engine = MadeUpEngine(sessions)
             monkeypatch.setattr(seat, "Session", lambda *args, **fields: MadeUp(self.time, latency, memory))

@@ -1,0 +1,87 @@
+"""Live play with a model that has roles: what the player does is given, and what the model plays is its own."""
+
+import numpy as np
+
+from sage_jax.decoding.session import Session
+from sage_jax.music.notes import DRUMS
+from sage_jax.tasks.role_session import RoleSession
+from sage_jax.tokenizers.leads import LATE
+from tests.live.small import BEGAN, Stage
+from tests.tasks.small import ROLES, engine_of
+
+BAND = (33, 40, DRUMS)
+
+
+def staged(**options) -> Stage:
+    """A stage with a tiny model that has roles."""
+    return Stage(engine=engine_of(1), **options)
+
+
+def phrase(first: float, notes: int, seed: int = 0) -> list[tuple[float, int, float]]:
+    """Notes of the player as (quarters, pitch, length in quarters), two a quarter."""
+    rng = np.random.default_rng(seed)
+    return [(first + number / 2, int(60 + rng.integers(12)), float(rng.uniform(0.1, 1.5))) for number in range(notes)]
+
+
+def read(session) -> list[tuple]:
+    """The notes that the decoding session has, as (tick, program, pitch)."""
+    notes = session.seat.decoding.piece.notes
+    return sorted(notes[["onset", "program", "pitch"]].tolist())
+
+
+def in_context(session) -> list[tuple]:
+    return [entry.note[:3] for entry in session.seat.context.entries(0)]
+
+
+def test_the_model_is_given_what_the_player_plays():
+    """Over many windows; what sounded is what the model wrote, and the two roles are apart."""
+    stage = staged()
+    session = stage.open(mode="accompany", lead=1.0, qpm=240, instruments=BAND)
+    stage.play(session, phrase(0, 400), 0.25)
+    decoding = session.seat.decoding
+    assert isinstance(decoding, RoleSession) and decoding.window.bar > 0
+    assert session.seat.context.dirty is not None or read(session) == in_context(session)
+    own, given = ROLES.split(decoding.window.events)
+    assert set(ROLES.decode(own).notes["program"]) <= set(BAND) and set(ROLES.decode(given).notes["program"]) == {0}
+    header = decoding.window.events[3]
+    assert header[1] == ROLES.lead_event and header[2] == ROLES.first_lead + 4 + LATE.index(LATE[2])
+    played = session.piece().notes
+    assert (played["program"] != 0).sum() > 50 and session.statistics().late == 0
+    stage.close()
+
+
+def test_modes_and_leads_change_while_both_play():
+    """The model goes on with what it remembers, in one stream or in two."""
+    stage = staged()
+    session = stage.open(mode="answer", pause=0.5, qpm=240)
+    leads = []
+    turns = [("answer", 1.0), ("accompany", 1.0), ("accompany", 2.0), ("trade", 2.0), ("accompany", 0.5)]
+    for turn, (mode, lead) in enumerate(turns):
+        session.change(mode=mode, lead=lead, instruments=BAND if mode == "accompany" else None)
+        stage.play(session, phrase(16 * turn, 20, turn), 0.25)
+        stage.run(4.0 * (turn + 1))
+        decoding = session.seat.decoding
+        assert isinstance(decoding, RoleSession if mode == "accompany" else Session)
+        if session.seat.context.dirty is None:
+            assert read(session) == in_context(session)
+        if isinstance(decoding, RoleSession):
+            leads.append(LATE[int(decoding.window.events[3, 2]) - ROLES.first_lead - 4].name)
+    assert leads == ["-1", "-2", "-0.5"]
+    assert session.statistics().late == 0 and len(session.piece().notes) > 100
+    stage.close()
+
+
+def test_a_new_tempo_and_meter_reach_the_model():
+    stage = staged()
+    session = stage.open(mode="accompany", lead=0.5, instruments=BAND)
+    stage.play(session, phrase(0, 8))
+    session.change(qpm=91.5)
+    stage.run(5)
+    session.change(meter=(3, 4))
+    stage.play(session, phrase(12, 8, 1))
+    stage.run(12)
+    written, played = session.seat.decoding.piece, session.piece()
+    assert written.tempos["tick"].tolist() == played.tempos["tick"].tolist()
+    assert written.meters.tolist() == played.meters.tolist() and len(written.meters) == 2
+    assert stage.time.now >= BEGAN + 12 and session.statistics().player_notes == 16
+    stage.close()
