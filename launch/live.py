@@ -33,6 +33,7 @@ THRU = flags.DEFINE_bool("midi-thru", True, "Whether your own notes go to --midi
 MODE = flags.DEFINE_enum("mode", "answer", MODES, "With MIDI ports: when the model plays.")
 QPM = flags.DEFINE_float("qpm", 120.0, "With MIDI ports: quarters a minute.")
 METER = flags.DEFINE_list("meter", ["4", "4"], "With MIDI ports: the time signature, as 3,4.")
+LEAD = flags.DEFINE_float("lead", 4.0, "With MIDI ports: quarters between what the model knows of you and what it writes.")
 INSTRUMENTS = flags.DEFINE_list("instruments", None, "With MIDI ports: what the model may play; programs, names, or drums.")
 
 
@@ -47,7 +48,9 @@ def main() -> None:
         list_ports()  # raises UserError before the model is loaded
         programs = None if INSTRUMENTS.value is None else tuple(programs_of(INSTRUMENTS.value))
         meter = tuple(int(part) if part.isdecimal() else 0 for part in METER.value)
-        settings = LiveSettings(mode=MODE.value, qpm=QPM.value, meter=meter, instruments=programs)  # type: ignore[arg-type]
+        settings = LiveSettings(
+            mode=MODE.value, qpm=QPM.value, meter=meter, lead=LEAD.value, instruments=programs  # type: ignore[arg-type]
+        )
         with LiveHost(load(MODEL.value)) as host:
             play_ports(host, MIDI_IN.value, MIDI_OUT.value, settings, latency=LATENCY.value, thru=THRU.value)
 
