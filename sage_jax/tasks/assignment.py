@@ -72,29 +72,39 @@ class Assignment:
         """
         whole, most = self.context(written), int(PROMPT * limit)
         bar, stop_bar = whole.bar_of(now), whole.bar_of(self.stop - 1) + 1
-        last = max(whole.num_bars, stop_bar) if self.lead.span else stop_bar
-        found = self._from_bar(whole, bar, now, self.stop)
+        until_bar, last = stop_bar, min(stop_bar + RIGHT_BARS, whole.num_bars)
+        own, given = self._events_before_bars(whole, max(last, stop_bar) + (self.lead.bars or 0) + 1)
+        heads = self.tokenizer.HEAD + 1 + len(self.own)
+        length = lambda first, later: heads + own[bar + 1] - own[first] + given[later] - given[first]
+        if self.lead.span:  # what follows the span, and then what was before it
+            while until_bar < last and length(bar, until_bar + 1) <= RIGHT * most:
+                until_bar += 1
+            share, known = most, until_bar
+        else:
+            share, known = int(HISTORY * most), bar + 1 + (self.lead.bars or 0)
+        first = bar
+        while first and length(first - 1, known) <= share:
+            first -= 1
+        until = max(whole.bar_start(until_bar), self.stop)
+        found = self._from_bar(whole, first, now, until)
+        while len(found.prompt) > share and first < bar:
+            first += 1
+            found = self._from_bar(whole, first, now, until)
         if len(found.prompt) > most:
             raise UserError(
                 f"bars {bar + 1} to {stop_bar} have {len(found.prompt)} given events, and the model reads at most {most} at "
                 "once; give fewer bars, or fewer tracks"
             )
-        until = self.stop
-        # What follows the span, and then what was before it.
-        for bar_after in range(min(stop_bar + 1, last), min(stop_bar + RIGHT_BARS, last) + 1):
-            later = whole.bar_start(bar_after)
-            window = self._from_bar(whole, bar, now, later)
-            if len(window.prompt) > RIGHT * most:
-                break
-            found, until = window, later
-        first, step = bar, 1
-        while first:
-            first, step = max(first - step, 0), step * 2
-            window = self._from_bar(whole, first, now, until)
-            if len(window.prompt) > (most if self.lead.span else HISTORY * most):
-                break
-            found = window
         return found
+
+    def _events_before_bars(self, whole: Piece, bars: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many own and given events there are before each of the first `bars` bars, int [bars + 1] each, rests included."""
+        is_own = np.isin(self.tokenizer.note_ids(whole.notes)[:, 0], self.instruments)
+        ticks = whole.notes["onset"], whole.meters["tick"], whole.tempos["tick"]
+        notes, meters, tempos = (whole.bars.locate(each.astype(np.int64))[0] for each in ticks)
+        each_bar = lambda items: np.maximum(np.bincount(np.concatenate(items), minlength=bars)[:bars], 1)
+        before = lambda items: np.concatenate([[0], np.cumsum(each_bar(items))])
+        return before([notes[is_own], meters, tempos]), before([notes[~is_own], meters])
 
     def _from_bar(self, whole: Piece, first: int, now: int, until: int) -> "AssignmentWindow":
         offset = whole.bar_start(first)
