@@ -26,14 +26,11 @@ class Scheduler:
     interleaved: one row at a time is prefilled, with an event step between two readings, and a new window of a row in small
     chunks alone; for players who wait for the next note. Otherwise rows wait for each other and are prefilled together. The
     events are the same. window_length: the most events that are read of a prompt, and when a row goes on in a new window. A
-    smaller one is quicker to read. one_by_one: whether a session's events come one by one, or all when it stops. restarts: how
-    often a session's whole window was read anew.
+    smaller one is quicker to read. restarts: how often a session's whole window was read anew.
     """
 
-    def __init__(
-        self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None, one_by_one: bool = True
-    ):
-        self.engine, self.interleaved, self.one_by_one = engine, interleaved, one_by_one
+    def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
+        self.engine, self.interleaved = engine, interleaved
         self.totals, self.restarts = Totals(), 0
         self._waiting: collections.deque[Progress] = collections.deque()
         self._rows: list[Progress | None] = [None] * engine.rows
@@ -142,7 +139,7 @@ class Scheduler:
                 staged = Staged(row, row.window, None)
             else:
                 return
-            self._staging.put(free[0], staged, self._controls(staged.row, staged.window))
+            self._stage(free[0], staged)
 
     def _join(self) -> bool:
         """The first of the new requests join those of the same window. Returns whether another could be staged by itself."""
@@ -151,6 +148,9 @@ class Scheduler:
                 return True
             self._waiting.popleft()
         return False
+
+    def _stage(self, place: int, staged: Staged) -> None:
+        self._staging.put(place, staged, self._controls(staged.row, staged.window))
 
     def _is_whole(self, staged: Staged) -> bool:
         """Whether nothing will be added to the staged window."""
@@ -226,8 +226,8 @@ class Scheduler:
     def _step(self, max_steps: int) -> None:
         active = self._active()
         if active:
-            if self.one_by_one and any(self._row(slot).is_open for slot in active):
-                max_steps = 1
+            if any(self._row(slot).is_open for slot in active):
+                max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
                 until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
@@ -251,20 +251,19 @@ class Scheduler:
             if row is None or row.window is not window:  # a row that came since
                 continue
             self._lengths[slot], self._done[slot] = values[slot, -3], values[slot, -2]
-            if self.one_by_one and values[slot, ONSET] != PAD:
+            if values[slot, ONSET] != PAD:
                 row.outbox.append(values[slot, :-3])
 
     def _finish(self) -> None:
+        lag = self.engine.decoder.lag
         for slot, row in enumerate(self._rows):
             if row is None or row.is_parked:
                 continue
             length = int(self._lengths[slot])
-            if self._done[slot] or length >= row.most(row.window, self.engine.decoder.lag):
+            if self._done[slot] or length >= row.most(row.window, lag):
                 self._staging.remove(row)
                 if row.is_open:
                     row.is_parked = True
-                    if not self.one_by_one:
-                        row.outbox.extend(self.engine.events(slot, length)[self._known[slot] :])
                     continue
                 events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
                 self.totals.events += len(events)
@@ -276,13 +275,15 @@ class Scheduler:
     # Sessions
 
     def open(self, request: Request) -> Progress:
-        """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken."""
-        if self._rows.count(None) <= self._staging.joining + len(self._waiting):
+        """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken.
+
+        A row that is on its way to a new window gets there first.
+        """
+        if self._rows.count(None) <= self._staging.joining or self._waiting:
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
-        if self.one_by_one:
-            self._settle(row)
+        self._settle(row)
         return row
 
     def _settle(self, row: Progress) -> None:
@@ -394,6 +395,6 @@ class Scheduler:
         row.window = row.cut(row.events, self.window_length)
         self.restarts += 1
         self._waiting.extendleft(self._staging.take_new())
-        self._staging.put(0, Staged(row, row.window, None), self._controls(row, row.window))
+        self._stage(0, Staged(row, row.window, None))
         self._free(slot)
         self._settle(row)

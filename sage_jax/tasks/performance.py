@@ -173,7 +173,7 @@ def perform(
 
     max_events: the most own events of each. totals: what the scheduler has done is added to it.
     """
-    scheduler = Scheduler(engine, window_length=engine.limit, one_by_one=False)
+    scheduler = Scheduler(engine, window_length=engine.limit)
     waiting = collections.deque(enumerate(assignments))
     found: dict[int, Performed] = {}
     playing: dict[int, tuple[Performance, Progress]] = {}
@@ -182,7 +182,7 @@ def perform(
             number, assignment = waiting.popleft()
             performance = Performance(assignment, sampling, seed, number, engine.limit, max_events)
             playing[number] = performance, scheduler.open(performance.request)
-        scheduler.turn()
+        scheduler.turn(max_steps=1)
         for number, (performance, row) in list(playing.items()):
             if row.read is not None:
                 performance.accept(row.read)
