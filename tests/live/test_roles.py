@@ -17,10 +17,10 @@ def staged(**options) -> Stage:
     return Stage(engine=engine_of(1), **options)
 
 
-def phrase(first: float, notes: int, seed: int = 0) -> list[tuple[float, int, float]]:
-    """Notes of the player as (quarters, pitch, length in quarters), two a quarter."""
+def phrase(first: float, notes: int, seed: int = 0, each: float = 0.5) -> list[tuple[float, int, float]]:
+    """Notes of the player as (quarters, pitch, length in quarters), one in `each` quarters."""
     rng = np.random.default_rng(seed)
-    return [(first + number / 2, int(60 + rng.integers(12)), float(rng.uniform(0.1, 1.5))) for number in range(notes)]
+    return [(first + number * each, int(60 + rng.integers(12)), float(rng.uniform(0.1, 1.5))) for number in range(notes)]
 
 
 def read(session) -> list[tuple]:
@@ -37,7 +37,7 @@ def test_the_model_is_given_what_the_player_plays():
     """Over many windows; what sounded is what the model wrote, and the two roles are apart."""
     stage = staged()
     session = stage.open(mode="accompany", lead=1.0, qpm=240, instruments=BAND)
-    stage.play(session, phrase(0, 400), 0.25)
+    stage.play(session, phrase(0, 440, each=0.25), 0.25)
     decoding = session.seat.decoding
     assert isinstance(decoding, RoleSession) and decoding.window.bar > 0
     assert session.seat.context.dirty is not None or read(session) == in_context(session)
@@ -46,7 +46,7 @@ def test_the_model_is_given_what_the_player_plays():
     header = decoding.window.events[3]
     assert header[1] == ROLES.lead_event and header[2] == ROLES.first_lead + 4 + LATE.index(LATE[2])
     played = session.piece().notes
-    assert (played["program"] != 0).sum() > 50 and session.statistics().late == 0
+    assert (played["program"] != 0).sum() > 20 and session.statistics().late == 0
     stage.close()
 
 

@@ -81,7 +81,7 @@ def test_what_is_read_and_drawn_is_what_training_has(lead):
     rng = np.random.default_rng(3)
     duet = Duet(engine_of(1), lead)
     compared = moves = bar = 0
-    for turn in range(300):
+    for turn in range(160):
         duet.now += int(rng.integers(1, 10)) if turn % 20 < 14 else int(rng.integers(20, 70))
         if turn == 22:
             duet.changes["tempos"].append((duet.now, 90.0))
@@ -92,7 +92,7 @@ def test_what_is_read_and_drawn_is_what_training_has(lead):
             duet.sync(line)
         notes = []
         if turn % 20 < 14:
-            for pitch in rng.choice(np.arange(60, 80), rng.integers(1, 4), replace=False).tolist():
+            for pitch in rng.choice(np.arange(60, 80), rng.integers(2, 6), replace=False).tolist():
                 notes.append(PlannedNote(duet.now - 1, 0, pitch, 6, 65))
         held = [key for key, (note, is_own) in duet.notes.items() if not is_own and key[0] > duet.now - 24]
         if held and turn % 5 == 0:
