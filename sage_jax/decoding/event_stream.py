@@ -10,7 +10,7 @@ from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, event_decoder, event_encoder
-from sage_jax.tokenizers.note_events import INSTRUMENT, REST
+from sage_jax.tokenizers.note_events import INSTRUMENT, METER_CHANGE, PITCH, REST
 
 Change = tuple[int, float | tuple[int, int]]  # tick, and quarters per minute or (numerator, denominator)
 
@@ -57,22 +57,27 @@ class EventStream:
     def put(self, keep: int, notes: np.ndarray, changes: Sequence[Change] = ()) -> np.ndarray:
         """Keeps `keep` events, and adds those of the notes, NOTE [n], and of the changes; returns these, int16 [m, A].
 
-        The vocabulary rounds durations, velocities and tempos. Raises UserError for a note that sorts before the last event
-        that is kept; the stream then stays as it is.
+        The vocabulary rounds durations, velocities and tempos. A change to what is in force adds nothing. Raises UserError for
+        a note that sorts before the last event that is kept; the stream then stays as it is.
         """
         old = self.events[keep:].copy()
         rest = self.tokenizer.quantize(Piece.from_notes(notes, self.tokenizer.ticks_per_quarter)).notes
         self.truncate(keep)
+        kinds = self.events[:, INSTRUMENT]
+        meter = self.tokenizer.meters[self.events[kinds == METER_CHANGE][-1, PITCH] - self.tokenizer.first_meter]
         try:
             parts = []
             for tick, value in sorted(changes, key=lambda change: (change[0], not isinstance(change[1], tuple))):
                 parts.append(self._encoder.push(rest[rest["onset"] < tick]))
                 rest = rest[rest["onset"] >= tick]
+                state = self.clock.state
                 if isinstance(value, tuple):
-                    parts.append(self._encoder.push_meter(tick, *value))
+                    if value != meter or (tick - state.bar_start) % state.bar_ticks:
+                        parts.append(self._encoder.push_meter(tick, *value))
+                    meter = value
                 else:
                     nearest = float(self.tokenizer.tempos[np.abs(self.tokenizer.tempos - value).argmin()])
-                    if nearest != self.clock.state.qpm:
+                    if nearest != state.qpm:
                         parts.append(self._encoder.push_tempo(tick, nearest))
             added = np.concatenate([*parts, self._encoder.push(rest)])
         except Exception:

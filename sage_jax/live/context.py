@@ -104,8 +104,9 @@ class Context:
 
     def change(self, tick: int, value: float | tuple[int, int]) -> None:
         """A change of the tempo, quarters per minute, or of the meter, which lies on a bar line."""
-        self._changes = {place: each for place, each in self._changes.items() if place[0] <= tick}
-        self._changes[tick, not isinstance(value, tuple)] = value
+        is_tempo = not isinstance(value, tuple)
+        self._changes = {place: each for place, each in self._changes.items() if place[0] <= tick or place[1] != is_tempo}
+        self._changes[tick, is_tempo] = value
         self.touch(tick)
 
     def touch(self, tick: int) -> None:

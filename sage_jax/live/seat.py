@@ -45,8 +45,8 @@ class Seat:
         tokenizer = scheduler.engine.tokenizer
         nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
         self._opening = dict(qpm=nearest, meter=settings.meter, seed=settings.seed, sampling=settings.sampling(sampling))
-        self.decoding = self._session()
         self.player = PlayerNotes(clock, tokenizer.grid)
+        self.decoding = self._session()
         self.context = Context(scheduler.engine.limit)
         self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)
         self.mode: Mode = MODES[settings.mode](self)
@@ -57,7 +57,8 @@ class Seat:
         """The decoding session that the mode needs: two roles, where the model knows them, if both play at once."""
         if self._has_roles(self.settings):
             lead = late_lead(self.settings.lead)
-            return RoleSession(self.scheduler, lead, lambda: self.read_tick(self.now()), **self._opening)
+            read_tick = lambda: self.read_tick(self.now())
+            return RoleSession(self.scheduler, lead, read_tick, programs=self.programs, **self._opening)
         # The tempo and the meter are the player's, and the host reads for all sessions.
         return Session(self.scheduler, allow_changes=False, reads_at_once=False, **self._opening)
 

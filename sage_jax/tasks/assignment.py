@@ -81,15 +81,21 @@ class Assignment:
                 until_bar += 1
             share, known = most, until_bar
         else:
-            share, known = int(HISTORY * most), bar + 1 + (self.lead.bars or 0)
+            share, known = int(HISTORY * most), bar if self.lead.bars is None else bar + 1 + self.lead.bars
         first = bar
         while first and length(first - 1, known) <= share:
             first -= 1
-        until = max(whole.bar_start(until_bar), self.stop)
-        found = self._from_bar(whole, first, now, until)
+        # The counts are close, but some given events of the last bars are not known yet.
+        window = lambda first: self._from_bar(whole, first, now, max(whole.bar_start(until_bar), self.stop))
+        found = window(first)
+        while first and len((longer := window(first - 1)).prompt) <= share:
+            found, first = longer, first - 1
         while len(found.prompt) > share and first < bar:
             first += 1
-            found = self._from_bar(whole, first, now, until)
+            found = window(first)
+        while len(found.prompt) > most and until_bar > stop_bar:
+            until_bar -= 1
+            found = window(first)
         if len(found.prompt) > most:
             raise UserError(
                 f"bars {bar + 1} to {stop_bar} have {len(found.prompt)} given events, and the model reads at most {most} at "
@@ -99,7 +105,7 @@ class Assignment:
 
     def _events_before_bars(self, whole: Piece, bars: int) -> tuple[np.ndarray, np.ndarray]:
         """How many own and given events there are before each of the first `bars` bars, int [bars + 1] each, rests included."""
-        is_own = np.isin(self.tokenizer.note_ids(whole.notes)[:, 0], self.instruments)
+        is_own = np.isin(self.tokenizer.note_ids(whole.notes)[:, 0], self.instruments) & (whole.notes["onset"] < self.stop)
         ticks = whole.notes["onset"], whole.meters["tick"], whole.tempos["tick"]
         notes, meters, tempos = (whole.bars.locate(each.astype(np.int64))[0] for each in ticks)
         each_bar = lambda items: np.maximum(np.bincount(np.concatenate(items), minlength=bars)[:bars], 1)

@@ -44,12 +44,14 @@ class RoleSession:
         lead: Lead,
         read_tick: Callable[[], int],
         *,
+        programs: Sequence[int] = (),
         sampling: SamplingConfig = SamplingConfig(),
         qpm: float = DEFAULT_QPM,
         meter: tuple[int, int] = DEFAULT_METER,
         seed: int = 0,
     ):
-        """lead: one of LATE. read_tick: the tick up to which the player's notes are known now.
+        """lead: one of LATE. read_tick: the tick up to which the player's notes are known now. programs: those of the first
+        draw, so that it reads no other window.
 
         Raises UserError if all rows are taken, for a model without roles, and for a tempo or meter that its vocabulary lacks.
         """
@@ -63,10 +65,10 @@ class RoleSession:
         self._own, self._given = EventStream(tokenizer, qpm, meter), EventStream(tokenizer, qpm, meter)
         self._silent: set[int] = set()  # bars in which the model does not play
         self._silent_given = 0  # the player's bars before this one that have nothing are silent
-        self._tracks: tuple[tuple[int, int], ...] = ()
+        self._tracks = tuple((program, 0) for program in sorted(set(programs)))
         self._full = int(FULL * scheduler.engine.limit)
         self._bar = self._windows = 0  # the first bar of the window, and the number of windows before it
-        self._window = self._cut(NO_LIMIT)
+        self._window = self._cut(NO_LIMIT, self._full - 1)
         events = self._window.events
         self._number = 0
         self._request = Request(events, IDLE, sampling, self._full - len(events), seed)
@@ -99,7 +101,7 @@ class RoleSession:
         """Makes `notes` those of both from the tick `start` on, as for `note_array`. own: which of them are the model's.
 
         tempos, meters: changes as (tick, quarters per minute) and (tick, meter), from `start` on. What is new is read in the
-        scheduler's next turn. Raises UserError for a negative start.
+        scheduler's next turn, and a whole window at once. Raises UserError for a negative start.
         """
         if start < 0:
             raise UserError(f"start is {start}; give a tick of at least 0")
@@ -189,10 +191,10 @@ class RoleSession:
                 self._scheduler.turn(max_steps=1)
             else:
                 later = self._window.later
-                if later is not None and later < (limits.stop_tick or NO_LIMIT):
+                if len(self._window.events) < self._full:
+                    if later is None or later >= (limits.stop_tick or NO_LIMIT):
+                        return
                     limits = dataclasses.replace(limits, first_tick=max(limits.first_tick, later))
-                elif len(self._window.events) < self._full:
-                    return
                 self._read(limits)
                 request = row.request
 
@@ -203,11 +205,13 @@ class RoleSession:
         """
         before = self._window
         is_idle = limits is IDLE
-        self._window = self._cut(NO_LIMIT if is_idle else max(limits.first_tick, self.tick))
-        events, offset, later = self._window.events, self._window.offset, self._window.later
+        until = NO_LIMIT if is_idle else max(limits.first_tick, self.tick)
+        self._window = self._cut(until, self._full - 1)
         keep = self._window.common(before)
-        if self._window.bar != before.bar or len(events) - keep > ANEW:
+        if self._window.bar != before.bar or len(self._window.events) - keep > ANEW:
             keep, self._windows = 0, self._windows + 1
+            self._window = self._cut(until, self._scheduler.window_length)  # the scheduler would cut a longer one
+        events, offset, later = self._window.events, self._window.offset, self._window.later
         if not is_idle:
             stop, end = min(limits.stop_tick or NO_LIMIT, later or NO_LIMIT), limits.begin_before
             limits = dataclasses.replace(
@@ -226,23 +230,21 @@ class RoleSession:
         new = events[keep:] if keep else events[:0]
         self._scheduler.revise(self._row, keep, new, self._request, events[:keep] if keep else events)
 
-    def _cut(self, until: int) -> RoleWindow:
-        """The streams from the window's first bar on; if they are too long for a context, from a later one on."""
-        last = self._own.clock.state.bar
-        instruments = np.unique([int(self._tokenizer.instrument_of(*track)) for track in self._tracks])
-        header = self._tokenizer.header(self._lead, instruments)
-        cut = functools.partial(RoleWindow.of, self._own, self._given, self._late, header, until=until)
+    def _cut(self, until: int, longest: int) -> RoleWindow:
+        """The streams from the window's first bar on; if that is longer than `longest`, from a later one on."""
+        tokenizer, last, length = self._tokenizer, self._own.clock.state.bar, self._scheduler.window_length
+        instruments = {int(tokenizer.instrument_of(*track)) for track in self._tracks}
+        cut = functools.partial(RoleWindow.of, self._own, self._given, self._lead, instruments, until=until)
         self._bar = min(self._bar, last)
         window = cut(bar=self._bar)
-        if len(window.events) < self._full:
+        if len(window.events) <= longest:
             return window
-        length = self._scheduler.window_length
-        while len(window.events) > length and self._bar < last:
-            self._bar += 1
-            window = cut(bar=self._bar)
-        if len(window.events) > length:  # one bar has more
-            window = cut(bar=self._bar, most=(length - len(header)) // 2 - RoleEvents.HEAD)
-        return window
+        space = length - window.heads
+        bars = np.sort(np.concatenate([each.clock.states["bar"][-space - 1 :] for each in (self._own, self._given)]))
+        self._bar = min(max(self._bar, int(bars[-space - 1]) + 1 if len(bars) > space else 0), last)
+        window = cut(bar=self._bar)
+        # A bar may have more.
+        return window if len(window.events) <= length else cut(bar=self._bar, most=space // 2)
 
 
 def _bar_of(stream: EventStream, tick: int) -> int:

@@ -1,11 +1,13 @@
 """RoleWindow: the last bars of two growing streams as one sequence, in the order of training."""
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
 from sage_jax.decoding.event_stream import EventStream
 from sage_jax.tokenizers import note_events as ev
+from sage_jax.tokenizers.leads import Lead
 from sage_jax.tokenizers.role_events import RoleEvents
 
 NO_LIMIT = 1 << 30
@@ -16,40 +18,45 @@ class RoleWindow:
     """What a model reads: events int16 [N, 5], BOS first.
 
     bar, offset: the number of the first bar, and the tick at which it begins. later: the tick from which on the first of the
-    given events is known that are not in it; None if all of them are.
+    given events is known that are not in it; None if all of them are. heads: the number of events in head and header.
     """
 
     events: np.ndarray
     bar: int
     offset: int
     later: int | None
+    heads: int
 
     @classmethod
     def of(
         cls,
         own: EventStream,
         given: EventStream,
-        late: int,
-        header: np.ndarray,
+        lead: Lead,
+        instruments: Collection[int],
         bar: int,
         until: int = NO_LIMIT,
         most: int = NO_LIMIT,
     ) -> "RoleWindow":
         """The window of two streams of RoleEvents from a bar on, which the own stream has reached.
 
-        late: ticks after which given events are known. header: of the sequence, int16 [h, 5]. until: given events that are
-        known later are left out. most: events of each stream, the last ones.
+        lead: one of LATE. instruments: ids of those that the model may play; with those that it has played they are declared.
+        until: given events that are known later are left out. most: events of each stream, the last ones.
         """
-        assert isinstance(own.tokenizer, RoleEvents)
+        tokenizer = own.tokenizer
+        assert isinstance(tokenizer, RoleEvents)
         head, offset, mine, my_ticks = _from_bar(own, bar, most)
         _, _, others, ticks = _from_bar(given, bar, most)
-        keys = ticks + late
+        keys = ticks + round((lead.quarters_late or 0) * tokenizer.ticks_per_quarter)
         is_known = keys <= until
-        others = own.tokenizer.as_given(others[is_known])
+        others = tokenizer.as_given(others[is_known])
         order = np.argsort(np.concatenate([2 * keys[is_known], 2 * my_ticks + 1]), kind="stable")
+        played = mine[mine[:, ev.INSTRUMENT] >= ev.FIRST_PROGRAM, ev.INSTRUMENT]
+        header = tokenizer.header(lead, np.array(sorted({*instruments, *played.tolist()})))
         rows = np.concatenate([others, mine])[order]
         later = int(keys[~is_known][0]) if not is_known.all() else None
-        return cls(np.concatenate([head, header, rows]).astype(np.int16), bar, offset, later)
+        heads = len(head) + len(header)
+        return cls(np.concatenate([head, header, rows]).astype(np.int16), bar, offset, later, heads)
 
     def extended(self, event: np.ndarray) -> "RoleWindow":
         """The window with an event of the model's, int [5], at its end."""
@@ -79,11 +86,14 @@ def _from_bar(stream: EventStream, bar: int, most: int) -> tuple[np.ndarray, int
     head = np.concatenate([events[:1], *(events[:first][kinds == kind][-1:] for kind in (ev.METER_CHANGE, ev.TEMPO_CHANGE))])
     head[1:, ev.ONSET] = ev.FIRST
     first = max(first, len(events) - most)
-    rows = events[first:].copy()
+    rows, ticks = events[first:].copy(), ticks[first:].astype(np.int64)
     if len(rows):
-        onset = (int(states["bar"][first]) - bar) * stream.tokenizer.max_position + int(states["position"][first])
-        rows[0, ev.ONSET] = ev.FIRST + onset
-    return head, start, rows, ticks[first:].astype(np.int64)
+        advanced, position = int(states["bar"][first]) - bar, int(states["position"][first])
+        rests, rows[0, ev.ONSET] = stream.tokenizer.onset_ids(advanced, position)
+        if rests:  # of the bars whose events are left out
+            rows = np.concatenate([np.array([stream.tokenizer.rest] * rests, np.int16), rows])
+            ticks = np.concatenate([start + np.arange(1, rests + 1) * int(states["bar_ticks"][first]), ticks])
+    return head, start, rows, ticks
 
 
 def _start_of(state: np.void, bar: int) -> int:

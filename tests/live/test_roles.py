@@ -78,6 +78,8 @@ def test_a_new_tempo_and_meter_reach_the_model():
     session.change(qpm=91.5)
     stage.run(5)
     session.change(meter=(3, 4))
+    stage.run(5.05)
+    session.change(qpm=60)  # before the bar line at which the meter changes
     stage.play(session, phrase(12, 8, 1))
     stage.run(12)
     written, played = session.seat.decoding.piece, session.piece()

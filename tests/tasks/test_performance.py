@@ -7,6 +7,7 @@ import pytest
 
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.errors import UserError
+from sage_jax.music.notes import Piece
 from sage_jax.tasks.assignment import Assignment
 from sage_jax.tasks.crop_items import CropItems
 from sage_jax.tasks.performance import Performance, perform
@@ -127,6 +128,14 @@ def test_dense_music_leaves_space_for_what_is_drawn(lead, performances):
     crowded = ROLES.quantize(piece.with_notes(np.concatenate([piece.notes, crowd])))
     with pytest.raises(UserError, match="more notes are given at one time than the model's context holds"):
         perform(engine_of(1), [Assignment(crowded, ROLES, (BASS,), 7 * 48, 12 * 48, AT_ONCE)], sampling=WILD)
+
+
+def test_what_follows_a_span_makes_way_for_it():
+    """Notes of the own track after the span are given ones. The span is read, whatever follows it."""
+    notes = [(tick, 0, pitch, 6, 65) for tick in range(0, 48 * 12, 3) for pitch in (60, 64, 67)]
+    job = Assignment(ROLES.quantize(Piece.from_notes(notes)), ROLES, (PIANO,), 96, 192, SPAN)
+    prompt = job.window(job.piece.notes[:0], 96, 511).prompt
+    assert 192 < len(prompt) <= 357
 
 
 def test_the_most_events_are_a_bound():

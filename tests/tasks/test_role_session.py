@@ -97,6 +97,9 @@ def test_what_is_read_and_drawn_is_what_training_has(lead):
         held = [key for key, (note, is_own) in duet.notes.items() if not is_own and key[0] > duet.now - 24]
         if held and turn % 5 == 0:
             notes.append(duet.notes[held[0]][0]._replace(duration=24))
+        given = [note for note, is_own in duet.notes.values() if not is_own]
+        if turn % 40 == 39:  # a length of long ago, so that much is read again
+            notes.append(given[-100 if len(given) > 100 else 0]._replace(duration=36))
         duet.play(*notes)
         duet.draw(duet.now + duet.lead + 48)
         events = duet.session.window.events
@@ -142,6 +145,30 @@ def test_a_model_and_a_player_share_an_instrument():
         duet.draw(duet.now + 48, programs=(33,))
     tracks = duet.session.piece.notes["track"]
     assert set(tracks) == {0, 1} and (tracks == 0).sum() == 8
+
+
+def test_every_instrument_of_the_model_is_declared():
+    """Also those that it played before, in a window that is read anew because the header has changed."""
+    duet = Duet(engine_of(1), LATE[2])
+    while len(duet.session.window.events) < 300:
+        duet.now += 6
+        duet.play(*(PlannedNote(duet.now - 1, 0, pitch, 6, 65) for pitch in (60, 64, 67, 72)))
+        duet.draw(duet.now + duet.lead + 48)
+    duet.now += 6
+    duet.play(PlannedNote(duet.now - 1, 0, 60, 6, 65))
+    duet.draw(duet.now + duet.lead + 48, programs=(40,))
+    window = duet.session.window
+    np.testing.assert_array_equal(duet.engine.events(0, len(window.events)), window.events)
+    header = window.events[3 : window.heads]
+    assert header[1:, ev.INSTRUMENT].tolist() == [ROLES.instrument_of(program, 0) for program in (33, 40, DRUMS)]
+
+
+def test_a_change_to_what_is_in_force_adds_nothing():
+    duet = Duet(engine_of(1), LATE[2])
+    for meter in ((3, 4), (4, 4)):
+        duet.changes["meters"] = [(96, meter)]
+        duet.sync(0)
+    assert duet.session.piece.meters.tolist() == [(0, 4, 4)]
 
 
 def test_a_bar_of_more_notes_than_a_window_is_cut_short():
