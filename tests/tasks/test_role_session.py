@@ -163,6 +163,22 @@ def test_every_instrument_of_the_model_is_declared():
     assert header[1:, ev.INSTRUMENT].tolist() == [ROLES.instrument_of(program, 0) for program in (33, 40, DRUMS)]
 
 
+def test_a_window_that_is_full_skips_no_tick(monkeypatch):
+    """Where the model is about to learn of more, too: it goes on from where it has come to."""
+    read, starts = RoleSession._read, []
+
+    def noted(session, limits):
+        if len(session.window.events) >= session._full:
+            starts.append((limits.first_tick, session.tick))
+        read(session, limits)
+
+    monkeypatch.setattr(RoleSession, "_read", noted)
+    duet = Duet(engine_of(1), LATE[0])
+    duet.play(*(PlannedNote(tick, 0, 60, 6, 65) for tick in range(0, 9600, 24)))
+    duet.draw(9600, start=0)
+    assert starts and all(first <= tick for first, tick in starts)
+
+
 def test_a_change_to_what_is_in_force_adds_nothing():
     duet = Duet(engine_of(1), LATE[2])
     for meter in ((3, 4), (4, 4)):
