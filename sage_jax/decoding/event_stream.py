@@ -1,6 +1,7 @@
 """EventStream: the events of one stream so far, to which notes, changes and drawn events are added."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from sage_jax.music.notes import Piece
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.event_clock import EventClock
 from sage_jax.tokenizers.incremental import DecodedEvent, event_decoder, event_encoder
-from sage_jax.tokenizers.note_events import INSTRUMENT, METER_CHANGE, PITCH, REST
+from sage_jax.tokenizers.note_events import INSTRUMENT, PITCH, REST
 
 Change = tuple[int, float | tuple[int, int]]  # tick, and quarters per minute or (numerator, denominator)
 
@@ -55,37 +56,37 @@ class EventStream:
         return keep
 
     def put(self, keep: int, notes: np.ndarray, changes: Sequence[Change] = ()) -> np.ndarray:
-        """Keeps `keep` events, and adds those of the notes, NOTE [n], and of the changes; returns these, int16 [m, A].
+        """Keeps `keep` events, and adds those of the notes, NOTE [n], and of the changes; returns these, int16 [m, A], a view.
 
         The vocabulary rounds durations, velocities and tempos. A change to what is in force adds nothing. Raises UserError for
         a note that sorts before the last event that is kept; the stream then stays as it is.
         """
-        old = self.events[keep:].copy()
         rest = self.tokenizer.quantize(Piece.from_notes(notes, self.tokenizer.ticks_per_quarter)).notes
-        self.truncate(keep)
-        kinds = self.events[:, INSTRUMENT]
-        meter = self.tokenizer.meters[self.events[kinds == METER_CHANGE][-1, PITCH] - self.tokenizer.first_meter]
-        try:
-            parts = []
+        with self.restored_on_error(keep):
+            self.truncate(keep)
             for tick, value in sorted(changes, key=lambda change: (change[0], not isinstance(change[1], tuple))):
-                parts.append(self._encoder.push(rest[rest["onset"] < tick]))
+                self._events.extend(self._encoder.push(rest[rest["onset"] < tick]))
                 rest = rest[rest["onset"] >= tick]
                 state = self.clock.state
                 if isinstance(value, tuple):
-                    if value != meter or (tick - state.bar_start) % state.bar_ticks:
-                        parts.append(self._encoder.push_meter(tick, *value))
-                    meter = value
-                else:
-                    nearest = float(self.tokenizer.tempos[np.abs(self.tokenizer.tempos - value).argmin()])
-                    if nearest != state.qpm:
-                        parts.append(self._encoder.push_tempo(tick, nearest))
-            added = np.concatenate([*parts, self._encoder.push(rest)])
+                    in_force = self.tokenizer.head_after(self.events)[1, PITCH]
+                    if self.tokenizer.meter_id(value) != in_force or (tick - state.bar_start) % state.bar_ticks:
+                        self._events.extend(self._encoder.push_meter(tick, *value))
+                elif (nearest := self.tokenizer.nearest_tempo(value)) != state.qpm:
+                    self._events.extend(self._encoder.push_tempo(tick, nearest))
+            self._events.extend(self._encoder.push(rest))
+        return self.events[keep:]
+
+    @contextlib.contextmanager
+    def restored_on_error(self, keep: int) -> Iterator[None]:
+        """If the block fails, the stream is what it was before; the block keeps its first `keep` events."""
+        old = self.events[keep:].copy()
+        try:
+            yield
         except Exception:
             self.truncate(keep)
             self.add(old)
             raise
-        self._events.extend(added)
-        return added
 
     def draw(self, event: np.ndarray) -> DecodedEvent:
         """Adds an event that a model has drawn, int [A]; returns what it means."""

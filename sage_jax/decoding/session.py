@@ -121,15 +121,9 @@ class Session:
 
     def _push(self, keep: int, rows: np.ndarray, changes: Sequence[Change] = (), is_rollback: bool = False) -> None:
         """Makes the session its first `keep` events, and then the notes `rows` [N], NOTE, and the `changes`."""
-        stream = self._stream
-        old = stream.events[keep:].copy()
-        pushed = stream.put(keep, rows, changes)
-        try:
-            self._revise(stream.events[:keep], pushed, self._limits, is_rollback)
-        except Exception:
-            stream.truncate(keep)
-            stream.add(old)
-            raise
+        with self._stream.restored_on_error(keep):
+            pushed = self._stream.put(keep, rows, changes)
+            self._revise(self._stream.events[:keep], pushed, self._limits, is_rollback)
 
     def draw(
         self,

@@ -42,10 +42,10 @@ class Seat:
         self.now, self.scheduler, self.settings, self.clock, self.queue, self.meters = (
             now, scheduler, settings, clock, queue, meters
         )  # fmt: skip
-        tokenizer = scheduler.engine.tokenizer
-        nearest = min(tokenizer.grid.tempos.tolist(), key=lambda qpm: abs(qpm - settings.qpm))
-        self._opening = dict(qpm=nearest, meter=settings.meter, seed=settings.seed, sampling=settings.sampling(sampling))
-        self.player = PlayerNotes(clock, tokenizer.grid)
+        self._opening: dict[str, Any] = dict(
+            qpm=settings.qpm, meter=settings.meter, seed=settings.seed, sampling=settings.sampling(sampling)
+        )
+        self.player = PlayerNotes(clock, scheduler.engine.tokenizer.grid)
         self.decoding = self._session()
         self.context = Context(scheduler.engine.limit)
         self.writer = Writer(self.decoding, self.context, queue, clock, meters, now)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -61,10 +61,12 @@ class RoleSession:
         if not lead.quarters_late:
             raise UserError(f"lead is {lead.name}; what a player does is known late, choose one of {[e.name for e in LATE]}")
         self._tokenizer, self._scheduler, self._lead, self._read_tick = tokenizer, scheduler, lead, read_tick
-        self._late = round(lead.quarters_late * tokenizer.ticks_per_quarter)
+        self._late = lead.late_ticks(tokenizer.ticks_per_quarter)
         self._own, self._given = EventStream(tokenizer, qpm, meter), EventStream(tokenizer, qpm, meter)
-        self._silent: set[int] = set()  # bars in which the model does not play
-        self._silent_given = 0  # the player's bars before this one that have nothing are silent
+        # Bars before these that have nothing are silent, in the model's stream and in the player's. So are those that the model
+        # drew a rest for.
+        self._over = self._given_over = 0
+        self._silent: set[int] = set()
         self._tracks = tuple((program, 0) for program in sorted(set(programs)))
         self._full = int(FULL * scheduler.engine.limit)
         self._bar = self._windows = 0  # the first bar of the window, and the number of windows before it
@@ -110,16 +112,15 @@ class RoleSession:
         self._given.put(self._given.before(start), rows[~is_own], list(meters))
         mine["track"] = [self._track_of(program) for program in mine["program"].tolist()]
         self._own.put(self._own.before(start), mine, [*meters, *tempos])
-        self._silent |= set(range(_bar_of(self._own, self._read_tick())))  # they are over
-        self._rest(self._own, self._silent)
-        self._rest(self._given, range(self._silent_given))
+        self._over = max(self._over, self._own.clock.bar_of(self._read_tick()))
+        self._add_rests()
         self._read(IDLE)
 
     def rollback(self, to: int) -> None:
         """Takes back the model's events at the tick `to` or later."""
         self._own.truncate(self._own.before(to))
         self._forget_rests(to)
-        self._rest(self._own, self._silent)
+        self._add_rests()
         self._read(IDLE)
 
     def draw(
@@ -140,10 +141,10 @@ class RoleSession:
         self._forget_rests(not_before)
         while self._own.events[-1, ev.INSTRUMENT] == ev.REST and self.tick >= not_before:
             self._own.truncate(len(self._own) - 1)
-        self._silent |= set(range(_bar_of(self._own, not_before)))
-        self._silent_given = max(self._silent_given, _bar_of(self._given, min(self._read_tick(), not_before - self._late)))
-        self._rest(self._own, self._silent)
-        self._rest(self._given, range(self._silent_given))
+        self._over = max(self._over, self._own.clock.bar_of(not_before))
+        known = min(self._read_tick(), not_before - self._late)
+        self._given_over = max(self._given_over, self._given.clock.bar_of(known))
+        self._add_rests()
         limits = dataclasses.replace(
             IDLE, first_tick=not_before, stop_tick=until_tick, begin_before=begin_before, programs=self._tracks
         )
@@ -164,13 +165,15 @@ class RoleSession:
 
     def _forget_rests(self, tick: int) -> None:
         """From this tick on the model decides anew in which bars it plays."""
-        first = _bar_of(self._own, tick - 1) + 1
-        self._silent = {bar for bar in self._silent if bar < first}
+        first = self._own.clock.bar_of(tick - 1) + 1
+        self._over = min(self._over, first)
+        self._silent = {bar for bar in self._silent if self._over <= bar < first}
 
-    def _rest(self, stream: EventStream, bars: Container[int]) -> None:
-        """Adds a rest for each bar at the end of a stream that is one of `bars`."""
-        while stream.clock.state.bar + 1 in bars:
-            stream.add(np.array([self._tokenizer.rest], np.int16))
+    def _add_rests(self) -> None:
+        """Adds a rest for each silent bar at the end of a stream."""
+        for stream, over, silent in ((self._own, self._over, self._silent), (self._given, self._given_over, ())):
+            while (bar := stream.clock.state.bar + 1) < over or bar in silent:
+                stream.add(np.array([self._tokenizer.rest], np.int16))
 
     # Draws
 
@@ -245,10 +248,3 @@ class RoleSession:
         window = cut(bar=self._bar)
         # A bar may have more.
         return window if len(window.events) <= length else cut(bar=self._bar, most=space // 2)
-
-
-def _bar_of(stream: EventStream, tick: int) -> int:
-    """The number of the bar of a tick, as far as the stream knows the meters."""
-    states = stream.clock.states
-    state = states[max(int(np.searchsorted(states["bar_start"], tick, side="right")) - 1, 0)]
-    return int(state["bar"] + (tick - state["bar_start"]) // state["bar_ticks"])

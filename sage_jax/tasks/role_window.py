@@ -47,7 +47,7 @@ class RoleWindow:
         assert isinstance(tokenizer, RoleEvents)
         head, offset, mine, my_ticks = _from_bar(own, bar, most)
         _, _, others, ticks = _from_bar(given, bar, most)
-        keys = ticks + round((lead.quarters_late or 0) * tokenizer.ticks_per_quarter)
+        keys = ticks + lead.late_ticks(tokenizer.ticks_per_quarter)
         is_known = keys <= until
         others = tokenizer.as_given(others[is_known])
         order = np.argsort(np.concatenate([2 * keys[is_known], 2 * my_ticks + 1]), kind="stable")
@@ -77,14 +77,10 @@ def _from_bar(stream: EventStream, bar: int, most: int) -> tuple[np.ndarray, int
     events, states = stream.events, stream.clock.states
     ticks = states["bar_start"] + states["position"]
     first = max(int(np.searchsorted(states["bar"], bar)), stream.opening)
-    start = _start_of(states[first - 1], bar)
-    if first < len(events):
-        start = int(states["bar_start"][first]) if states["bar"][first] == bar else start
+    start = stream.clock.start_of(bar)
     while first < len(events) and ticks[first] == start and events[first, ev.INSTRUMENT] < ev.FIRST_PROGRAM:
         first += 1
-    kinds = events[:first, ev.INSTRUMENT]
-    head = np.concatenate([events[:1], *(events[:first][kinds == kind][-1:] for kind in (ev.METER_CHANGE, ev.TEMPO_CHANGE))])
-    head[1:, ev.ONSET] = ev.FIRST
+    head = stream.tokenizer.head_after(events[:first])
     first = max(first, len(events) - most)
     rows, ticks = events[first:].copy(), ticks[first:].astype(np.int64)
     if len(rows):
@@ -95,7 +91,3 @@ def _from_bar(stream: EventStream, bar: int, most: int) -> tuple[np.ndarray, int
             ticks = np.concatenate([start + np.arange(1, rests + 1) * int(states["bar_ticks"][first]), ticks])
     return head, start, rows, ticks
 
-
-def _start_of(state: np.void, bar: int) -> int:
-    """The tick at which a bar begins that is not before that of `state`."""
-    return int(state["bar_start"] + (bar - state["bar"]) * state["bar_ticks"])

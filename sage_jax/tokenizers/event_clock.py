@@ -87,6 +87,18 @@ class EventClock:
         """The state after each event so far, STATE [N]: a view, see `GrowingArray.rows`."""
         return self._states.rows[1:]
 
+    def bar_of(self, tick: int) -> int:
+        """The number of the bar of a tick, as far as the meters are known."""
+        states = self.states
+        state = states[max(int(np.searchsorted(states["bar_start"], tick, side="right")) - 1, 0)]
+        return int(state["bar"] + (tick - state["bar_start"]) // state["bar_ticks"])
+
+    def start_of(self, bar: int) -> int:
+        """The tick at which a bar begins, as far as the meters are known."""
+        states = self.states
+        state = states[max(int(np.searchsorted(states["bar"], bar, side="right")) - 1, 0)]
+        return int(state["bar_start"] + (bar - state["bar"]) * state["bar_ticks"])
+
     def advance(self, event: np.ndarray) -> ClockState:
         """The state after `event`, int [5], which is the next one. BOS and PAD change only the number of events.
 

@@ -94,6 +94,10 @@ class Grid:
         """The index of each velocity in `velocities`. Raises ValueError for one that is not in them."""
         return _check_index(_look_up(self._nearest_velocity, velocities), self.velocities, velocities, "velocity")
 
+    def nearest_tempo(self, qpm: float) -> float:
+        """The tempo of `tempos` that is nearest to `qpm` quarters per minute; of two equally near, the lower one."""
+        return float(self.tempos[_nearest_index(self.tempos, np.array([qpm]))[0]])
+
     @functools.cached_property
     def _nearest_duration(self) -> np.ndarray:
         return _nearest_index(self.durations, np.arange(self.durations[-1] + 1))

@@ -33,6 +33,10 @@ class Lead:
         """How much more than others it lets the model know, for sorting: the span first, the latest last."""
         return np.inf if self.span else 1000.0 * self.bars if self.bars is not None else -(self.quarters_late or 0.0)
 
+    def late_ticks(self, ticks_per_quarter: int) -> int:
+        """How many ticks after its onset a note is known, for a lead in quarters."""
+        return round((self.quarters_late or 0.0) * ticks_per_quarter)
+
     def keys(self, ticks: np.ndarray, bars: BarGrid, ticks_per_quarter: int, start: int = 0) -> np.ndarray:
         """The tick from which on the model knows each of `ticks` [N], int64 [N], never decreasing for increasing ticks.
 
@@ -42,7 +46,7 @@ class Lead:
             return np.minimum(ticks, start)
         if self.bars is not None:
             return bars.start(np.maximum(bars.locate(ticks)[0] - self.bars, 0))
-        return ticks + round((self.quarters_late or 0.0) * ticks_per_quarter)
+        return ticks + self.late_ticks(ticks_per_quarter)
 
 
 SPAN, AT_ONCE, BAR_AHEAD = Lead(span=True), Lead(quarters_late=0.0), Lead(bars=1)

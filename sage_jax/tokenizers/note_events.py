@@ -297,17 +297,18 @@ class NoteEvents(Grid, BarWindows):
         # Drop the bars advanced since the previous event. A meter change begins its bar, so its position is 0.
         begins_bar = body[0, INSTRUMENT] == METER_CHANGE
         body[0, ONSET] = FIRST + (0 if begins_bar else (body[0, ONSET] - FIRST) % self.max_position)
-        state = {METER_CHANGE: self.meter_id(DEFAULT_METER), TEMPO_CHANGE: self.tempo_id(DEFAULT_QPM)}
-        for kind in state:
-            earlier = np.flatnonzero(events[:start, INSTRUMENT] == kind)
-            if len(earlier):
-                state[kind] = events[earlier[-1], PITCH]
         stated = 0
-        while stated < len(body) and body[stated, ONSET] == FIRST and body[stated, INSTRUMENT] in state:
-            state[int(body[stated, INSTRUMENT])] = body[stated, PITCH]
+        while stated < len(body) and body[stated, ONSET] == FIRST and body[stated, INSTRUMENT] in (METER_CHANGE, TEMPO_CHANGE):
             stated += 1
-        head = [[BOS] * NUM_ATTRIBUTES] + [[FIRST, kind, value, NONE, NONE] for kind, value in state.items()]
-        return np.concatenate([head, body[stated:]])[:length].astype(np.int16)
+        return np.concatenate([self.head_after(events[: start + stated]), body[stated:]])[:length].astype(np.int16)
+
+    def head_after(self, events: np.ndarray) -> np.ndarray:
+        """BOS, and the meter and the tempo in force after `events` [N, 5]: int16 [HEAD, 5]."""
+        head = [[BOS] * NUM_ATTRIBUTES]
+        for kind, default in ((METER_CHANGE, self.meter_id(DEFAULT_METER)), (TEMPO_CHANGE, self.tempo_id(DEFAULT_QPM))):
+            found = np.flatnonzero(events[:, INSTRUMENT] == kind)
+            head.append([FIRST, kind, int(events[found[-1], PITCH]) if len(found) else default, NONE, NONE])
+        return np.array(head, np.int16)
 
     def is_pitched(self, events: np.ndarray) -> np.ndarray:
         """Which of `events` [..., 5] are notes, drum notes excluded, bool [...]."""
