@@ -15,14 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sage_jax.decoding.constraints import Limits
 from sage_jax.decoding.decoder import Decoder
 from sage_jax.decoding.fused.step import resolve
 from sage_jax.decoding.request import Request
+from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.errors import UserError
 from sage_jax.models.config import ModelConfig
 from sage_jax.programs import load_or_compile, shapes_of
 from sage_jax.tokenizers.base import Tokenizer
+from sage_jax.tokenizers.note_events import BOS
 
 FIRST_CAPACITY = 256  # events; smaller caches are hardly faster, and each capacity has programs of its own to compile
 CHUNK = 32  # events that a prefill reads at once
@@ -95,7 +98,7 @@ class Engine:
         self._identity = (self.config, type(tokenizer), tokenizer.fingerprint, chunk, self.stage_chunk)
         self.capacities = cache_capacities(context, first_capacity)
         self.limit = min(context, self.capacities[-1] - 1)  # the last slot takes the writes of full rows
-        self.compilations, self.compile_seconds = 0, 0.0
+        self.compilations, self.compile_seconds, self._is_warm = 0, 0.0, False
         self.lock = threading.RLock()
         self._programs: dict[tuple, Callable] = {}
         self._shapes: dict[tuple[int, int], DecodeState] = {}  # of states, by rows and capacity
@@ -130,25 +133,34 @@ class Engine:
         return self.capacities[self._place]
 
     def warmup(self) -> float:
-        """Compiles every program that a scheduler or a session can need; returns the seconds."""
-        compiled = self.compile_seconds
-        _ = Request(np.zeros((1, self.config.num_attributes))).key  # JAX compiles what makes a key of a seed
-        self._number(1)  # and what makes an array of a number
-        for name in ("empty", "edit"):
-            self._program(name, self.staging_rows, self.stage_capacity)
-        self._program("read", self.staging_rows, self.stage_capacity, self.stage_chunk)
+        """Compiles every program that a scheduler or a session can need, and runs each once; returns the seconds of compiling.
+
+        A first run takes up to 0.1 s longer than others: XLA prepares its products for a CPU, or loads its kernels on a GPU.
+        """
+        compiled, engine = self.compile_seconds, self.sibling()  # whose rows mean nothing
+        if self._is_warm:
+            return 0.0
+        events, tracks = np.full((2, self.config.num_attributes), BOS, np.int16), self.tokenizer.grid.tracks_per_program
+        # JAX compiles what makes a key of a seed, too.
+        controls = Controls.of(Request(events).key, SamplingConfig(), Limits(), tracks_per_program=tracks)
+        engine.stage(events, controls)
         for size in self._first_chunks:
-            self._program("begin", self.staging_rows, self.stage_capacity, size)
+            engine._begin(size, 0)
+        engine.prefill_staged()
         for capacity in self.capacities:
-            for name in ("empty", "decode", "edit", "release", "events"):
-                self._program(name, self.rows, capacity)
+            if capacity > engine.capacity:
+                engine.grow()
+            engine.edit(0, 0, events, controls)
+            engine.decode(1)
             for count in self.groups:
-                self._prefill_program(count, capacity)
+                engine.prefill(*range(count))
                 if self.config.roles:
-                    self._program("offer", self.rows, capacity, count)
-            self._program("insert", self.rows, capacity, self.staging_rows)
-        for capacity, larger in zip(self.capacities, self.capacities[1:], strict=False):
-            self._program("resize", self.rows, capacity, larger)
+                    engine.offer(range(count), np.zeros((count, OFFER)))
+            engine.insert_staged(0, 1)
+            engine.events(0, 1)
+            engine.release(0)
+        engine.wait()
+        self.compilations, self.compile_seconds, self._is_warm = engine.compilations, engine.compile_seconds, True
         return self.compile_seconds - compiled
 
     # The staging area
@@ -182,9 +194,12 @@ class Engine:
         if queued <= self.stage_chunk:
             return 0
         size = max(size for size in self._first_chunks if 2 * size <= 3 * queued or size == self._first_chunks[0])
+        self._begin(size, place)
+        return min(size, queued)
+
+    def _begin(self, size: int, place: int) -> None:
         program = self._program("begin", self.staging_rows, self.stage_capacity, size)
         self._staging = program(self.params, self._staging, np.array([place], np.int32))
-        return min(size, queued)
 
     def prefill_staged(self) -> None:
         """Reads up to `stage_chunk` queued events of every staged row."""
@@ -195,9 +210,8 @@ class Engine:
         """Puts the staged row `place`, of `length` events, into the row `slot`."""
         while self.capacity <= length:
             self.grow()
-        state = self.state
         program = self._program("insert", self.rows, self.capacity, self.staging_rows)
-        self._state = program(state, np.int32(slot), self._staging, np.int32(place))
+        self._state = program(self.state, np.int32(slot), self._staging, np.int32(place))
 
     # The batch
 
@@ -214,10 +228,7 @@ class Engine:
         return shown
 
     def edit(self, slot: int, keep: int, events: np.ndarray, controls: Controls) -> None:
-        """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on; those before are not looked at.
-
-        See `Decoder.edit`.
-        """
+        """Keeps `keep` events of the row, and queues those of events [N, A] from `keep` on; see `Decoder.edit`."""
         while self.capacity <= len(events):
             self.grow()
         self._state = self._edit(self.state, self.rows, self.capacity, slot, keep, events, controls)
@@ -265,15 +276,17 @@ class Engine:
         """Moves the batch to the next capacity."""
         if self._place + 1 == len(self.capacities):
             raise UserError(f"a row has more than {self.limit} events, the engine's context; give a larger context")
-        state = self.state
-        smaller, self._place = self.capacity, self._place + 1
+        smaller, state, self._place = self.capacity, self.state, self._place + 1
         self._state = self._program("resize", self.rows, smaller, self.capacity)(self.params, state)
 
     def events(self, slot: int, length: int) -> np.ndarray:
-        """The first `length` complete events of the row, int16 [N, A]."""
-        lag = self.decoder.lag
-        found = self._program("events", self.rows, self.capacity)(self.state, np.int32(slot))
-        return np.array(found)[lag : lag + length]
+        """The first `length` complete events of the row, int16 [N, A]. Waits for the device."""
+        return self.fetch_events(slot, length)()
+
+    def fetch_events(self, slot: int, length: int) -> Callable[[], np.ndarray]:
+        """The same, for later: the function that this returns waits. The row may change meanwhile."""
+        found, lag = self._program("events", self.rows, self.capacity)(self.state, np.int32(slot)), self.decoder.lag
+        return lambda: np.array(found)[lag : lag + length]
 
     def status(self) -> tuple[np.ndarray, np.ndarray]:
         """The length of each row, int32 [B], and whether it is done, bool [B]. Waits for the device."""

@@ -2,17 +2,16 @@
 
 import collections
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-import jax
 import numpy as np
 
+from sage_jax.decoding.batch import Batch
 from sage_jax.decoding.engine import OFFER, Engine
 from sage_jax.decoding.request import Continuation, Progress, Request, Window
 from sage_jax.decoding.staging import Staged, StagingArea
 from sage_jax.decoding.totals import Totals
 from sage_jax.errors import UserError
-from sage_jax.tokenizers.note_events import ONSET, PAD
 
 WINDOW_FRACTION = 0.75  # of the context; the rest is for new events
 UNBOUNDED = 1 << 30
@@ -23,23 +22,19 @@ PATIENCE = 4  # one stopped row of this many active ones is the most that waits 
 class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
-    interleaved: one row at a time is prefilled, with an event step between two readings, and a new window of a row in small
-    chunks alone; for players who wait for the next note. Otherwise rows wait for each other and are prefilled together. The
-    events are the same. window_length: the most events that are read of a prompt, and when a row goes on in a new window. A
-    smaller one is quicker to read. restarts: how often a session's whole window was read anew.
+    interleaved: one row at a time is prefilled, by a chunk before each event step; for players who wait for the next note. Only
+    in an engine of one row, a prompt's first events are many at once. Otherwise rows wait for each other and are prefilled
+    together. The events are the same. window_length: the most events that are read of a prompt, and when a row goes on in a new
+    window. A smaller one is quicker to read. restarts: how often a session's whole window was read anew.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
         self.engine, self.interleaved = engine, interleaved
         self.totals, self.restarts = Totals(), 0
         self._waiting: collections.deque[Progress] = collections.deque()
-        self._rows: list[Progress | None] = [None] * engine.rows
-        self._staging = StagingArea(engine, 1 if interleaved else engine.staging_rows)
-        self._finished: list[Continuation] = []  # not yet returned by a turn
-        self._lengths = np.zeros(engine.rows, np.int64)
-        self._known = np.zeros(engine.rows, np.int64)  # events of each row that are given, whether read or queued
-        self._done = np.ones(engine.rows, bool)
-        self._unread: collections.deque[tuple[jax.Array, list[Window | None]]] = collections.deque()
+        self._batch = Batch(engine)
+        self._staging = StagingArea(engine, 1 if interleaved else engine.staging_rows, not interleaved or engine.rows == 1)
+        self._ended: list[tuple[Progress, Callable[[], np.ndarray], bool]] = []  # rows, what they drew, whether they are done
         self.window_length = window_length or int(WINDOW_FRACTION * engine.limit)
         # A row's next window is cut `ahead` events before its cache is full, and prefilled while they are drawn.
         self._ahead = min(self.window_length // engine.stage_chunk + 3, engine.limit // 4)
@@ -60,8 +55,8 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether any request is unfinished. Sessions that wait are not."""
-        rows = [row for row in self._rows if row is not None and not row.is_parked]
-        return bool(self._waiting or rows or self._finished or self._staging.taken)
+        rows = [row for _, row in self._batch if not row.is_parked]
+        return bool(self._waiting or rows or self._ended or self._staging.taken)
 
     @property
     def is_staging(self) -> bool:
@@ -71,13 +66,15 @@ class Scheduler:
     @property
     def sessions(self) -> int:
         """The number of rows that `open` made and that are not closed."""
-        return sum(row is not None and row.is_open for row in self._rows)
+        return sum(row.is_open for _, row in self._batch)
 
     def turn(self, max_steps: int = UNBOUNDED) -> list[Continuation]:
         """Prefills what can be, and steps the rows: until one stops, or `max_steps`. Returns what is finished.
 
-        After single steps the outbox of each row has its new events.
+        After single steps the outbox of each row has its new events. If rows are interleaved, a continuation is returned a turn
+        late where others go on, so that they need not wait for it.
         """
+        ended, self._ended = self._ended, []
         began, compiled = time.perf_counter(), self.engine.compile_seconds
         has_read = self.read_queues()
         if self.interleaved:
@@ -91,8 +88,14 @@ class Scheduler:
         self._step(max_steps)
         self._finish()
         self._count_seconds("decode_seconds", began, compiled)
-        finished, self._finished = self._finished, []
-        return finished
+        if not (self.interleaved and self._batch.active):
+            ended, self._ended = ended + self._ended, []
+        return [self._continuation(*each) for each in ended]
+
+    def _continuation(self, row: Progress, drawn: Callable[[], np.ndarray], is_done: bool) -> Continuation:
+        events = row.whole(drawn())[len(row.request.events) :]
+        self.totals.events += len(events)
+        return Continuation(row.request, events, is_done)
 
     def _count_seconds(self, name: str, began: float, compiled: float) -> tuple[float, float]:
         now, compile_seconds = time.perf_counter(), self.engine.compile_seconds
@@ -103,11 +106,14 @@ class Scheduler:
 
     def _prefill(self, at_least: int = 1) -> bool:
         """Reads on in the staged rows, if they are enough, and inserts those that are complete. Returns whether it did."""
+        moving = [staged.slot for staged in self._staging.taken if staged.slot is not None]
+        if any(self._batch.reaches(slot, self.engine.limit) for slot in moving):
+            self._batch.read_all_but(0)  # so that the row moves before the next step
         self._fill_places()
         ready = (len(staged.rows) for place, staged in self._staging if self._is_ready(place, staged))
         if sum(ready) < at_least:
             return False
-        begun = self._staging.begin(self.interleaved)
+        begun = self._staging.begin()
         self._insert_complete()
         if not (begun and self.interleaved):
             self._staging.read()
@@ -121,7 +127,7 @@ class Scheduler:
 
     def _wanted(self) -> int:
         """How many rows are worth a prefill where no player waits: as many as there are places, fewer if few are active."""
-        return max(min(len(self._staging), -(-len(self._active()) // PATIENCE)), 1)
+        return max(min(len(self._staging), -(-len(self._batch.active) // PATIENCE)), 1)
 
     def _fill_places(self) -> None:
         """Stages rows that need a new window, and then new requests if there are free rows."""
@@ -133,17 +139,17 @@ class Scheduler:
             free = self._staging.free
             if free and moving:
                 slot = moving.popleft()
-                staged = Staged(self._row(slot), self._next_window(slot), slot)
+                staged = Staged(self._batch[slot], self._next_window(slot), slot, not self.interleaved)
             elif free and may_join:
                 row = self._waiting.popleft()
-                staged = Staged(row, row.window, None)
+                staged = Staged(row, row.window, None, self._staging.at_once)
             else:
                 return
             self._stage(free[0], staged)
 
     def _join(self) -> bool:
         """The first of the new requests join those of the same window. Returns whether another could be staged by itself."""
-        while self._waiting and self._staging.joining < self._rows.count(None):
+        while self._waiting and self._staging.joining < self._batch.num_free:
             if not self._staging.join(self._waiting[0]):
                 return True
             self._waiting.popleft()
@@ -154,7 +160,7 @@ class Scheduler:
 
     def _is_whole(self, staged: Staged) -> bool:
         """Whether nothing will be added to the staged window."""
-        return staged.slot is None or self._lengths[staged.slot] >= self.engine.limit
+        return staged.slot is None or self._batch.lengths[staged.slot] >= self.engine.limit
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
         """Whether the staged row has a chunk to read, or is complete. Its last reading follows what the row has drawn."""
@@ -168,108 +174,71 @@ class Scheduler:
     def _insert(self, place: int, staged: Staged) -> None:
         length = len(staged.window.given)
         if staged.slot is not None:
-            drawn = self._drawn(staged.slot, int(self._lengths[staged.slot]))
+            drawn = self._batch.drawn(staged.slot, int(self._batch.lengths[staged.slot]))
             staged.row.events, staged.row.window = staged.row.whole(drawn), staged.window
         for row in staged.rows:
-            slot = self._rows.index(None) if staged.slot is None else staged.slot
+            slot = self._batch.first_free if staged.slot is None else staged.slot
             self._staging.insert(place, row, slot, self._controls(row, row.window))
-            self._rows[slot], self._lengths[slot], self._known[slot], self._done[slot] = row, length, length, False
+            self._batch.put(slot, row, length)
         self._staging.finish(place)
-
-    def _row(self, slot: int) -> Progress:
-        row = self._rows[slot]
-        assert row is not None
-        return row
 
     def _moving(self) -> Iterator[int]:
         """The rows that need a new window, or will soon if prefill is interleaved."""
         mark = self.engine.limit - self._ahead if self.interleaved else self.engine.limit
         staged = [each.slot for each in self._staging.taken]
-        for slot, row in enumerate(self._rows):
-            if row is None or self._done[slot] or slot in staged or self._lengths[slot] < mark:
+        for slot, row in self._batch:
+            if self._batch.done[slot] or slot in staged or self._batch.lengths[slot] < mark:
                 continue
             if row.most(row.window, self.engine.decoder.lag) > self.engine.limit:
                 yield slot
 
     def _next_window(self, slot: int) -> Window:
         """The row's next window, cut when it was about to fill its cache."""
-        row = self._row(slot)
-        drawn = self._drawn(slot, self.engine.limit - self._ahead)
+        row, drawn = self._batch[slot], self._batch.drawn(slot, self.engine.limit - self._ahead)
         return row.cut(row.whole(drawn), self.window_length - self._ahead)
 
     def _followed(self, slot: int, window: Window) -> Window:
         """The row's next window with what the row has drawn since."""
-        row, length = self._row(slot), int(self._lengths[slot])
+        row, length = self._batch[slot], int(self._batch.lengths[slot])
         total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
         missing = total - window.offset - len(window.given)
-        return row.follow(window, self._drawn(slot, length)[-missing:]) if missing > 0 else window
-
-    def _drawn(self, slot: int, length: int) -> np.ndarray:
-        """The events that the row had drawn after its window when it had `length` cached events, [N, A]."""
-        return self.engine.events(slot, length - self.engine.decoder.lag)[len(self._row(slot).window.given) :]
+        return row.follow(window, self._batch.drawn(slot, length)[-missing:]) if missing > 0 else window
 
     def _controls(self, row: Progress, window: Window):
         return row.controls(window, self.engine.limit, self.engine.decoder.lag)
 
     # Event steps
 
-    def _bound(self, slot: int) -> int:
-        """The length at which the row stops until something is done for it: its end, a full cache, or a full context."""
-        row, engine = self._row(slot), self.engine
-        return min(row.most(row.window, engine.decoder.lag), engine.limit, engine.capacity - 1)
-
-    def _active(self) -> list[int]:
-        """The rows that the next event step extends."""
-        rows = [slot for slot, row in enumerate(self._rows) if row is not None]
-        return [slot for slot in rows if not self._done[slot] and self._lengths[slot] < self._bound(slot)]
-
     def _step(self, max_steps: int) -> None:
-        active = self._active()
+        active, lengths = self._batch.active, self._batch.lengths
         if active:
-            if any(self._row(slot).is_open for slot in active):
+            if any(self._batch[slot].is_open for slot in active):
                 max_steps = 1  # each of its events is for the outbox
             if self.interleaved:
                 mark = self.engine.limit - self._ahead
-                until_mark = [mark - self._lengths[slot] for slot in active if self._lengths[slot] < mark]
-                is_prefilling = self.is_staging or (self._waiting and None in self._rows)
+                until_mark = [mark - lengths[slot] for slot in active if lengths[slot] < mark]
+                is_prefilling = self.is_staging or (self._waiting and self._batch.num_free)
                 max_steps = 1 if is_prefilling else int(min([max_steps, *until_mark]))
             stopping = 1 if self.interleaved else max(self._wanted() - self._staging.waiting, 1)
             # With one step the host does not know yet which rows the step before has stopped.
-            shown = self.engine.decode(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
-            self._unread.append((shown, [None if row is None else row.window for row in self._rows]))
+            self._batch.step(max_steps, 1 if max_steps == 1 else len(active) - stopping + 1)
         # What a single step brought is read after the next one has begun, so that neither host nor device waits.
-        self._read_all_but(1 if active and max_steps == 1 else 0)
-
-    def _read_all_but(self, last: int) -> None:
-        while len(self._unread) > last:
-            self._read(*self._unread.popleft())
-
-    def _read(self, shown: jax.Array, windows: list[Window | None]) -> None:
-        values = np.array(shown)
-        self.totals.row_steps += int(values[0, -1]) * len(values)
-        for slot, (row, window) in enumerate(zip(self._rows, windows, strict=True)):
-            if row is None or row.window is not window:  # a row that came since
-                continue
-            self._lengths[slot], self._done[slot] = values[slot, -3], values[slot, -2]
-            if values[slot, ONSET] != PAD:
-                row.outbox.append(values[slot, :-3])
+        self._batch.read_all_but(1 if active and max_steps == 1 else 0)
+        self.totals.row_steps = self._batch.row_steps
 
     def _finish(self) -> None:
-        lag = self.engine.decoder.lag
-        for slot, row in enumerate(self._rows):
-            if row is None or row.is_parked:
+        for slot, row in self._batch:
+            length, is_done = int(self._batch.lengths[slot]), bool(self._batch.done[slot])
+            if row.is_parked:
                 continue
-            length = int(self._lengths[slot])
-            if self._done[slot] or length >= row.most(row.window, lag):
+            if is_done or length >= row.most(row.window, self.engine.decoder.lag):
                 self._staging.remove(row)
                 if row.is_open:
                     row.is_parked = True
                     continue
-                events = row.whole(self._drawn(slot, length))[len(row.request.events) :]
-                self.totals.events += len(events)
-                self._finished.append(Continuation(row.request, events, bool(self._done[slot])))
-                self._rows[slot] = None
-            elif length == self.engine.capacity - 1 and length < self.engine.limit:
+                self._ended.append((row, self._batch.fetch(slot, length), is_done))
+                self._batch.remove(slot)
+            elif self._batch.reaches(slot, self.engine.capacity - 1) and self.engine.capacity <= self.engine.limit:
                 self.engine.grow()
 
     # Sessions
@@ -277,30 +246,31 @@ class Scheduler:
     def open(self, request: Request) -> Progress:
         """A row that stays: it waits when it reaches a bound of its limits. Raises UserError if every row is taken.
 
-        A row that is on its way to a new window gets there first.
+        A row that is on its way to a new window gets there first, and the other rows go on meanwhile.
         """
-        if self._rows.count(None) <= self._staging.joining or self._waiting:
+        if self._batch.num_free <= self._staging.joining or self._waiting:
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
-        self._settle(row)
+        self._settle(row, others_wait=False)
         return row
 
-    def _settle(self, row: Progress) -> None:
-        """Prefills until the row is in the batch. The others wait: if they went on, it would take almost twice as long."""
-        while row not in self._rows:
-            if not self._prefill():  # another row goes first
+    def _settle(self, row: Progress, others_wait: bool) -> None:
+        """Prefills until the row is in the batch."""
+        while row not in self._batch:
+            if not self._prefill() or not (others_wait or row in self._batch):
+                self.read_queues()
                 self._step(1)
                 self._finish()
 
     def close(self, row: Progress) -> None:
         """Frees the row of a session."""
         self._staging.remove(row)
-        self._free(self._rows.index(row))
+        self._free(self._batch.slot_of(row))
 
     def _free(self, slot: int) -> None:
         self.engine.release(slot)
-        self._rows[slot] = None
+        self._batch.remove(slot)
 
     def revise(
         self,
@@ -319,7 +289,7 @@ class Scheduler:
         may leave the end, see `Progress`. An offer has at most OFFER events, and with all of them the row's window is not
         full.
         """
-        slot = self._rows.index(row)
+        slot, batch = self._batch.slot_of(row), self._batch
         try:
             kept = row.keep(keep)
         except UserError:
@@ -336,9 +306,9 @@ class Scheduler:
         given = np.zeros((known, self.engine.config.num_attributes), np.int16)
         given[kept:] = events
         self.engine.edit(slot, kept, given, self._controls(row, row.window))
-        if kept < self._lengths[slot]:
-            self._lengths[slot] = max(min(kept, known - 1), 0)  # without a queue the last event is read again
-        self._known[slot], self._done[slot] = known, False
+        if kept < batch.lengths[slot]:
+            batch.lengths[slot] = max(min(kept, known - 1), 0)  # without a queue the last event is read again
+        batch.known[slot], batch.done[slot] = known, False
         row.keys = keys
 
     def read_queues(self) -> bool:
@@ -346,42 +316,37 @@ class Scheduler:
 
         A row's whole queue is read before the next event step: how it is cut into chunks must not depend on other rows.
         """
-        offered = [slot for slot, row in enumerate(self._rows) if row is not None and row.keys is not None]
+        offered, lengths = [slot for slot, row in self._batch if row.keys is not None], self._batch.lengths
         if not offered and not self._queued():
             return False
-        self._read_all_but(0)  # else a step that began before would bring lengths of before
+        self._batch.read_all_but(0)  # else a step that began before would bring lengths of before
         for first in range(0, len(offered), self.engine.group):
             self._offer(offered[first : first + self.engine.group])
         while slots := self._queued():
             for first in range(0, len(slots), self.engine.group):
                 self.engine.prefill(*slots[first : first + self.engine.group])
-            self._lengths[slots] = np.minimum(self._lengths[slots] + self.engine.chunk, self._known[slots])
+            lengths[slots] = np.minimum(lengths[slots] + self.engine.chunk, self._batch.known[slots])
         return True
 
     def _offer(self, slots: list[int]) -> None:
         """The rows read of what they are offered as much as they come to."""
-        while self._lengths[slots].max() + OFFER > self.engine.capacity:
+        batch = self._batch
+        while batch.lengths[slots].max() + OFFER > self.engine.capacity:
             self.engine.grow()
         keys = np.zeros((len(slots), OFFER), np.int32)
         for place, slot in enumerate(slots):
-            if (own := self._row(slot).keys) is not None:
+            if (own := batch[slot].keys) is not None:
                 keys[place, : len(own)] = own
         for slot, count in zip(slots, self.engine.offer(slots, keys), strict=True):
-            row = self._row(slot)
-            row.keys, row.read = None, int(count)
-            self._lengths[slot] += count
-            self._known[slot] = self._lengths[slot]
+            batch[slot].keys, batch[slot].read = None, int(count)
+            batch.lengths[slot] += count
+            batch.known[slot] = batch.lengths[slot]
 
     def _queued(self) -> list[int]:
         """The rows with a queue that is worth a prefill."""
-        chunk = self.engine.chunk
-        return [
-            slot
-            for slot, row in enumerate(self._rows)
-            if row is not None
-            and self._known[slot] - self._lengths[slot] > SHORT
-            and self._lengths[slot] + chunk <= self.engine.capacity
-        ]
+        lengths, known = self._batch.lengths, self._batch.known
+        fits = lambda slot: lengths[slot] + self.engine.chunk <= self.engine.capacity
+        return [slot for slot, _ in self._batch if known[slot] - lengths[slot] > SHORT and fits(slot)]
 
     def _renew(self, row: Progress, request: Request) -> None:
         row.renew(request)
@@ -395,6 +360,6 @@ class Scheduler:
         row.window = row.cut(row.events, self.window_length)
         self.restarts += 1
         self._waiting.extendleft(self._staging.take_new())
-        self._stage(0, Staged(row, row.window, None))
+        self._stage(0, Staged(row, row.window, None, True))
         self._free(slot)
-        self._settle(row)
+        self._settle(row, others_wait=True)  # else its player would wait twice as long

@@ -14,7 +14,8 @@ from sage_jax.decoding.state import Controls
 class Staged:
     """A row whose window is in the staging area.
 
-    slot: the row of the batch that it moves from; None for a new request. read: events of the window that are prefilled.
+    slot: the row of the batch that it moves from; None for a new request. at_once: whether its first events are read many at
+    once, while all others wait. read: events of the window that are prefilled.
     twins: further new requests with the same window, such as takes of one prompt: it is read once for all of them.
     is_copy: whether the settings in the staging area are of another request, which had the same window before.
     """
@@ -22,6 +23,7 @@ class Staged:
     row: Progress
     window: Window
     slot: int | None
+    at_once: bool
     read: int = 0
     twins: list[Progress] = dataclasses.field(default_factory=list)
     is_copy: bool = False
@@ -40,13 +42,14 @@ class Staged:
 class StagingArea:
     """`places` rows of an engine's staging area, each free or with a staged row.
 
-    A free place keeps the prompt that was read there last, for a request that has the same.
+    A free place keeps the prompt that was read there last, for a request that has the same. at_once: of new requests, see
+    `Staged`.
     """
 
-    def __init__(self, engine: Engine, places: int):
-        self._engine = engine
+    def __init__(self, engine: Engine, places: int, at_once: bool):
+        self._engine, self.at_once = engine, at_once
         self._places: list[Staged | None] = [None] * places
-        self._kept: list[np.ndarray | None] = [None] * places
+        self._kept: list[Staged | None] = [None] * places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -83,18 +86,22 @@ class StagingArea:
     def join(self, row: Progress) -> bool:
         """Stages a new request whose window is staged already for others, or was the last one at a place that is free now.
 
-        Returns whether there is one. It need not be read again.
+        Returns whether there is one that was read in the same way. It need not be read again.
         """
         for staged in self.taken:
-            if staged.slot is None and np.array_equal(staged.window.given, row.window.given):
+            if staged.slot is None and self._is_same(staged, row):
                 staged.twins.append(row)
                 return True
         for place in self.free:
             kept = self._kept[place]
-            if kept is not None and np.array_equal(kept, row.window.given):
-                self._places[place] = Staged(row, row.window, None, read=len(row.window.given), is_copy=True)
+            if kept is not None and self._is_same(kept, row):
+                self._places[place] = Staged(row, row.window, None, self.at_once, len(row.window.given), is_copy=True)
                 return True
         return False
+
+    def _is_same(self, staged: Staged, row: Progress) -> bool:
+        """Whether the new request would read what is staged, to the bit."""
+        return staged.at_once == self.at_once and np.array_equal(staged.window.given, row.window.given)
 
     def follow(self, place: int, window: Window, controls: Controls) -> None:
         """Replaces the window of the row at a place by a longer one that begins with it."""
@@ -103,14 +110,11 @@ class StagingArea:
         self._engine.stage(window.given, controls, len(staged.window.given), place)
         staged.window = window
 
-    def begin(self, interleaved: bool) -> bool:
-        """Reads the first events of new rows, many at once. Returns whether there were any.
-
-        interleaved: not of a row that moves to a new window, since its player waits for the next note.
-        """
+    def begin(self) -> bool:
+        """Reads the first events of new rows whose `at_once` is set. Returns whether there were any."""
         begun = 0
         for place, staged in self:
-            if not staged.read and (staged.slot is None or not interleaved):
+            if staged.at_once and not staged.read:
                 staged.read = self._engine.begin_staged(staged.queued, place)
                 begun += staged.read
         return begun > 0
@@ -138,7 +142,7 @@ class StagingArea:
         length = len(staged.window.given)
         # Chunks that other places read are written after its events, too.
         if staged.slot is None and length + self._engine.stage_chunk <= self._engine.stage_capacity:
-            self._kept[place] = staged.window.given
+            self._kept[place] = staged
 
     def take_new(self) -> list[Progress]:
         """Gives up what is staged for new requests, and returns these, the last one first. They are read anew later."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sage_jax.decoding.constraints import Limits
+from sage_jax.decoding.engine import Engine
 from sage_jax.decoding.request import Continuation, Progress, Request
 from sage_jax.decoding.sampling import SamplingConfig
 from sage_jax.decoding.scheduler import Scheduler
@@ -107,6 +108,28 @@ def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(
     assert drawn == 330 and moves > 4 and longest <= max(3, scheduler.engine.decoder.lag + 1)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_player_draws_while_a_long_prompt_is_read(is_open, monkeypatch):
+    """One chunk is read before each event step, and none is longer, whether the prompt is a session's or a request's."""
+    request, engine = Request(prompt(20, 4), ENDLESS, WILD, 20, 1), engine_of(3, **FLAT)
+    monkeypatch.setattr(engine, "begin_staged", None)
+    scheduler, work = Scheduler(engine, interleaved=True), []
+    player = scheduler.submit(Request(prompt(2), ENDLESS, WILD, 60, 2))
+    while not player.outbox:
+        scheduler.turn(max_steps=1)
+    for name in ("decode", "prefill_staged"):
+        method = getattr(engine, name)
+        monkeypatch.setattr(engine, name, lambda *given, name=name, method=method: (work.append(name), method(*given))[1])
+    joined = scheduler.open(request) if is_open else scheduler.submit(request)
+    while scheduler.busy:
+        scheduler.turn(max_steps=1)
+    chunks = -(-len(joined.window.given) // engine.stage_chunk)
+    assert chunks > 2 and work[: 2 * chunks] == ["prefill_staged", "decode"] * chunks
+    assert "prefill_staged" not in work[2 * chunks :]
+    assert np.array_equal([*player.outbox], run(engine_of(**FLAT), player.request)[0].events)
+    assert np.array_equal([*joined.outbox], run(engine_of(**FLAT), request)[0].events)
+
+
 def test_rows_are_prefilled_together_where_no_player_waits(monkeypatch):
     """New requests of any lengths, and rows that need a new window."""
     engine, chunks = engine_of(3, CAPACITY, **FLAT), []
@@ -156,15 +179,15 @@ def test_a_long_prompt_and_a_short_one_in_a_small_context():
 
 
 def test_sessions_with_one_prompt_read_it_once(monkeypatch):
-    engine, begun = engine_of(3, CAPACITY, **FLAT), []
-    begin = engine.begin_staged
-    monkeypatch.setattr(engine, "begin_staged", lambda *count: (begun.append(count), begin(*count))[1])
+    engine, staged = engine_of(3, CAPACITY, **FLAT), []
+    stage = engine.stage
+    monkeypatch.setattr(engine, "stage", lambda *window, **place: (staged.append(window), stage(*window, **place))[1])
     scheduler = Scheduler(engine, interleaved=True)
     requests = [Request(prompt(4, 1), ENDLESS, WILD, 10, seed) for seed in range(3)]
     rows = [scheduler.open(request) for request in requests]
     while scheduler.busy:
         scheduler.turn(max_steps=1)
-    assert len(begun) == 1
+    assert len(staged) == 1
     for row, request in zip(rows, requests, strict=True):
         assert np.array_equal([*row.outbox], run(engine_of(**FLAT), request)[0].events)
 
@@ -188,6 +211,21 @@ def random_session(scheduler: Scheduler, rng: np.random.Generator) -> None:
             list(session.draw(until=session.clock.state.bar + 20))
             session.push([(session.tick + 5 + number, 40, 60, 12, 70) for number in range(rng.integers(1, 30))])
             session.rollback(max(session.tick - int(rng.integers(30)), 0))
+
+
+def test_warmup_draws_an_event_at_every_capacity(monkeypatch):
+    """XLA prepares the products of a program when it first runs. A player would wait for that at the worst time."""
+    engine, steps, decode = engine_of(3, 64, **FLAT), [], Engine.decode
+
+    def counted(self: Engine, *given: int):
+        shown = decode(self, *given)
+        steps.append((self.capacity, int(shown[0, -1])))
+        return shown
+
+    monkeypatch.setattr(Engine, "decode", counted)
+    engine.warmup()
+    assert steps == [(capacity, 1) for capacity in engine.capacities] and len(steps) > 1
+    assert engine.warmup() == 0 and len(steps) == len(engine.capacities)
 
 
 def test_nothing_is_compiled_after_warmup():
