@@ -165,8 +165,11 @@ def _describe(leaf: Any) -> str:
         return repr(leaf)
     sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
     devices = getattr(getattr(sharding, "mesh", None), "device_ids", None)
+    layout = getattr(getattr(leaf, "format", None), "layout", None)
+    order = getattr(layout, "major_to_minor", ())
+    moved = "" if order == tuple(range(len(order))) else f" {order}"
     weak = getattr(leaf, "weak_type", False)
-    return f"{np.shape(leaf)} {leaf.dtype} {weak} {sharding} {None if devices is None else devices.tolist()}"
+    return f"{np.shape(leaf)} {leaf.dtype} {weak} {sharding} {None if devices is None else devices.tolist()}{moved}"
 
 
 def _settings() -> str:

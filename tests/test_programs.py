@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.layout import Format, Layout
 
 from sage_jax import programs, struct
 
@@ -50,6 +51,18 @@ def load(*args, function=scaled, key=None, **options):
 
 def entries(store):
     return sorted(path for path in store.iterdir() if path.suffix == ".program") if store.exists() else []
+
+
+def test_each_layout_of_an_argument_has_a_program_of_its_own(store):
+    """Also after a second start. A program refuses arrays of another layout."""
+    usual = jax.device_put(X, jax.devices()[0])
+    transposed = jax.device_put(usual, Format(Layout(major_to_minor=(1, 0)), usual.sharding))
+    expected = np.asarray(load(usual)(usual))
+    for _ in range(2):
+        np.testing.assert_allclose(np.asarray(load(transposed)(transposed)), expected, rtol=1e-6)
+        assert traces == ["scaled"] * 2 and len(entries(store)) == 2
+    assert np.asarray(load(usual)(usual)).tobytes() == expected.tobytes()
+    assert traces == ["scaled"] * 2
 
 
 def test_a_second_start_traces_nothing_and_computes_the_same_bits(store):

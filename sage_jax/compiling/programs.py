@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sage_jax.benchmark.roofline import event_step_cost
@@ -74,7 +75,12 @@ def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target:
         raise UserError(f"--capacity is {capacity}; --program={name} reads {count} events at once: give more")
     function, arguments, donated = engine.definition(DECODING[name], rows, capacity, count if name == "begin" else 0)
     whole = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
-    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=whole), arguments)
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        layout = getattr(getattr(leaf, "format", None), "layout", None)  # that of a parameter on a GPU
+        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=Format(layout, whole) if layout else whole)
+
+    placed = jax.tree.map(place, arguments)
     buffers = jax.tree.leaves(arguments[1].cache.buffers)
 
     def compile() -> jax.stages.Compiled:

@@ -16,6 +16,7 @@ from sage_jax.decoding.sampling import SamplingConfig, by_attribute, gumbel_nois
 from sage_jax.decoding.state import Controls, DecodeState
 from sage_jax.models.cache import Cache
 from sage_jax.models.config import ModelConfig
+from sage_jax.models.kernel_layout import on_device
 from sage_jax.models.registry import build_model, inference_parameters
 from sage_jax.music.notes import Piece
 from sage_jax.tokenizers import note_events as ev
@@ -43,10 +44,10 @@ class Decoder:
         empty = Piece.from_notes([], tokenizer.grid.ticks_per_quarter)
         self._eos_event = tokenizer.encode(tokenizer.quantize(empty))[-1:].astype(np.int32)
 
-    def inference_parameters(self, params: Any) -> Any:
-        """`params` as the functions below take them. See models/registry.py."""
+    def inference_parameters(self, params: Any, device: Any) -> Any:
+        """`params` as the functions below take them on `device`. See models/registry.py and models/kernel_layout.py."""
         converted = inference_parameters(self.config, params)
-        return self.fused.pack(converted) if self.fused else converted
+        return self.fused.pack(converted) if self.fused else on_device(converted, device)
 
     def step_parameters(self, params: Any) -> Any:
         """Those of the parameters for inference that an event step reads: fewer arrays make a call of a program faster."""

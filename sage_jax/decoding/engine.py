@@ -91,9 +91,9 @@ class Engine:
         for name, value, low in sizes:
             if value < low:
                 raise UserError(f"engine.{name} is {value}; give at least {low}")
-        device = device or jax.devices()[0]
-        self.config, self.tokenizer, self.rows = resolve(config, tokenizer, device), tokenizer, rows
-        self.decoder = Decoder(self.config, tokenizer, getattr(device, "core_count", 1))
+        self.device = device or jax.devices()[0]
+        self.config, self.tokenizer, self.rows = resolve(config, tokenizer, self.device), tokenizer, rows
+        self.decoder = Decoder(self.config, tokenizer, getattr(self.device, "core_count", 1))
         # What the programs depend on besides their arguments and the code.
         self._identity = (self.config, type(tokenizer), tokenizer.fingerprint, chunk, self.stage_chunk)
         self.capacities = cache_capacities(context, first_capacity)
@@ -111,7 +111,7 @@ class Engine:
 
         params: arrays, or ShapeDtypeStructs for an engine that only gives definitions.
         """
-        self.params = self.decoder.inference_parameters(params)
+        self.params = self.decoder.inference_parameters(params, self.device)
         self._step_params = self.decoder.step_parameters(self.params)
         self._step_leaves = jax.tree.leaves(self._step_params)  # so that an event step does not flatten them
 
