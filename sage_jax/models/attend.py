@@ -45,7 +45,8 @@ def attend(
 ) -> jax.Array:
     """q [B, N, A, X, Y, h] -> [B, N, A, X, Y, h]: causal attention to the cache and to the new keys.
 
-    new_kv: keys and values of the events of q, each [B, K, E, N, h]. layer_cache: the events before them, None in training.
+    new_kv: keys and values of the events of q, each [B, K, E, N, h]; of a part of an event, those of its first attributes, E of
+    them. layer_cache: the events before them, None in training.
     segment_ids: int [B, N]; attention is restricted to equal ids. first: attribute of q[:, :, 0].
     drop_key: for dropout of the weights, without a cache; None drops nothing. ModelConfig refuses it for flash attention.
     """

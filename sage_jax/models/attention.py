@@ -74,12 +74,9 @@ class Attention(nn.Module):
         k, v = jnp.moveaxis(_project(sources, kernels, 0 if one_token else first), 3, 0)
         k = apply_rope(k, rope).transpose(0, 3, 2, 1, 4)  # [B, K, A, N, h]
         v = v.transpose(0, 3, 2, 1, 4)
-        if A < config.tokens_per_event:
+        if first and A < config.tokens_per_event:
             assert layer_cache and layer_cache.partial_event, "a part of an event is read into a cache only"
-            k, v = (
-                jax.lax.dynamic_update_slice(partial, new, (0, 0, first, 0, 0))
-                for partial, new in zip(layer_cache.partial_event, (k, v), strict=True)
-            )
+            k, v = (jnp.concatenate(pair, axis=2) for pair in zip(layer_cache.partial_event, (k, v), strict=True))
         drop_key = dropout_key(self, config.dropout_attention)
         attended = attend(q, (k, v), layer_cache, segment_ids, config, first, drop_key)
         return dense(attended, output, 3), (k, v)

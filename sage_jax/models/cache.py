@@ -14,8 +14,8 @@ class Cache(struct.Struct):
     """Keys and values of the events read so far.
 
     buffers: pairs of key and value buffers, in the shapes of `layout`.
-    partial_event: per layer keys and values of the event that is being read token by token, each [B, K, E, 1, h]. They are
-      written to `buffers` once, when the event is complete. Empty where events are read as a whole.
+    partial_event: per layer keys and values of the first A attributes of the event that is being read token by token, each
+      [B, K, A, 1, h]. They are written to `buffers` once, when the event is complete. Empty between events.
     length: int32 [B], number of complete events of each row. What the buffers hold from there on is not read.
     slots: int32 [B], the rows of `buffers` that these rows are; None for all in order, as everywhere but in `rows`.
     layout: that of the implementation which attends to the cache.
@@ -33,13 +33,9 @@ class Cache(struct.Struct):
     def empty(cls, config: ModelConfig, batch: int, max_events: int) -> "Cache":
         """A cache with a capacity of `max_events` events in each of `batch` rows."""
         layout = implementation_of(config).layout(config)
-        one_event = (batch, config.cached_kv_heads, config.keys_per_event, 1, config.head_dim)
-
         zeros = lambda shape: jnp.zeros(shape, config.dtype)
         buffers = tuple((zeros(keys), zeros(values)) for keys, values in layout.shapes(batch, max_events))
-        has_parts = config.tokens_per_event > 1 and layout.reads_parts
-        partial = tuple((zeros(one_event), zeros(one_event)) for _ in range(config.num_layers * has_parts))
-        return cls(buffers, partial, jnp.zeros((batch,), jnp.int32), layout)
+        return cls(buffers, (), jnp.zeros((batch,), jnp.int32), layout)
 
     @property
     def max_events(self) -> int:
@@ -64,13 +60,12 @@ class Cache(struct.Struct):
     def rows(self, slots: jax.Array) -> "Cache":
         """The rows `slots`, int32 [K], as a cache of K rows that writes to these buffers, which are not copied."""
         take = lambda leaf: take_rows(leaf, slots)
-        return self.replace(partial_event=jax.tree.map(take, self.partial_event), length=take(self.length), slots=slots)
+        return self.replace(length=take(self.length), slots=slots)
 
     def with_rows(self, slots: jax.Array, rows: "Cache") -> "Cache":
         """The whole cache again after `rows` of it, the rows `slots`, were written to."""
         put = lambda whole, part: put_rows(whole, slots, part)
-        partial_event = jax.tree.map(put, self.partial_event, rows.partial_event)
-        return self.replace(buffers=rows.buffers, partial_event=partial_event, length=put(self.length, rows.length))
+        return self.replace(buffers=rows.buffers, length=put(self.length, rows.length))
 
     def write(self, new_kv: Buffers, after: jax.Array) -> "Cache":
         """Writes N complete events after those of each row: `new_kv` has keys and values [B, K, E, N, h] for each layer.
@@ -82,7 +77,7 @@ class Cache(struct.Struct):
         schedules the in-place write after the reads. Otherwise XLA copies each buffer.
         """
         length = jnp.where(after.ravel()[0] == jnp.inf, 0, self.length)
-        return self.replace(buffers=self.layout.append(self.buffers, new_kv, length, self.slots))
+        return self.replace(buffers=self.layout.append(self.buffers, new_kv, length, self.slots), partial_event=())
 
     def advance(self, count: jax.Array) -> "Cache":
         """Keeps the `count` (int32 [B]) events of each row that were written last."""

@@ -12,7 +12,7 @@ matrix product is faster on a CPU than two small ones.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from sage_jax.models.layout import Buffers, KeysValues, LayerCache, update_rows
 
 NEG_INF = -1e30  # finite, so that a query without any key gives 0 and not NaN
 MIN_ROW_MAX = -1e20  # keeps exp(NEG_INF - maximum) at 0 for such a query
+MANY_KEYS = 1 << 21  # numbers of a buffer of keys
 KEYS_AXIS, VALUES_AXIS = 3, 2  # the axis of M in the key and value buffers
 
 
@@ -38,7 +39,6 @@ class GroupedLayout:
     num_layers: int
     kv_groups: tuple[int, int]
     head_dim: int
-    reads_parts: ClassVar[bool] = True
 
     @classmethod
     def of(cls, config: ModelConfig) -> "GroupedLayout":
@@ -74,8 +74,6 @@ class GroupedLayout:
 @dataclasses.dataclass(frozen=True)
 class StackedLayout(GroupedLayout):
     """One pair of buffers, keys and values [B, L, G, M, h], for a kernel of all layers (decoding/fused)."""
-
-    reads_parts: ClassVar[bool] = False  # the kernel writes each token's own
 
     def shapes(self, batch: int, max_events: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
         (G, Q), h = self.kv_groups, self.head_dim
@@ -148,12 +146,20 @@ def _attend(
     own, rate = config.num_own_scope_groups, config.dropout_attention
     if own in (0, q.shape[3]) or layer_cache is not None:
         return _attend_groups(
-            q, own, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=drop_key)
+            q, own, new_kv, layer_cache, segment_ids, config, low, first, functools.partial(drop, rate=rate, key=drop_key)
         )
     of_own, of_all = (None, None) if drop_key is None else jax.random.split(drop_key)
     parts = [
         _attend_groups(
-            q[:, :, :, heads], groups, new_kv, layer_cache, segment_ids, low, first, functools.partial(drop, rate=rate, key=key)
+            q[:, :, :, heads],
+            groups,
+            new_kv,
+            None,
+            segment_ids,
+            config,
+            low,
+            first,
+            functools.partial(drop, rate=rate, key=key),
         )
         for heads, groups, key in ((slice(own), own, of_own), (slice(own, None), 0, of_all))
     ]
@@ -166,6 +172,7 @@ def _attend_groups(
     new_kv: KeysValues,
     layer_cache: LayerCache | None,
     segment_ids: jax.Array | None,
+    config: ModelConfig,
     low: int,
     first: int,
     dropped: Callable[[jax.Array], jax.Array],
@@ -174,6 +181,9 @@ def _attend_groups(
     B, N, A, X, _, h = q.shape
     K, E, S = new_kv[0].shape[1:4]
     by_attribute = own == X
+    if by_attribute and E < X:  # of a part of an event; each attribute has a KV group
+        new_kv = jax.tree.map(lambda part: jnp.pad(part, [(0, X - E) if axis == 2 else (0, 0) for axis in range(5)]), new_kv)
+        E = X
     G = K * E if by_attribute else K
     queries = _to_kv_groups(q, K, by_attribute)
     queries = queries * jnp.asarray(h**-0.5, q.dtype)
@@ -199,7 +209,7 @@ def _attend_groups(
     sources = [Source("bgturh,bgmh->bgturm", keys, values, mask)]
     if layer_cache is not None:
         keys, values = layer_cache.cached
-        M, Q = values.shape[2], K * E // G
+        M, Q = values.shape[2], config.kv_groups[1]
         mask = jnp.arange(M)[None, :] < layer_cache.length[:, None] * Q  # [B, M]
         mask = mask[:, None, None, None, None, :]
         if own and not by_attribute:  # in arithmetic, which a CPU does for many keys at once; a table would be read key by key
@@ -233,7 +243,7 @@ def _softmax_average(queries: jax.Array, sources: list[Source], dropped: Callabl
     """
     scores = []
     for source in sources:
-        product = jnp.einsum(source.scores, queries, source.keys, preferred_element_type=jnp.float32)
+        product = jnp.einsum(source.scores, _apart(queries, source), source.keys, preferred_element_type=jnp.float32)
         scores.append(jnp.where(source.mask, product, NEG_INF))
     peaks = (jax.lax.stop_gradient(part.max(axis=-1, keepdims=True)) for part in scores)
     peak = functools.reduce(jnp.maximum, peaks, jnp.float32(MIN_ROW_MAX))
@@ -244,3 +254,15 @@ def _softmax_average(queries: jax.Array, sources: list[Source], dropped: Callabl
         weights = dropped(weights).astype(source.values.dtype)
         out += jnp.einsum("bgturm,bgmh->bgturh", weights, source.values, preferred_element_type=jnp.float32)
     return (out / jnp.maximum(total, 1e-30)).astype(queries.dtype)
+
+
+def _apart(queries: jax.Array, source: Source) -> jax.Array:
+    """The queries, on a GPU as an array of their own where the source has many keys.
+
+    XLA for GPUs makes one product of two that share an array, and copies the keys of both for it. For few keys that takes less
+    time than the kernels that it saves: a launch is about a microsecond, in which an H100 copies 1.6 MB.
+    """
+    if source.keys.size < MANY_KEYS:
+        return queries
+    barrier = jax.lax.optimization_barrier
+    return jax.lax.platform_dependent(queries, cuda=barrier, rocm=barrier, default=lambda queries: queries)

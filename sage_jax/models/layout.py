@@ -4,7 +4,7 @@ Shapes as in attention.py.
 """
 
 import functools
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ Buffers = tuple[KeysValues, ...]
 class LayerCache(NamedTuple):
     """One layer's part of a `Cache`.
 
-    cached: buffers in the layout of the implementation. partial_event: keys and values of the event that is being read, each
-    [B, K, E, 1, h], None where events are read as a whole. length: int32 [B], events of each row.
+    cached: buffers in the layout of the implementation. partial_event: keys and values of the first A attributes of the event
+    that is being read, each [B, K, A, 1, h], None for none. length: int32 [B], events of each row.
     """
 
     cached: KeysValues
@@ -32,8 +32,6 @@ class Layout(Protocol):
         """Shapes of each pair of key and value buffers for `max_events` events in each of `batch` rows. Rows are the first
         axis; a larger buffer begins with what a smaller one holds."""
         ...
-
-    reads_parts: ClassVar[bool]  # whether an event of a flat model is attended to before it is complete
 
     def max_events(self, buffers: Buffers) -> int:
         """The capacity of the buffers in events."""

@@ -1,7 +1,6 @@
 """The seam for attention kernels: an implementation with a cache layout of its own decodes what the default one decodes."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,6 @@ class ByEvent:
     """Keys and values [B, S, K, E, h]: not those of any model here."""
 
     sizes: tuple[int, int, int]
-    reads_parts: ClassVar[bool] = True
 
     @classmethod
     def of(cls, config) -> "ByEvent":
@@ -48,6 +46,8 @@ def attend_one_by_one(q, new_kv, layer_cache, segment_ids, config, first):
     """Each query head with all keys that it may attend to. Scope all only."""
     assert segment_ids is None and not config.num_own_scope_groups
     cached, S = layer_cache.cached, layer_cache.cached[0].shape[1]
+    missing = config.keys_per_event - new_kv[0].shape[2]  # of an event that is being read
+    new_kv = [jnp.pad(new, [(0, missing) if axis == 2 else (0, 0) for axis in range(5)]) for new in new_kv]
     keys, values = (
         jnp.concatenate([old, new.transpose(0, 3, 1, 2, 4)], axis=1) for old, new in zip(cached, new_kv, strict=True)
     )  # [B, S + N, K, E, h]
