@@ -53,15 +53,20 @@ class Context:
 
     # Changes
 
-    def set(self, note: PlannedNote, is_own: bool) -> None:
-        """Adds a note that has been played, or replaces it. A player's note takes the place of the model's."""
+    def set(self, note: PlannedNote, is_own: bool, reads_length: bool = True) -> None:
+        """Adds a note that has been played, or replaces it. A player's note takes the place of the model's.
+
+        reads_length: whether the session differs by the length of the note.
+        """
         key = note[:3]
         entry = self._entries.get(key)
         if entry is not None and ((is_own and not entry.is_own) or entry.note == note):
             entry.is_given = True
             return
+        is_read = entry is not None and not entry.is_own and entry.note._replace(duration=note.duration) == note
         self._insert(key, Entry(note, is_own, True))
-        self.touch(note.tick)
+        if reads_length or not is_read:
+            self.touch(note.tick)
 
     def drawn(self, note: PlannedNote) -> None:
         """Adds a note that the session has drawn, and that has not sounded yet."""

@@ -176,8 +176,9 @@ class Seat:
 
     def collect(self, now: float, all_of_them: bool = False) -> None:
         """Brings the player's notes into the context: those that are due, or all of them."""
+        reads_length = not isinstance(self.decoding, RoleSession)  # a late lead gives notes without it
         for note in self.player.write(now, all_of_them):
-            self.context.set(note, is_own=False)
+            self.context.set(note, is_own=False, reads_length=reads_length)
 
     def withdraw(self, start: int) -> None:
         """Takes back what the model has planned from the tick `start` on, from the queue and from the context."""

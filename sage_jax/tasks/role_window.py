@@ -49,7 +49,7 @@ class RoleWindow:
         _, _, others, ticks = _from_bar(given, bar, most)
         keys = ticks + lead.late_ticks(tokenizer.ticks_per_quarter)
         is_known = keys <= until
-        others = tokenizer.as_given(others[is_known])
+        others = tokenizer.as_given(others[is_known], lead)
         order = np.argsort(np.concatenate([2 * keys[is_known], 2 * my_ticks + 1]), kind="stable")
         played = mine[mine[:, ev.INSTRUMENT] >= ev.FIRST_PROGRAM, ev.INSTRUMENT]
         header = tokenizer.header(lead, np.array(sorted({*instruments, *played.tolist()})))

@@ -84,7 +84,7 @@ def weave(items: CropItems, part: Part, tokenizer: RoleEvents, instruments: np.n
         instruments = np.unique(items.rows[is_own, ev.INSTRUMENT])
     mine = _stream(items, own, part.stop, tokenizer)
     others = _stream(items, given, part.until, tokenizer)
-    others.rows[:, ev.INSTRUMENT] += tokenizer.to_given
+    others = dataclasses.replace(others, rows=tokenizer.as_given(others.rows, part.lead))
     known = part.lead.keys(others.tick, items.bars, tokenizer.ticks_per_quarter, part.start)
     is_change = (mine.rows[:, ev.INSTRUMENT] > ev.REST) & (mine.rows[:, ev.INSTRUMENT] < ev.FIRST_PROGRAM)
     mine = dataclasses.replace(mine, is_target=~is_change & (mine.tick >= part.start))

@@ -11,6 +11,8 @@ from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import LEADS, Lead
 from sage_jax.tokenizers.note_events import NoteEvents
 
+LATE_NOTES = {"late_notes": "without length"}  # a part of the vocabulary's identity
+
 
 @dataclasses.dataclass(frozen=True)
 class RoleEvents(NoteEvents):
@@ -78,19 +80,29 @@ class RoleEvents(NoteEvents):
         rows += [(ev.FIRST, int(each), ev.NONE, ev.NONE, ev.NONE) for each in instruments]
         return np.array(rows, np.int16)
 
-    def as_given(self, events: np.ndarray) -> np.ndarray:
-        """Own events [..., 5] as given ones."""
+    def as_given(self, events: np.ndarray, lead: Lead) -> np.ndarray:
+        """Events [N, 5] of one stream as given ones, as a model reads them that learns of them with `lead`.
+
+        If that is late, notes have no length, NONE. Such a lead is of a player whose keys have just gone down: at the tick t
+        of the model's stream, it is the tick t - lead of the player's.
+        """
         given = events.copy()
-        given[..., ev.INSTRUMENT] += self.to_given
+        given[:, ev.INSTRUMENT] += self.to_given
+        if lead.quarters_late:
+            given[self.is_note(events), ev.DURATION] = ev.NONE
         return given
 
     def split(self, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(own, given): the streams of `events` [N, 5], each with the head and as events of NoteEvents, int [M, 5]."""
+        """(own, given): the streams of `events` [N, 5], each with the head and as events of NoteEvents, int [M, 5].
+
+        A given note without a length gets the shortest one.
+        """
         events = np.asarray(events)
         is_given, is_header = self.is_given(events), self.is_header(events)
         own = events[~is_given & ~is_header]
         given = events[is_given].copy()
         given[:, ev.INSTRUMENT] -= self.to_given
+        given[self.is_note(given) & (given[:, ev.DURATION] == ev.NONE), ev.DURATION] = ev.FIRST
         head = own[: self.HEAD] if len(given) else own[:0]
         return own, np.concatenate([head, given])
 
@@ -109,13 +121,15 @@ class RoleEvents(NoteEvents):
 
     def to_dict(self) -> dict:
         """The settings and the name of the tokenizer, JSON-ready."""
-        return {**super().to_dict(), "representation": "roles", "leads": [lead.name for lead in LEADS]}
+        return {**super().to_dict(), "representation": "roles", "leads": [lead.name for lead in LEADS], **LATE_NOTES}
 
     @classmethod
     def from_dict(cls, values: dict) -> "RoleEvents":
-        """The inverse of `to_dict`. Raises UserError for other leads."""
+        """The inverse of `to_dict`. Raises UserError for other leads, and where late notes had a length."""
         values = {name: value for name, value in values.items() if name not in ("representation", "tokenizer")}
-        leads = values.pop("leads", None)
+        leads, late_notes = values.pop("leads", None), {name: values.pop(name, None) for name in LATE_NOTES}
         if leads != [lead.name for lead in LEADS]:
             raise UserError(f"the vocabulary has the leads {leads}, which are not those of this version; train again")
+        if late_notes != LATE_NOTES:
+            raise UserError("the model was given the lengths of a player's notes before they had ended; train again")
         return cls(**values)

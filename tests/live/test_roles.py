@@ -5,6 +5,7 @@ import numpy as np
 from sage_jax.decoding.session import Session
 from sage_jax.music.notes import DRUMS
 from sage_jax.tasks.role_session import RoleSession
+from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import LATE, LEADS, Lead
 from tests.live.small import BEGAN, Stage
 from tests.tasks.small import ROLES, engine_of
@@ -92,4 +93,27 @@ def test_a_new_tempo_and_meter_reach_the_model():
     assert written.tempos["tick"].tolist() == played.tempos["tick"].tolist()
     assert written.meters.tolist() == played.meters.tolist() and len(written.meters) == 2
     assert stage.time.now >= BEGAN + 12 and session.statistics().player_notes == 16
+    stage.close()
+
+
+def test_what_the_model_has_read_of_a_player_never_changes():
+    """A note has no length when the model learns of it, so that nothing is read again when its key goes up."""
+    stage = staged()
+    session = stage.open(mode="accompany", lead=1.0, instruments=BAND)
+    keys = [(0.3, True, 60), (0.5, False, 60), (1.3, True, 64), (4.9, False, 64), (5.1, True, 67), (5.65, False, 67)]
+    lengths, changes = {}, []
+    touch = session.seat.context.touch
+    session.seat.context.touch = lambda tick: (changes.append(tick), touch(tick))
+    for at in np.arange(0.1, 8, 0.05).tolist():
+        stage.run(at)
+        while keys and keys[0][0] <= at:
+            when, is_on, pitch = keys.pop(0)
+            session.note_on(pitch, 80, at=BEGAN + when) if is_on else session.note_off(pitch, at=BEGAN + when)
+        for event in session.seat.decoding.window.events:
+            if ROLES.is_given(event) and event[ev.VELOCITY] >= ev.FIRST:
+                lengths.setdefault(int(event[ev.PITCH]) - ev.FIRST_PITCH, set()).add(int(event[ev.DURATION]))
+    assert lengths == {60: {ev.NONE}, 64: {ev.NONE}, 67: {ev.NONE}}
+    assert changes.count(7) == changes.count(31) == changes.count(122) == 1  # as each of the keys goes down
+    played = session.piece().notes
+    assert played["duration"][played["pitch"] == 64].tolist() == [86]  # 3.6 seconds
     stage.close()

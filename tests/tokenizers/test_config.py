@@ -11,6 +11,7 @@ from sage_jax.tokenizers.bpe import RemiBpe
 from sage_jax.tokenizers.config import MERGES_FILE, RepresentationConfig, from_dict, retokenize
 from sage_jax.tokenizers.mmt import Mmt
 from sage_jax.tokenizers.note_events import NoteEvents
+from sage_jax.tokenizers.role_events import RoleEvents
 
 GRID = NoteEvents()
 PIECE = GRID.quantize(Piece.from_notes([(6 * n, (0, 33, DRUMS)[n % 3], 36 + n % 5, 6, 64) for n in range(96)]))
@@ -90,6 +91,16 @@ def test_more_merges_than_the_pieces_have_are_refused(tmp_path):
 def test_invalid_settings_are_refused_by_field(values, field):
     with pytest.raises(UserError, match=f"representation.{field}"):
         RepresentationConfig(**values)
+
+
+@pytest.mark.parametrize(("name", "message"), [("leads", "the leads None"), ("late_notes", "lengths of a player's notes")])
+def test_events_in_roles_of_another_version_are_refused(name, message):
+    """What a late lead gives is no part of the vocabulary's sizes, but a model trained on something else."""
+    values = RoleEvents.of(GRID).to_dict()
+    assert from_dict(values) == RoleEvents.of(GRID)
+    del values[name]
+    with pytest.raises(UserError, match=f"{message}.*train again"):
+        from_dict(values)
 
 
 def test_from_dict_refuses_an_unknown_tokenizer():
