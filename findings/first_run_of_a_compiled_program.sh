@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A program that jax has compiled ahead of time, .lower().compile(), is not ready on a CPU. Its first run is several times as slow as the
 # second: XLA prepares each matrix product only then, half a millisecond of it. Another number of rows is another program, and pays
-# again. Two hundred products of a few rows with matrices of 512 x 512, which have been read before: the first run takes more than
-# three times a later one, for each of 4, 5 and 6 rows. A single row is multiplied in another way and pays nothing of the kind. A
+# again. Shown: two hundred products of a few rows with matrices of 512 x 512, which have been read before. The first run takes more
+# than three times a later one, for each of 4, 5 and 6 rows. A single row is multiplied in another way and pays nothing of the kind. A
 # server that must answer in time has to run each program once, and not only to compile it.
 set -euo pipefail
 folder=$(mktemp -d)

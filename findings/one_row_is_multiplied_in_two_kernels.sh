@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One row times a bfloat16 matrix [inputs, outputs] becomes two kernels on an H100: the first writes all products as a float32 array of
-# the size of the matrix, twice its bytes, and the second one sums them. So the product moves five times the bytes of the matrix. If
+# One row times a bfloat16 matrix [inputs, outputs] becomes two kernels on an H100. The first writes all products as a float32 array of
+# the size of the matrix, twice its bytes. The second one sums them. So the product moves five times the bytes of the matrix. If
 # the same matrix lies in memory with its inputs next to each other (jax.experimental.layout), it is one kernel, and no
 # such array is written. Of eight rows both layouts give a product of matrices. Compiled without a GPU, and without autotuning.
 set -euo pipefail

@@ -75,7 +75,7 @@ class Batch:
         return [slot for slot, _ in self if not self.done[slot] and self.lengths[slot] < self.bound(slot)]
 
     def reaches(self, slot: int, length: int) -> bool:
-        """Whether the row has `length` cached events, or will with the steps that have begun unless it ends before."""
+        """Whether the row has `length` cached events, or may have with the steps that have begun."""
         return self.lengths[slot] + len(self._unread) >= length
 
     def step(self, max_steps: int, min_active: int) -> None:

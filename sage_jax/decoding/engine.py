@@ -137,12 +137,11 @@ class Engine:
 
         A first run takes up to 0.1 s longer than others: XLA prepares its products for a CPU, or loads its kernels on a GPU.
         """
-        compiled, engine = self.compile_seconds, self.sibling()  # whose rows mean nothing
         if self._is_warm:
             return 0.0
+        compilations, compiled, engine = self.compilations, self.compile_seconds, self.sibling()  # whose rows mean nothing
         events, tracks = np.full((2, self.config.num_attributes), BOS, np.int16), self.tokenizer.grid.tracks_per_program
-        # JAX compiles what makes a key of a seed, too.
-        controls = Controls.of(Request(events).key, SamplingConfig(), Limits(), tracks_per_program=tracks)
+        controls = Controls.of(Request(events).key, SamplingConfig(), Limits(), tracks_per_program=tracks)  # compiles, too
         engine.stage(events, controls)
         for size in self._first_chunks:
             engine._begin(size, 0)
@@ -160,8 +159,10 @@ class Engine:
             engine.events(0, 1)
             engine.release(0)
         engine.wait()
-        self.compilations, self.compile_seconds, self._is_warm = engine.compilations, engine.compile_seconds, True
-        return self.compile_seconds - compiled
+        self.compilations += engine.compilations - compilations
+        self.compile_seconds += engine.compile_seconds - compiled
+        self._is_warm = True
+        return engine.compile_seconds - compiled
 
     # The staging area
 
@@ -173,8 +174,7 @@ class Engine:
     @property
     def _first_chunks(self) -> list[int]:
         """Whole chunks too, so that those after them fit."""
-        sizes = (min(size, self.stage_capacity) // self.stage_chunk for size in FIRST_CHUNKS)
-        return sorted({max(size, 1) * self.stage_chunk for size in sizes})
+        return sorted({max(min(size, self.stage_capacity) // self.stage_chunk, 1) * self.stage_chunk for size in FIRST_CHUNKS})
 
     def stage(self, events: np.ndarray, controls: Controls, keep: int = 0, place: int = 0) -> None:
         """Keeps `keep` events of the staged row `place`, and queues those of events [N, A] from `keep` on, N <= limit.

@@ -22,10 +22,11 @@ PATIENCE = 4  # one stopped row of this many active ones is the most that waits 
 class Scheduler:
     """Runs requests over an engine. What a row draws does not depend on the others.
 
-    interleaved: one row at a time is prefilled, by a chunk before each event step; for players who wait for the next note. Only
-    in an engine of one row, a prompt's first events are many at once. Otherwise rows wait for each other and are prefilled
-    together. The events are the same. window_length: the most events that are read of a prompt, and when a row goes on in a new
-    window. A smaller one is quicker to read. restarts: how often a session's whole window was read anew.
+    interleaved: one row at a time is prefilled, by a chunk before each event step; for players who wait for the next note. Many
+    events are read at once only in an engine of one row, and of a session's window that is read anew. Otherwise rows wait for
+    each other and are prefilled together. The events are the same. window_length: the most events that are read of a prompt,
+    and when a row goes on in a new window. A smaller one is quicker to read. restarts: how often a session's whole window was
+    read anew.
     """
 
     def __init__(self, engine: Engine, *, interleaved: bool = False, window_length: int | None = None):
@@ -74,7 +75,7 @@ class Scheduler:
         After single steps the outbox of each row has its new events. If rows are interleaved, a continuation is returned a turn
         late where others go on, so that they need not wait for it.
         """
-        ended, self._ended = self._ended, []
+        num_ended = len(self._ended)
         began, compiled = time.perf_counter(), self.engine.compile_seconds
         has_read = self.read_queues()
         if self.interleaved:
@@ -87,10 +88,12 @@ class Scheduler:
             began, compiled = self._count_seconds("prefill_seconds", began, compiled)
         self._step(max_steps)
         self._finish()
-        self._count_seconds("decode_seconds", began, compiled)
         if not (self.interleaved and self._batch.active):
-            ended, self._ended = ended + self._ended, []
-        return [self._continuation(*each) for each in ended]
+            num_ended = len(self._ended)
+        finished = [self._continuation(*each) for each in self._ended[:num_ended]]
+        del self._ended[:num_ended]
+        self._count_seconds("decode_seconds", began, compiled)
+        return finished
 
     def _continuation(self, row: Progress, drawn: Callable[[], np.ndarray], is_done: bool) -> Continuation:
         events = row.whole(drawn())[len(row.request.events) :]
@@ -160,7 +163,8 @@ class Scheduler:
 
     def _is_whole(self, staged: Staged) -> bool:
         """Whether nothing will be added to the staged window."""
-        return staged.slot is None or self._batch.lengths[staged.slot] >= self.engine.limit
+        slot = staged.slot
+        return slot is None or (self._batch.lengths[slot] >= self.engine.limit and not self._batch.done[slot])
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
         """Whether the staged row has a chunk to read, or is complete. Its last reading follows what the row has drawn."""
@@ -252,7 +256,7 @@ class Scheduler:
             raise UserError(f"engine.rows is {self.engine.rows} and all are taken; close a session, or give more rows")
         row = Progress(request, self.engine.tokenizer, self.window_length, is_open=True)
         self._waiting.append(row)
-        self._settle(row, others_wait=False)
+        self._settle(row, others_wait=not self.interleaved)
         return row
 
     def _settle(self, row: Progress, others_wait: bool) -> None:

@@ -145,10 +145,13 @@ class StagingArea:
             self._kept[place] = staged
 
     def take_new(self) -> list[Progress]:
-        """Gives up what is staged for new requests, and returns these, the last one first. They are read anew later."""
-        found = [row for staged in self.taken if staged.slot is None for row in staged.rows]
-        self._places = [None if staged is not None and staged.slot is None else staged for staged in self._places]
-        return found[::-1]
+        """Gives up what is staged for new requests, and returns these, the last one first. They are read anew later.
+
+        A window that is read anew for its player stays.
+        """
+        given_up = [staged for staged in self.taken if staged.slot is None and staged.at_once == self.at_once]
+        self._places = [None if staged in given_up else staged for staged in self._places]
+        return [row for staged in given_up for row in staged.rows][::-1]
 
     def remove(self, row: Progress) -> None:
         """Gives up the window of `row`, if it is staged."""

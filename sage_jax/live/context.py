@@ -56,7 +56,7 @@ class Context:
     def set(self, note: PlannedNote, is_own: bool, reads_length: bool = True) -> None:
         """Adds a note that has been played, or replaces it. A player's note takes the place of the model's.
 
-        reads_length: whether the session differs by the length of the note.
+        reads_length: whether the session reads lengths of the player's notes.
         """
         key = note[:3]
         entry = self._entries.get(key)

@@ -88,7 +88,7 @@ class RoleSession:
 
     @property
     def piece(self) -> Piece:
-        """The notes of both so far, with the tempos and meters."""
+        """The notes of both so far, with the tempos and meters. A note of the player may have a length that was provisional."""
         own, given = (self._tokenizer.decode(each.events) for each in (self._own, self._given))
         return Piece(np.concatenate([own.notes, given.notes]), own.tempos, own.meters, own.ticks_per_quarter)
 

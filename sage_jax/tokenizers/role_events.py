@@ -83,8 +83,8 @@ class RoleEvents(NoteEvents):
     def as_given(self, events: np.ndarray, lead: Lead) -> np.ndarray:
         """Events [N, 5] of one stream as given ones, as a model reads them that learns of them with `lead`.
 
-        If that is late, notes have no length, NONE. Such a lead is of a player whose keys have just gone down: at the tick t
-        of the model's stream, it is the tick t - lead of the player's.
+        If that is late, notes have no length, NONE. Such a lead is of a player whose keys have just gone down: when the model
+        has come to the tick t, it knows the player up to t - lead.
         """
         given = events.copy()
         given[:, ev.INSTRUMENT] += self.to_given

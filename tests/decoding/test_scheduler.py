@@ -130,6 +130,39 @@ def test_a_player_draws_while_a_long_prompt_is_read(is_open, monkeypatch):
     assert np.array_equal([*joined.outbox], run(engine_of(**FLAT), request)[0].events)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("max_steps", [1, 1000])
+def test_a_piece_may_end_with_the_event_that_fills_its_context(rows, max_steps):
+    """While the row's next window is staged."""
+    request = Request(prompt(30, 5)[:92], Limits(), SamplingConfig(temperature=9.0), 100, 277)
+    (expected,) = run(engine_of(rows, **FLAT), request)
+    assert expected.finished and len(request.events) + len(expected.events) == CONTEXT
+    scheduler, found = Scheduler(engine_of(rows, **FLAT), interleaved=True), []
+    scheduler.submit(request)
+    while scheduler.busy:
+        found += scheduler.turn(max_steps=max_steps)
+    assert len(found) == 1 and np.array_equal(found[0].events, expected.events)
+
+
+def test_a_window_that_is_read_anew_is_read_in_one_way_whatever_other_rows_do(monkeypatch):
+    """Many events at once, also while another row moves to a new window."""
+    begun: list[list[int]] = []
+    for is_moving in (False, True):
+        engine = engine_of(3, **FLAT)
+        scheduler = Scheduler(engine, interleaved=True)
+        row = scheduler.open(request := Request(prompt(4), ENDLESS, WILD, 10, 1))
+        if is_moving:
+            scheduler.submit(Request(prompt(6, 2), ENDLESS, WILD, 300, 2))
+            while not (scheduler.is_staging and scheduler.totals.row_steps > 150):
+                scheduler.turn(max_steps=1)
+        begun.append([])
+        begin = engine.begin_staged
+        monkeypatch.setattr(engine, "begin_staged", lambda *given, begin=begin: (begun[-1].append(given[0]), begin(*given))[1])
+        scheduler.revise(row, 1, prompt(25, 3)[1:], request, row.request.events)
+        assert scheduler.restarts == 1 and row in [each for _, each in scheduler._batch]
+    assert begun[0] == begun[1] and len(begun[0]) == 1
+
+
 def test_rows_are_prefilled_together_where_no_player_waits(monkeypatch):
     """New requests of any lengths, and rows that need a new window."""
     engine, chunks = engine_of(3, CAPACITY, **FLAT), []
