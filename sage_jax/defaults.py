@@ -148,7 +148,7 @@ def roles_20m() -> dict:
 
 
 def roles_small() -> dict:
-    """Overrides for a small model that accompanies and infills chorales and quartets: an hour on two CPU cores."""
+    """Overrides for a small model that accompanies and infills chorales and quartets: a quarter of an hour on two CPU cores."""
     return dict(
         tokenizer=dict(tracks_per_program=4),
         representation=dict(name="roles"),
