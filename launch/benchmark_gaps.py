@@ -1,6 +1,6 @@
 """Measures how long a live player waits for the next event while windows move and other players join.
 
-  python -m launch.benchmark_gaps                             four players, as in launch.live; 4 minutes on two cores
+  python -m launch.benchmark_gaps                             four players, as in launch.live; three minutes on two cores
   python -m launch.benchmark_gaps --model=runs/my_weights --sessions=8
 
 A step is the median time between two events while nothing is read. docs/live.md says what the columns mean.
