@@ -217,7 +217,7 @@ class Model:
             self.run.representation.steps(wanted.max_events),
             wanted.seed,
         )
-        return stream(self.engine(1, LIVE_CHUNK, stage_chunk=LIVE_CHUNK).sibling(), request)
+        return stream(self.live_engine(1).sibling(), request)
 
     def session(
         self,
@@ -233,7 +233,7 @@ class Model:
         instruments: those that the model may play: "any", or a list of programs, names and "drums". Its programs are compiled
         now, so that nothing is compiled while playing. Raises UserError as `stream`.
         """
-        engine = self.engine(1, LIVE_CHUNK, stage_chunk=LIVE_CHUNK)
+        engine = self.live_engine(1)
         engine.warmup()
         return Session(
             Scheduler(engine.sibling(), interleaved=True),
@@ -281,6 +281,10 @@ class Model:
                 staging_rows=staging_rows,
             )
         return self._engines[key]
+
+    def live_engine(self, rows: int) -> Engine:
+        """The engine for `rows` players: it reads few events at a time, so that nobody waits long for the next note."""
+        return self.engine(rows, LIVE_CHUNK, staging_rows=1, stage_chunk=LIVE_CHUNK)
 
     def _read(self, music: str | os.PathLike | Piece, unnamed: str, loss: QuantizationStats | None = None) -> tuple[str, Piece]:
         """What messages call the music, `unnamed` where it is no file, and the piece on the model's grid."""

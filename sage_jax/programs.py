@@ -159,14 +159,18 @@ def _name(function: Callable) -> str:
     return next((re.sub(r"\W+", "_", part.__qualname__).strip("_") for part in _functions(function)), "function")[-60:]
 
 
+def layout_of(leaf: Any) -> Any:
+    """The layout in memory of an array or a ShapeDtypeStruct; None where it has none."""
+    return getattr(getattr(leaf, "format", None), "layout", None)
+
+
 def _describe(leaf: Any) -> str:
     """What lowering depends on in an argument. A static one is described by its repr."""
     if not hasattr(leaf, "dtype"):
         return repr(leaf)
     sharding = getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
     devices = getattr(getattr(sharding, "mesh", None), "device_ids", None)
-    layout = getattr(getattr(leaf, "format", None), "layout", None)
-    order = getattr(layout, "major_to_minor", ())
+    order = getattr(layout_of(leaf), "major_to_minor", ())
     moved = "" if order == tuple(range(len(order))) else f" {order}"
     weak = getattr(leaf, "weak_type", False)
     return f"{np.shape(leaf)} {leaf.dtype} {weak} {sharding} {None if devices is None else devices.tolist()}{moved}"

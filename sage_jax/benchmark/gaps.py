@@ -76,7 +76,7 @@ def _play(scheduler: Scheduler, written: np.ndarray, sampling: SamplingConfig, e
     player = scheduler.submit(Request(written[:SHORTEST_PROMPT], LIMITS, sampling, events, seed))
     window, last, drawn, read_before = player.window, 0.0, 0, True
     while drawn < events:
-        joins = scheduler.engine.rows > 1 and drawn % JOIN_EVERY == JOIN_EVERY - 1 and bool(player.outbox)
+        joins = drawn % JOIN_EVERY == JOIN_EVERY - 1 and bool(player.outbox)
         if joins:
             prompt = written[: rng.integers(SHORTEST_PROMPT, len(written))]
             scheduler.submit(Request(prompt, LIMITS, sampling, JOINED, seed, drawn))
@@ -84,9 +84,9 @@ def _play(scheduler: Scheduler, written: np.ndarray, sampling: SamplingConfig, e
         reads = joins or scheduler.is_staging
         scheduler.turn(max_steps=1)
         now = time.perf_counter()
-        reads |= scheduler.is_staging or player.window is not window
-        gaps.joins, gaps.moves = gaps.joins + joins, gaps.moves + (drawn > 0 and player.window is not window)
-        window = player.window
+        moves, window = player.window is not window, player.window
+        reads |= scheduler.is_staging or moves
+        gaps.joins, gaps.moves = gaps.joins + joins, gaps.moves + (drawn > 0 and moves)
         if player.outbox:
             if drawn:
                 (gaps.beside if reads or read_before else gaps.plain).append(now - last)

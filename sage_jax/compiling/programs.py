@@ -20,6 +20,7 @@ from sage_jax.config import RunConfig
 from sage_jax.decoding.engine import FIRST_CHUNKS, Engine
 from sage_jax.errors import UserError
 from sage_jax.models.registry import abstract_params
+from sage_jax.programs import layout_of
 from sage_jax.tokenizers.base import Tokenizer
 from sage_jax.tokenizers.config import MERGES_FILE
 from sage_jax.training.train_functions import abstract_batch, make_train_functions
@@ -77,7 +78,7 @@ def lower_decoding(name: str, run: RunConfig, representation: Tokenizer, target:
     whole = NamedSharding(Mesh(np.array(target.devices[:1]), ("device",)), PartitionSpec())
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
-        layout = getattr(getattr(leaf, "format", None), "layout", None)  # that of a parameter on a GPU
+        layout = layout_of(leaf)  # that of a parameter on a GPU
         return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=Format(layout, whole) if layout else whole)
 
     placed = jax.tree.map(place, arguments)

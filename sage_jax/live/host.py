@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sage_jax.decoding.engine import LIVE_CHUNK
 from sage_jax.decoding.scheduler import Scheduler
 from sage_jax.errors import UserError
 from sage_jax.live.clock import MusicalClock
@@ -47,7 +46,7 @@ class LiveHost:
         event_encoder(model.tokenizer)  # raises UserError for tokens that can't be read one event at a time
         self.model, self.now = model, clock
         self.grid = model.tokenizer.grid
-        self.engine = model.engine(sessions, LIVE_CHUNK, staging_rows=1, stage_chunk=LIVE_CHUNK).sibling()
+        self.engine = model.live_engine(sessions).sibling()
         window = int(WINDOW_FRACTION * self.engine.limit)
         self.scheduler = Scheduler(self.engine, interleaved=True, window_length=window)
         self.sessions: list[LiveSession] = []

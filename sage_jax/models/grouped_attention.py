@@ -143,24 +143,12 @@ def _attend(
     drop_key: jax.Array | None,
 ) -> jax.Array:
     """Attention of one chunk of queries, which begins at new event `low`. Own-scope head groups come first in X."""
-    own, rate = config.num_own_scope_groups, config.dropout_attention
+    own = config.num_own_scope_groups
     if own in (0, q.shape[3]) or layer_cache is not None:
-        return _attend_groups(
-            q, own, new_kv, layer_cache, segment_ids, config, low, first, functools.partial(drop, rate=rate, key=drop_key)
-        )
+        return _attend_groups(q, own, new_kv, layer_cache, segment_ids, config, low, first, drop_key)
     of_own, of_all = (None, None) if drop_key is None else jax.random.split(drop_key)
     parts = [
-        _attend_groups(
-            q[:, :, :, heads],
-            groups,
-            new_kv,
-            None,
-            segment_ids,
-            config,
-            low,
-            first,
-            functools.partial(drop, rate=rate, key=key),
-        )
+        _attend_groups(q[:, :, :, heads], groups, new_kv, None, segment_ids, config, low, first, key)
         for heads, groups, key in ((slice(own), own, of_own), (slice(own, None), 0, of_all))
     ]
     return jnp.concatenate(parts, axis=3)
@@ -175,7 +163,7 @@ def _attend_groups(
     config: ModelConfig,
     low: int,
     first: int,
-    dropped: Callable[[jax.Array], jax.Array],
+    drop_key: jax.Array | None,
 ) -> jax.Array:
     """_attend with one kind of KV group: one per attribute if all X head groups have scope own (own == X), else over all."""
     B, N, A, X, _, h = q.shape
@@ -215,6 +203,7 @@ def _attend_groups(
         if own and not by_attribute:  # in arithmetic, which a CPU does for many keys at once; a table would be read key by key
             mask &= in_scope(jnp.arange(M) % Q)
         sources.append(Source("bgturh,bghm->bgturm", keys, values, mask))
+    dropped = functools.partial(drop, rate=config.dropout_attention, key=drop_key)
     return _from_kv_groups(_softmax_average(queries, sources, dropped), K, by_attribute).reshape(q.shape)
 
 

@@ -11,7 +11,7 @@ from sage_jax.tokenizers import note_events as ev
 from sage_jax.tokenizers.leads import LEADS, Lead
 from sage_jax.tokenizers.note_events import NoteEvents
 
-LATE_NOTES = {"late_notes": "without length"}  # a part of the vocabulary's identity
+LATE_NOTES = "without length"  # what a late lead gives: a part of the vocabulary's identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +121,14 @@ class RoleEvents(NoteEvents):
 
     def to_dict(self) -> dict:
         """The settings and the name of the tokenizer, JSON-ready."""
-        return {**super().to_dict(), "representation": "roles", "leads": [lead.name for lead in LEADS], **LATE_NOTES}
+        roles = {"representation": "roles", "leads": [lead.name for lead in LEADS], "late_notes": LATE_NOTES}
+        return {**super().to_dict(), **roles}
 
     @classmethod
     def from_dict(cls, values: dict) -> "RoleEvents":
         """The inverse of `to_dict`. Raises UserError for other leads, and where late notes had a length."""
         values = {name: value for name, value in values.items() if name not in ("representation", "tokenizer")}
-        leads, late_notes = values.pop("leads", None), {name: values.pop(name, None) for name in LATE_NOTES}
+        leads, late_notes = values.pop("leads", None), values.pop("late_notes", None)
         if leads != [lead.name for lead in LEADS]:
             raise UserError(f"the vocabulary has the leads {leads}, which are not those of this version; train again")
         if late_notes != LATE_NOTES:

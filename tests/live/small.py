@@ -23,8 +23,8 @@ BEGAN = 100.0  # when the clock of a stage begins
 
 def model_of(engine=None):
     """What a host needs of a model; engine: instead of one of a tiny model."""
-    make = lambda rows, chunk, staging_rows, stage_chunk: engine or engine_of(rows, **FLAT)
-    return types.SimpleNamespace(tokenizer=engine.tokenizer if engine else TOKENIZER, sampling=SamplingConfig(), engine=make)
+    make, tokenizer = lambda rows: engine or engine_of(rows, **FLAT), engine.tokenizer if engine else TOKENIZER
+    return types.SimpleNamespace(tokenizer=tokenizer, sampling=SamplingConfig(), live_engine=make)
 
 
 class FakeTime:

@@ -21,7 +21,7 @@ MELODY = [(number / 2, 60 + number % 5, 0.4) for number in range(8)]
 def model():
     """A Model with the tiny engine of the tests of decoding."""
     made, stub = Model.__new__(Model), model_of()
-    made.tokenizer, made.sampling, made.engine = stub.tokenizer, stub.sampling, stub.engine
+    made.tokenizer, made.sampling, made.live_engine = stub.tokenizer, stub.sampling, stub.live_engine
     return made
 
 
