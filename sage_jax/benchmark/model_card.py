@@ -42,7 +42,8 @@ def model_card(
     made = f"Commit {commit()}, " + ", ".join(f"{name} {value}" for name, value in describe().items()) + f": `{command}`."
     sections = [_weights(format.read(find(source)), find(source)), _speed(model, prompt, loading, made)]
     config = dataclasses.replace(config, sampling=model.sampling)
-    return [*sections, *_scores(evaluate(config, {"data": workdir}, {}, output, command, published={NAME: source}), made)]
+    evaluation = evaluate(config, {"data": workdir}, {}, output, command, published={NAME: source}, shards_only=True)
+    return [*sections, *_scores(evaluation, made)]
 
 
 def _weights(weights: format.Weights, folder: pathlib.Path) -> str:

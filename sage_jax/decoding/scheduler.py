@@ -167,13 +167,18 @@ class Scheduler:
         return slot is None or (self._batch.lengths[slot] >= self.engine.limit and not self._batch.done[slot])
 
     def _is_ready(self, place: int, staged: Staged) -> bool:
-        """Whether the staged row has a chunk to read, or is complete. Its last reading follows what the row has drawn."""
-        if staged.slot is not None and (not self.interleaved or staged.queued <= self.engine.stage_chunk):
-            window = self._followed(staged.slot, staged.window)
-            if len(window.given) > len(staged.window.given):
-                self._staging.follow(place, window, self._controls(staged.row, window))
+        """Whether the staged row has a chunk to read, or is complete.
+
+        What it has drawn since its window was cut is fetched when that makes a chunk, or is the rest of it.
+        """
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
-        return self._is_whole(staged) or staged.queued >= self.engine.stage_chunk
+        chunk, is_whole = self.engine.stage_chunk, self._is_whole(staged)
+        if staged.slot is not None and (is_whole or staged.queued < chunk):
+            missing = self._missing(staged.slot, staged.window)
+            if missing > 0 and (is_whole or staged.queued + missing >= chunk):
+                window = self._followed(staged.slot, staged.window, missing)
+                self._staging.follow(place, window, self._controls(staged.row, window))
+        return is_whole or staged.queued >= chunk
 
     def _insert(self, place: int, staged: Staged) -> None:
         length = len(staged.window.given)
@@ -201,12 +206,16 @@ class Scheduler:
         row, drawn = self._batch[slot], self._batch.drawn(slot, self.engine.limit - self._ahead)
         return row.cut(row.whole(drawn), self.window_length - self._ahead)
 
-    def _followed(self, slot: int, window: Window) -> Window:
-        """The row's next window with what the row has drawn since."""
-        row, length = self._batch[slot], int(self._batch.lengths[slot])
-        total = len(row.events) + length - self.engine.decoder.lag - len(row.window.given)
-        missing = total - window.offset - len(window.given)
-        return row.follow(window, self._batch.drawn(slot, length)[-missing:]) if missing > 0 else window
+    def _missing(self, slot: int, window: Window) -> int:
+        """How many events the row has drawn that its next window lacks."""
+        row = self._batch[slot]
+        drawn = int(self._batch.lengths[slot]) - self.engine.decoder.lag - len(row.window.given)
+        return len(row.events) + drawn - window.offset - len(window.given)
+
+    def _followed(self, slot: int, window: Window, missing: int) -> Window:
+        """The row's next window with the last `missing` events that the row has drawn."""
+        drawn = self._batch.drawn(slot, int(self._batch.lengths[slot]))
+        return self._batch[slot].follow(window, drawn[-missing:])
 
     def _controls(self, row: Progress, window: Window):
         return row.controls(window, self.engine.limit, self.engine.decoder.lag)

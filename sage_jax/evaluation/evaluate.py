@@ -40,11 +40,13 @@ def evaluate(
     command: str,
     console: Console | None = None,
     published: Mapping[str, str | os.PathLike] | None = None,
+    shards_only: bool = False,
 ) -> Evaluation:
     """Evaluates the newest checkpoint of each workdir, and folders of MIDI files, on prompts from the first workdir's shards.
 
     workdirs, candidates: folders by system name.
     published: weights by system name, each a name or a folder. If the first workdir has no checkpoint, it is not scored.
+    shards_only: the first workdir is not scored in any case.
     output: gets prompts/, midi/, evaluation.json, scores.json, report.md and plots. It also keeps the generated events, so that
     a stopped call resumes. command: the command line, for the report. Raises UserError for mistakes that a user can correct.
     """
@@ -56,6 +58,8 @@ def evaluate(
     first = next(iter(workdirs))
     task = Task.of(config, shards_folder(workdirs[first], runs[first].run if first in runs else None), workdirs[first])
     runs |= {name: SavedModel.open(source) for name, source in published.items()}
+    if shards_only:
+        runs.pop(first, None)
     models = [TrainedModel.of(name, saved, task) for name, saved in runs.items()]
     prompts = task.prompts
     num_pieces = len({prompt.name for prompt in prompts})

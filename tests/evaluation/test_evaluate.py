@@ -120,11 +120,13 @@ def test_a_table_needs_all_baselines():
         table([], {"mine": SystemScores({}, 1, np.zeros(0, bool))})
 
 
-def test_a_workdir_without_checkpoint_gives_baselines_and_prompts(workdir, tmp_path):
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_a_workdir_without_checkpoint_or_for_its_shards_gives_baselines_and_prompts(workdir, tmp_path, has_checkpoint):
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "data").symlink_to(workdir / "data")
-    workdirs, console = {"only": tmp_path / "only"}, Console(quiet=True)
-    found = evaluate(config(memorization=False), workdirs, {}, tmp_path / "out", "command", console)
+    workdirs, console = {"only": workdir if has_checkpoint else tmp_path / "only"}, Console(quiet=True)
+    settings, output = config(memorization=False), tmp_path / "out"
+    found = evaluate(settings, workdirs, {}, output, "command", console, shards_only=has_checkpoint)
     assert set(found.scores) == set(BASELINES) and not found.likelihood and not found.memorization
     assert "only the baselines" in (tmp_path / "out" / "report.md").read_text()
 
