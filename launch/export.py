@@ -16,7 +16,7 @@ CONFIG = config_file("configs/sampling.py", "Sampling settings that differ from 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the weights.", required=True)
 BEST = flags.DEFINE_bool("best", True, "Whether to take the checkpoint with the lowest validation loss, else the newest.")
-DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Type of the numbers: bfloat16 or float32.")
+DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Type of the numbers, and of what accelerators compute: bfloat16 or float32.")
 COMPRESS = flags.DEFINE_bool("compress", False, "Whether to compress the file by xz: a third smaller, slower to read.")
 SHARDS = flags.DEFINE_string("shards", None, "Folder of the training shards; default: the run's.")
 

@@ -38,6 +38,7 @@ def export(
     """Writes the model of the run in `workdir` to the folder `output`, as weights/format.py describes.
 
     best: the checkpoint with the lowest validation loss, else the newest. Of a run with train.ema_decay the average is written.
+    dtype: of the numbers, and of what an accelerator computes with them, whatever the run was trained in.
     compress: by xz; about 30% smaller, and slower to read. shards: the training shards, for the instruments and
     meters in them; by default those of the run. settings: as in sage_jax.load: how the model samples by default. Raises
     UserError for whatever a user can mend.
@@ -71,5 +72,6 @@ def export(
     corpus = saved.run.data.corpus.partition(":")[0]
     run = dataclasses.replace(saved.run, data=dataclasses.replace(saved.run.data, corpus=corpus, shards=""))
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, init_from=pathlib.Path(run.train.init_from).name))
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, dtype=dtype))
     weights = Weights(saved.params, run, with_settings(saved.sections, settings), saved.tokenizer, training, contents)
     return Exported(weights.write(output, dtype, compress), weights, remarks)
