@@ -15,7 +15,7 @@ class Accompany(Mode):
     """What sounds at t + lead is written from what both had played up to t.
 
     The model's notes before the horizon, now + lead, stay. A note of the player makes it draw anew from there on; what it had
-    drawn beyond is a backup until then.
+    drawn beyond is a backup until then. A new meter is read when all before its bar line is drawn.
     """
 
     def __init__(self, seat):
@@ -67,6 +67,7 @@ class Accompany(Mode):
         if wanted and not self._is_playing:
             self._is_playing = True
             self._from = self._committed = seat.clock.tick_from(now + self._lead)
+            seat.context.hold(self._from)
             if seat.context.dirty is None:
                 self.resume(now)
         elif not wanted and self._is_playing:
@@ -75,6 +76,7 @@ class Accompany(Mode):
         if self._is_playing:
             horizon = seat.clock.tick_from(now + self._lead)
             self._committed = max(self._committed, min(horizon, seat.writer.frontier))
+            seat.context.reach(seat.writer.frontier)
             if seat.context.dirty is None and not seat.writer.is_drawing:
                 self._go_on(now)
             seat.writer.catch_up()
@@ -87,8 +89,10 @@ class Accompany(Mode):
 
     def revise(self, now: float) -> None:
         if self._is_playing:
+            context = self.seat.context
             horizon = max(self._committed, self.seat.clock.tick_from(now + self._lead), self.soonest(now))
-            self._from = self.cut(horizon)
+            self._from = self.cut(max(horizon, context.dirty or 0))  # what is drawn before a new meter stays
+            context.hold(self._from)
 
     def resume(self, now: float) -> None:
         if not self._is_playing:
@@ -115,3 +119,4 @@ class Accompany(Mode):
     def stop(self) -> None:
         super().stop()
         self._is_playing = False
+        self.seat.context.reach(NEVER)

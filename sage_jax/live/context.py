@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 from sage_jax.decoding.session import Session
@@ -34,6 +35,7 @@ class Context:
         self._keys: list[Key] = []
         self._changes: dict[tuple[int, bool], float | tuple[int, int]] = {}  # (tick, is_tempo): value
         self.dirty: int | None = None
+        self._read_to: float = math.inf  # later changes wait, see `hold`
         self.beyond = 0  # changes that the model could not read any more
 
     def __len__(self) -> int:
@@ -112,7 +114,24 @@ class Context:
         is_tempo = not isinstance(value, tuple)
         self._changes = {place: each for place, each in self._changes.items() if place[0] <= tick or place[1] != is_tempo}
         self._changes[tick, is_tempo] = value
-        self.touch(tick)
+        if tick <= self._read_to:
+            self.touch(tick)
+
+    def hold(self, tick: int) -> None:
+        """The model draws from `tick` on. Changes after it wait until `reach`: past one, nothing can be drawn before it."""
+        self._touch_change(tick, self._read_to)
+        self._read_to = tick
+
+    def reach(self, tick: float) -> None:
+        """The model has drawn all before `tick`: changes up to there are to be read."""
+        self._touch_change(self._read_to, tick)
+        self._read_to = max(self._read_to, tick)
+
+    def _touch_change(self, after: float, to: float) -> None:
+        """The session may differ from the first change on that is after one tick and not after another."""
+        places = [tick for tick, _ in self._changes if after < tick <= to]
+        if places:
+            self.touch(min(places))
 
     def touch(self, tick: int) -> None:
         """The session may differ from the tick `tick` on."""
@@ -142,6 +161,6 @@ class Context:
         session.replace(start, [entry.note for entry in entries], *self._changes_from(start), **roles)
 
     def _changes_from(self, start: int) -> tuple[list, list]:
-        places = [place for place in self._changes if place[0] >= start]
+        places = [place for place in self._changes if start <= place[0] <= self._read_to]
         tempos = [(tick, self._changes[tick, True]) for tick, is_tempo in places if is_tempo]
         return tempos, [(tick, self._changes[tick, False]) for tick, is_tempo in places if not is_tempo]

@@ -45,7 +45,8 @@ class FakeTime:
 class MadeUp:
     """In the place of a decoding session: makes notes up, and takes the seconds that `latency` gives for each.
 
-    It checks that notes come in order of time, and refuses to go back by more than `memory` notes.
+    It checks that notes come in order of time, and refuses to go back by more than `memory` notes. Nothing can come before a
+    new meter that it has read.
     """
 
     def __init__(self, time: FakeTime, latency: Callable[[], float], memory: int = 10**6):
@@ -66,7 +67,7 @@ class MadeUp:
         rows = [tuple(note) for note in notes]
         assert rows == sorted(rows) and all(row[0] >= start for row in rows)
         assert len({row[:3] for row in rows}) == len(rows)
-        self.notes, self.rest = kept + rows, 0
+        self.notes, self.rest = kept + rows, max([0, *(tick for tick, _ in meters)])
         self.most = max(self.most, len(self.notes))
         self.time.advance(self.time.now + self.latency())
 

@@ -178,3 +178,22 @@ def test_changes_of_tempo_and_meter_reach_the_model():
     assert read.meters.tolist() == played.meters.tolist() == [(0, 4, 4), (96, 3, 4)]
     assert session.position(stage.time.now).meter == (3, 4)
     stage.close()
+
+
+@pytest.mark.parametrize("is_playing", [True, False])
+def test_the_model_plays_on_up_to_a_new_meter(monkeypatch, is_playing):
+    """A player changes the meter at the first beat of a bar of two seconds; the model has drawn a quarter and a half ahead."""
+    stage = Stage(monkeypatch, latency=lambda: 0.004)
+    session = stage.open(mode="accompany", lead=1.0, instruments=(33,))
+    stage.play(session, [(quarter, 60, 0.5) for quarter in range(8)])
+    stage.run(4.1)
+    session.change(meter=(3, 4))
+    stage.play(session, [(quarter, 60, 0.5) for quarter in (range(9, 20) if is_playing else ())])
+    stage.run(10)
+    played = session.piece()
+    assert played.meters.tolist() == [(0, 4, 4), (144, 3, 4)]
+    own = played.notes["onset"][played.notes["program"] == 33]
+    for beat in range(9, 19):  # of which the change lies in the first one, and the bar line before the fourth
+        assert ((own >= 12 * beat) & (own < 12 * beat + 12)).any(), beat
+    assert session.statistics().late == 0
+    stage.close()
