@@ -45,8 +45,8 @@ def evaluate(
     """Evaluates the newest checkpoint of each workdir, and folders of MIDI files, on prompts from the first workdir's shards.
 
     workdirs, candidates: folders by system name.
-    published: weights by system name, each a name or a folder. If the first workdir has no checkpoint, it is not scored.
-    shards_only: the first workdir is not scored in any case.
+    If the first workdir has no checkpoint, it is not scored. shards_only: of the first workdir, `data` alone is used.
+    published: weights by system name, each a name or a folder.
     output: gets prompts/, midi/, evaluation.json, scores.json, report.md and plots. It also keeps the generated events, so that
     a stopped call resumes. command: the command line, for the report. Raises UserError for mistakes that a user can correct.
     """
@@ -54,12 +54,10 @@ def evaluate(
     say = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
     published = published or {}
     _check_names([*workdirs, *published], candidates, output)
-    runs = _load_runs(config, workdirs)
+    runs = _load_runs(config, workdirs, shards_only)
     first = next(iter(workdirs))
     task = Task.of(config, shards_folder(workdirs[first], runs[first].run if first in runs else None), workdirs[first])
     runs |= {name: SavedModel.open(source) for name, source in published.items()}
-    if shards_only:
-        runs.pop(first, None)
     models = [TrainedModel.of(name, saved, task) for name, saved in runs.items()]
     prompts = task.prompts
     num_pieces = len({prompt.name for prompt in prompts})
@@ -125,10 +123,12 @@ def _check_names(models: Sequence[str], candidates: Mapping[str, pathlib.Path], 
             raise UserError(f"--candidates: {name} lies in --output, whose files are replaced; move it elsewhere")
 
 
-def _load_runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path]) -> dict[str, SavedModel]:
+def _load_runs(config: EvaluationConfig, workdirs: Mapping[str, pathlib.Path], shards_only: bool) -> dict[str, SavedModel]:
     """The checkpoint of each workdir. The first workdir may have none: then it only provides the shards."""
     runs = {}
     for index, (name, workdir) in enumerate(workdirs.items()):
+        if shards_only and not index:
+            continue
         if (workdir / FOLDER).is_dir():
             runs[name] = SavedModel.open(workdir, config.use_best_checkpoint)
         elif index:

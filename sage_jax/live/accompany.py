@@ -66,12 +66,12 @@ class Accompany(Mode):
         wanted = self._is_wanted(now)
         if wanted and not self._is_playing:
             self._is_playing = True
-            self._from = self._committed = seat.clock.tick_from(now + self._lead)
+            # The writer's frontier is that of an earlier phrase, or of another mode.
+            self._from = self._committed = seat.writer.frontier = seat.clock.tick_from(now + self._lead)
             seat.context.hold(self._from)
             if seat.context.dirty is None:
                 self.resume(now)
         elif not wanted and self._is_playing:
-            self._is_playing = False
             self.stop()
         if self._is_playing:
             horizon = seat.clock.tick_from(now + self._lead)

@@ -25,8 +25,9 @@ class Entry:
 class Context:
     """The player's notes and the model's in order of time, and the first tick at which a decoding session differs from them.
 
-    `sync` makes the session equal to it again, with one rollback to that tick. At one tick a program has a pitch only once; the
-    player's note goes first. most: notes that are remembered at least; the model reads no more than these.
+    `sync` makes the session equal to it again, with one rollback to that tick, but for changes that it holds. At one tick a
+    program has a pitch only once; the player's note goes first. most: notes that are remembered at least; the model reads no
+    more than these.
     """
 
     def __init__(self, most: int):
@@ -52,6 +53,12 @@ class Context:
         """The notes from the tick `start` on, in order."""
         for key in self._keys[bisect.bisect_left(self._keys, (start,)) :]:
             yield self._entries[key]
+
+    def changes(self, start: int) -> tuple[list, list]:
+        """Changes of the tempo and of the meter from the tick `start` on that are to be read now, each with its tick."""
+        places = [place for place in self._changes if start <= place[0] <= self._read_to]
+        tempos = [(tick, self._changes[tick, True]) for tick, is_tempo in places if is_tempo]
+        return tempos, [(tick, self._changes[tick, False]) for tick, is_tempo in places if not is_tempo]
 
     # Changes
 
@@ -118,8 +125,11 @@ class Context:
             self.touch(tick)
 
     def hold(self, tick: int) -> None:
-        """The model draws from `tick` on. Changes after it wait until `reach`: past one, nothing can be drawn before it."""
-        self._touch_change(tick, self._read_to)
+        """The model draws from `tick` on. Later changes wait until `reach`, also those that the session has read.
+
+        Once a change is read, nothing can be drawn before it.
+        """
+        self._touch_change(*sorted((tick, self._read_to)))
         self._read_to = tick
 
     def reach(self, tick: float) -> None:
@@ -128,7 +138,7 @@ class Context:
         self._read_to = max(self._read_to, tick)
 
     def _touch_change(self, after: float, to: float) -> None:
-        """The session may differ from the first change on that is after one tick and not after another."""
+        """Touches the first change in the ticks (after, to]."""
         places = [tick for tick, _ in self._changes if after < tick <= to]
         if places:
             self.touch(min(places))
@@ -158,9 +168,5 @@ class Context:
     def _replace(self, session: Session | RoleSession, start: int) -> None:
         entries = list(self.entries(start))
         roles = dict(own=[entry.is_own for entry in entries]) if isinstance(session, RoleSession) else {}
-        session.replace(start, [entry.note for entry in entries], *self._changes_from(start), **roles)
+        session.replace(start, [entry.note for entry in entries], *self.changes(start), **roles)
 
-    def _changes_from(self, start: int) -> tuple[list, list]:
-        places = [place for place in self._changes if start <= place[0] <= self._read_to]
-        tempos = [(tick, self._changes[tick, True]) for tick, is_tempo in places if is_tempo]
-        return tempos, [(tick, self._changes[tick, False]) for tick, is_tempo in places if not is_tempo]

@@ -83,5 +83,6 @@ class Trade(Mode):
         if seat.writer.is_drawing:
             return max(seat.clock.seconds(seat.writer.frontier) - AHEAD_SECONDS + 1e-3, now)
         start, stop = self._next_turn(now)
-        prepares = self._prepares_at(start)
-        return max(prepares, now) if start != self._start else seat.clock.seconds(stop) + 1e-3
+        if start == self._start or self.in_time(start, now) >= stop:  # begun, or too late for it
+            return seat.clock.seconds(stop) + 1e-3
+        return max(self._prepares_at(start), now)

@@ -112,6 +112,9 @@ class RoleSession:
         self._given.put(self._given.before(start), rows[~is_own], list(meters))
         mine["track"] = [self._track_of(program) for program in mine["program"].tolist()]
         self._own.put(self._own.before(start), mine, [*meters, *tempos])
+        for tick, _ in meters:  # bars were counted without it
+            self._forget_rests(tick)
+            self._given_over = min(self._given_over, self._given.clock.bar_of(tick - 1) + 1)
         self._over = max(self._over, self._own.clock.bar_of(self._read_tick()))
         self._add_rests()
         self._read(IDLE)

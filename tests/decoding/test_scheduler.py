@@ -108,6 +108,19 @@ def test_gap_between_two_events_is_short_while_the_window_moves_and_a_row_joins(
     assert drawn == 330 and moves > 4 and longest <= max(3, scheduler.engine.decoder.lag + 1)
 
 
+def test_what_a_moving_row_draws_is_fetched_by_the_chunk(monkeypatch):
+    """Each fetch waits for the device. A move has one for its cut, for each chunk, for the rest, and for its insertion."""
+    engine, fetches = engine_of(3, CAPACITY, **FLAT), []
+    scheduler, fetch = Scheduler(engine, interleaved=True), engine.fetch_events
+    monkeypatch.setattr(engine, "fetch_events", lambda *given: (fetches.append(given), fetch(*given))[1])
+    player = scheduler.submit(Request(prompt(2), ENDLESS, WILD, 330, 1))
+    window, moves = player.window, 0
+    while scheduler.busy:
+        scheduler.turn(max_steps=1)
+        window, moves = player.window, moves + (player.window is not window)
+    assert moves > 4 and len(fetches) <= 5 * moves
+
+
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_player_draws_while_a_long_prompt_is_read(is_open, monkeypatch):
     """One chunk is read before each event step, and none is longer, whether the prompt is a session's or a request's."""

@@ -46,18 +46,20 @@ class MadeUp:
     """In the place of a decoding session: makes notes up, and takes the seconds that `latency` gives for each.
 
     It checks that notes come in order of time, and refuses to go back by more than `memory` notes. Nothing can come before a
-    new meter that it has read.
+    change of the tempo or the meter that it has read.
     """
 
     def __init__(self, time: FakeTime, latency: Callable[[], float], memory: int = 10**6):
         self.time, self.latency, self.memory = time, latency, memory
         self.notes: list[tuple[int, ...]] = []
+        self.tempos: list[tuple[int, float]] = []
+        self.meters: list[tuple[int, tuple[int, int]]] = []
         self.rest = self.version = self.most = 0
         self.is_closed = False
 
     @property
     def tick(self) -> int:
-        return max([self.rest, *(note[0] for note in self.notes[-1:])])
+        return max([self.rest, *(note[0] for note in self.notes[-1:]), *(tick for tick, _ in self.tempos + self.meters)])
 
     def replace(self, start, notes, tempos=(), meters=()) -> None:
         kept = [note for note in self.notes if note[0] < start]
@@ -67,7 +69,10 @@ class MadeUp:
         rows = [tuple(note) for note in notes]
         assert rows == sorted(rows) and all(row[0] >= start for row in rows)
         assert len({row[:3] for row in rows}) == len(rows)
-        self.notes, self.rest = kept + rows, max([0, *(tick for tick, _ in meters)])
+        self.notes, self.rest = kept + rows, 0
+        assert all(tick >= start for tick, _ in [*tempos, *meters])
+        self.tempos = [change for change in self.tempos if change[0] < start] + list(tempos)
+        self.meters = [change for change in self.meters if change[0] < start] + list(meters)
         self.most = max(self.most, len(self.notes))
         self.time.advance(self.time.now + self.latency())
 
@@ -165,6 +170,8 @@ class Stage:
             if not self.is_made_up or context.beyond:
                 continue
             dirty = 10**9 if context.dirty is None else context.dirty
+            for found, wanted in zip((decoding.tempos, decoding.meters), context.changes(0), strict=True):
+                assert [change for change in found if change[0] < dirty] == [change for change in wanted if change[0] < dirty]
             assert [note[:3] for note in decoding.notes if note[0] < dirty] == [
                 entry.note[:3] for entry in context.entries(0) if entry.note.tick < dirty
             ]

@@ -197,3 +197,29 @@ def test_the_model_plays_on_up_to_a_new_meter(monkeypatch, is_playing):
         assert ((own >= 12 * beat) & (own < 12 * beat + 12)).any(), beat
     assert session.statistics().late == 0
     stage.close()
+
+
+def test_a_mode_change_loses_no_tempo_beyond_what_the_model_remembers(monkeypatch):
+    """The model has 40 notes, and the tempo changed before them. It has never played."""
+    stage = Stage(monkeypatch, latency=lambda: 0.004, memory=40)
+    session = stage.open(mode="answer", pause=8.0, instruments=(33,))
+    stage.play(session, [(0, 60, 0.5), (1, 60, 0.5)])
+    session.change(qpm=100.0)
+    stage.play(session, [(beat / 2, 60, 0.4) for beat in range(4, 120)])
+    session.change(mode="accompany", qpm=90.0)
+    stage.play(session, [(beat / 2, 60, 0.4) for beat in range(121, 132)])
+    assert session.statistics().beyond_context == 0
+    assert [qpm for _, qpm in session.seat.decoding.tempos] == [100.0, 90.0]
+    stage.close()
+
+
+def test_a_turn_that_is_too_short_for_the_model_keeps_nobody_awake(monkeypatch):
+    """A bar of half a second, in which the model could draw one note."""
+    stage = Stage(monkeypatch, latency=lambda: 0.33)
+    session = stage.open(mode="trade", trade_bars=1, qpm=240, meter=(2, 4))
+    stage.play(session, [(0, 60, 0.5)], 0.25)
+    rounds, whole = [], stage.host.round
+    monkeypatch.setattr(stage.host, "round", lambda: (rounds.append(stage.time.now), whole())[1])
+    stage.run(20)
+    assert len(rounds) < 400
+    stage.close()

@@ -96,6 +96,21 @@ def test_a_new_tempo_and_meter_reach_the_model():
     stage.close()
 
 
+def test_an_accompaniment_that_begins_late_reads_the_meters_before_it():
+    """The model has been silent since an old meter. It goes on at once, and no bar is over that is still to come."""
+    stage = staged()
+    session = stage.open(mode="answer", pause=8.0, lead=1.0, meter=(2, 4), instruments=(33, DRUMS))
+    stage.play(session, phrase(0, 8))
+    session.change(meter=(4, 4))
+    stage.play(session, phrase(4.5, 55))
+    session.change(mode="accompany")
+    stage.play(session, phrase(32.5, 40))
+    assert sum(session.meters.values("missed")) == 0
+    assert session.seat.decoding.piece.meters.tolist() == session.piece().meters.tolist()
+    assert session.seat.decoding.tick > session.seat.clock.tick(stage.time.now) - 48
+    stage.close()
+
+
 def test_what_the_model_has_read_of_a_player_never_changes():
     """A note has no length when the model learns of it, so that nothing is read again when its key goes up."""
     stage = staged()

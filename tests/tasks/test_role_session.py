@@ -187,6 +187,19 @@ def test_a_change_to_what_is_in_force_adds_nothing():
     assert duet.session.piece.meters.tolist() == [(0, 4, 4)]
 
 
+def test_a_meter_that_is_read_late_counts_its_bars_anew():
+    """Both have been silent for 17 bars of 2/4, and then it turns out that a bar of 12/8 began after the twelfth."""
+    duet = Duet(engine_of(1), LATE[2], meter=(2, 4))
+    duet.now = 430
+    duet.draw(436, start=435)
+    duet.notes.clear()
+    duet.changes["meters"] = [(288, (12, 8))]
+    duet.sync(288)
+    duet.draw(700, start=440)
+    known = duet.expected
+    np.testing.assert_array_equal(duet.session.window.events[: len(known)], known)
+
+
 def test_a_bar_of_more_notes_than_a_window_is_cut_short():
     duet = Duet(engine_of(1), LATE[1])
     for _ in range(3):
