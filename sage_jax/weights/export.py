@@ -72,6 +72,7 @@ def export(
     corpus = saved.run.data.corpus.partition(":")[0]
     run = dataclasses.replace(saved.run, data=dataclasses.replace(saved.run.data, corpus=corpus, shards=""))
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, init_from=pathlib.Path(run.train.init_from).name))
+    # The kernel of an event step knows bfloat16 alone.
     impl = "auto" if run.model.decode_impl == "fused" and dtype != "bfloat16" else run.model.decode_impl
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, dtype=dtype, decode_impl=impl))
     weights = Weights(saved.params, run, with_settings(saved.sections, settings), saved.tokenizer, training, contents)
