@@ -176,15 +176,16 @@ class Scheduler:
         if staged.slot is not None and (is_whole or staged.queued < chunk):
             missing = self._missing(staged.slot, staged.window)
             if missing > 0 and (is_whole or staged.queued + missing >= chunk):
-                window = self._followed(staged.slot, staged.window, missing)
+                staged.drawn = self._batch.drawn(staged.slot, int(self._batch.lengths[staged.slot]))
+                window = staged.row.follow(staged.window, staged.drawn[-missing:])
                 self._staging.follow(place, window, self._controls(staged.row, window))
         return is_whole or staged.queued >= chunk
 
     def _insert(self, place: int, staged: Staged) -> None:
         length = len(staged.window.given)
         if staged.slot is not None:
-            drawn = self._batch.drawn(staged.slot, int(self._batch.lengths[staged.slot]))
-            staged.row.events, staged.row.window = staged.row.whole(drawn), staged.window
+            assert staged.drawn is not None  # a window that is cut lacks the last events of the row
+            staged.row.events, staged.row.window = staged.row.whole(staged.drawn), staged.window
         for row in staged.rows:
             slot = self._batch.first_free if staged.slot is None else staged.slot
             self._staging.insert(place, row, slot, self._controls(row, row.window))
@@ -211,11 +212,6 @@ class Scheduler:
         row = self._batch[slot]
         drawn = int(self._batch.lengths[slot]) - self.engine.decoder.lag - len(row.window.given)
         return len(row.events) + drawn - window.offset - len(window.given)
-
-    def _followed(self, slot: int, window: Window, missing: int) -> Window:
-        """The row's next window with the last `missing` events that the row has drawn."""
-        drawn = self._batch.drawn(slot, int(self._batch.lengths[slot]))
-        return self._batch[slot].follow(window, drawn[-missing:])
 
     def _controls(self, row: Progress, window: Window):
         return row.controls(window, self.engine.limit, self.engine.decoder.lag)

@@ -15,7 +15,8 @@ class Staged:
     """A row whose window is in the staging area.
 
     slot: the row of the batch that it moves from; None for a new request. at_once: whether its first events are read many at
-    once, while all others wait. read: events of the window that are prefilled.
+    once, while all others wait. read: events of the window that are prefilled. drawn: what the row had drawn after its present
+    window when the staged one was last followed, int16 [N, A].
     twins: further new requests with the same window, such as takes of one prompt: it is read once for all of them.
     is_copy: whether the settings in the staging area are of another request, which had the same window before.
     """
@@ -25,6 +26,7 @@ class Staged:
     slot: int | None
     at_once: bool
     read: int = 0
+    drawn: np.ndarray | None = None
     twins: list[Progress] = dataclasses.field(default_factory=list)
     is_copy: bool = False
 
