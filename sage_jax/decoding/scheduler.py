@@ -174,7 +174,7 @@ class Scheduler:
         # Only the last chunk may be short: how a row is cut into chunks must not depend on when they are read.
         chunk, is_whole = self.engine.stage_chunk, self._is_whole(staged)
         if staged.slot is not None and (is_whole or staged.queued < chunk):
-            missing = self._missing(staged.slot, staged.window)
+            missing = self._missing(staged.slot, staged)
             if missing > 0 and (is_whole or staged.queued + missing >= chunk):
                 staged.drawn = self._batch.drawn(staged.slot, int(self._batch.lengths[staged.slot]))
                 window = staged.row.follow(staged.window, staged.drawn[-missing:])
@@ -207,9 +207,9 @@ class Scheduler:
         row, drawn = self._batch[slot], self._batch.drawn(slot, self.engine.limit - self._ahead)
         return row.cut(row.whole(drawn), self.window_length - self._ahead)
 
-    def _missing(self, slot: int, window: Window) -> int:
+    def _missing(self, slot: int, staged: Staged) -> int:
         """How many events the row has drawn that its next window lacks."""
-        row = self._batch[slot]
+        row, window = staged.row, staged.window
         drawn = int(self._batch.lengths[slot]) - self.engine.decoder.lag - len(row.window.given)
         return len(row.events) + drawn - window.offset - len(window.given)
 

@@ -10,7 +10,7 @@ from sage_jax.decoding.request import Progress, Window
 from sage_jax.decoding.state import Controls
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Staged:
     """A row whose window is in the staging area.
 

@@ -1,5 +1,7 @@
 """Accompany: the model plays its own instruments while the player plays, a lead ahead of what it knows."""
 
+import math
+
 from sage_jax.live.modes import NEVER, Mode
 
 SILENT_BARS = 8  # of the player, after which the model stops
@@ -119,4 +121,4 @@ class Accompany(Mode):
     def stop(self) -> None:
         super().stop()
         self._is_playing = False
-        self.seat.context.reach(NEVER)
+        self.seat.context.reach(math.inf)

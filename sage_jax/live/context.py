@@ -134,8 +134,9 @@ class Context:
 
     def reach(self, tick: float) -> None:
         """The model has drawn all before `tick`: changes up to there are to be read."""
-        self._touch_change(self._read_to, tick)
-        self._read_to = max(self._read_to, tick)
+        if tick > self._read_to:
+            self._touch_change(self._read_to, tick)
+            self._read_to = tick
 
     def _touch_change(self, after: float, to: float) -> None:
         """Touches the first change in the ticks (after, to]."""
@@ -169,4 +170,3 @@ class Context:
         entries = list(self.entries(start))
         roles = dict(own=[entry.is_own for entry in entries]) if isinstance(session, RoleSession) else {}
         session.replace(start, [entry.note for entry in entries], *self.changes(start), **roles)
-

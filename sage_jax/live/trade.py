@@ -33,12 +33,14 @@ class Trade(Mode):
         seconds = max(PREPARE_SECONDS, PREPARE_EVENTS * self.seat.meters.typical("event", 0.0))
         return self.seat.clock.seconds(start) - seconds
 
+    def _is_past(self, start: int, stop: int, now: float) -> bool:
+        """Whether a turn of the model has begun, or no note of it would be in time."""
+        return start == self._start or self.in_time(start, now) >= stop
+
     def update(self, now: float) -> None:
         seat = self.seat
         start, stop = self._next_turn(now)
-        if start == self._start or seat.player.last_on is None or now < self._prepares_at(start):
-            return
-        if self.in_time(start, now) >= stop:
+        if seat.player.last_on is None or now < self._prepares_at(start) or self._is_past(start, stop, now):
             return
         self._start, self._stop = start, stop
         seat.collect(now, all_of_them=True)
@@ -83,6 +85,6 @@ class Trade(Mode):
         if seat.writer.is_drawing:
             return max(seat.clock.seconds(seat.writer.frontier) - AHEAD_SECONDS + 1e-3, now)
         start, stop = self._next_turn(now)
-        if start == self._start or self.in_time(start, now) >= stop:  # begun, or too late for it
+        if self._is_past(start, stop, now):
             return seat.clock.seconds(stop) + 1e-3
         return max(self._prepares_at(start), now)
